@@ -1,0 +1,40 @@
+"""One sentence instead of a traceback, for everything that is the input's fault.
+
+Library code raises `UserError` with the file, what was found, what was expected and the
+remedy. A script decorates its `main` with `command`, which prints that sentence and ends with
+exit status 2. Any other exception is a bug of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """The user's input, files or machine cannot do what was asked; the message is one sentence."""
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Decorate a script's `main`: a `UserError` or a full disk becomes one line and exit status 2."""
+
+    @functools.wraps(main)
+    def guarded() -> None:
+        try:
+            main()
+        except UserError as error:
+            sys.exit(_say(f"error: {error}"))
+        except KeyboardInterrupt:
+            sys.exit(_say("stopped by the keyboard; the last complete checkpoint is kept", 130))
+        except OSError as error:
+            if error.errno is None:
+                raise
+            sys.exit(_say(f"error: {error.filename or 'the system'}: {error.strerror}"))
+
+    return guarded
+
+
+def _say(message: str, status: int = 2) -> int:
+    print(message, file=sys.stderr, flush=True)
+    return status
