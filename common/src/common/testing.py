@@ -88,7 +88,9 @@ class ReferenceCase:
         for label, value in inputs.items():
             if f"grad_{label}" in self.arrays:
                 assert value.grad is not None, f"input {label} received no gradient"
-                _close(f"gradient of input {label}", value.grad, self.arrays[f"grad_{label}"], stride, gradient_tolerance)
+                _close(
+                    f"gradient of input {label}", value.grad, self.arrays[f"grad_{label}"], stride, gradient_tolerance
+                )
         norms = self.meta["grad_norm"]
         assert set(norms) == set(parameters), f"parameters differ: {sorted(set(norms) ^ set(parameters))}"
         # A convolution bias that a batch norm follows has a gradient of pure rounding noise.
@@ -100,7 +102,9 @@ class ReferenceCase:
                 continue
             assert gradient is not None, f"{name} received no gradient"
             error = abs(gradient.norm().item() - expected)
-            assert error <= gradient_tolerance * expected + noise, f"{name}: gradient norm {gradient.norm():.8g}, expected {expected:.8g}"
+            assert error <= gradient_tolerance * expected + noise, (
+                f"{name}: gradient norm {gradient.norm():.8g}, expected {expected:.8g}"
+            )
 
     def _draw(self, label: str, shape: Sequence[int]) -> np.ndarray:
         return np.random.default_rng([self.meta["seed"], zlib.crc32(f"input:{label}".encode())]).standard_normal(shape)

@@ -1,0 +1,76 @@
+"""What a result depends on besides its configuration: command, commit, versions, device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+_PACKAGES = ("torch", "accelerate", "numpy", "scipy", "scikit-image", "timm")
+
+
+def command_line() -> str:
+    """Return the command that started this process, as one would type it from the repository's root.
+
+    A launcher's own flags cannot be seen from inside; the number of processes can.
+    """
+    script = Path(sys.argv[0])
+    root = _checkout()
+    if root and script.resolve().is_relative_to(root):
+        script = script.resolve().relative_to(root)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    launcher = f"accelerate launch --num_processes {processes}" if processes > 1 else "python"
+    return f"{launcher} {shlex.join([script.as_posix(), *sys.argv[1:]])}"
+
+
+def commit() -> str | None:
+    """Return the git commit of this code, with "+changes" for a modified checkout; None outside of git."""
+    root = _checkout()
+    if root is None:
+        return None
+    head = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{head}+changes" if head and changed else head
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that can change a number."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device(of: torch.device | str = "cpu") -> str:
+    """Return the hardware's name, for example "AMD EPYC, 2 threads" or "NVIDIA H100"."""
+    if torch.device(of).type == "cuda":
+        return torch.cuda.get_device_name(torch.device(of))
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            name = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), name)
+    except OSError:
+        pass  # not Linux: the platform's own name has to do
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def _checkout() -> Path | None:
+    top = _git(Path(__file__).parent, "rev-parse", "--show-toplevel")
+    return Path(top) if top else None
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,82 @@
+"""Sample order that is a function of (seed, position), so that resuming needs no memory of it.
+
+The usual loader draws its order from generators whose state must be saved, skips batches after
+a resume, and restarts its workers every epoch. Here the order is an endless stream: permutation
+0 of the data set, permutation 1, and so on, each a function of (seed, epoch). Global batch g
+holds the stream's positions [g·B, (g + 1)·B) whatever the number of processes, so two processes
+with batch 4 see exactly what one process with batch 8 sees.
+
+Data sets are indexed with `(epoch, index)` and derive their augmentation from (seed, epoch,
+index), which keeps samples independent of worker count and of restarts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class EndlessSampler(Sampler[tuple[int, int]]):
+    """One process's share of an endless stream of `(epoch, index)` keys.
+
+    Args:
+        length: samples in the data set.
+        batch_size: samples per process and batch.
+        seed: of the permutations.
+        rank, processes: which share of every global batch this process takes.
+        start: global batches already consumed.
+    """
+
+    def __init__(
+        self, length: int, *, batch_size: int, seed: int, rank: int = 0, processes: int = 1, start: int = 0
+    ) -> None:
+        if length < 1:
+            raise ValueError("the data set is empty")
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.rank, self.processes, self.start = rank, processes, start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        current, order = -1, np.empty(0, dtype=np.int64)
+        first = (self.start * self.processes + self.rank) * self.batch_size
+        while True:
+            for position in range(first, first + self.batch_size):
+                epoch, offset = divmod(position, self.length)
+                if epoch != current:
+                    current, order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.length)
+                yield epoch, int(order[offset])
+            first += self.processes * self.batch_size
+
+
+def endless_loader(
+    dataset: Dataset[Any],
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int,
+    rank: int = 0,
+    processes: int = 1,
+    start: int = 0,
+) -> DataLoader[Any]:
+    """Return a loader that never ends and continues at global batch `start`.
+
+    Args:
+        dataset: takes `(epoch, index)` keys and has a length.
+        workers: loading processes; 0 loads in this one.
+    """
+    assert isinstance(dataset, Sized)
+    sampler = EndlessSampler(
+        len(dataset), batch_size=batch_size, seed=seed, rank=rank, processes=processes, start=start
+    )
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        # Without a generator of its own the loader would draw from the global one and shift it.
+        generator=torch.Generator().manual_seed(seed),
+    )
