@@ -1,0 +1,1 @@
+"""What the paper projects share; see the modules."""

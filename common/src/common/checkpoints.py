@@ -33,13 +33,21 @@ class Pretrained(PyTorchModelHubMixin):
     """
 
     def save_pretrained(self, folder: str | Path, **hub: Any) -> None:  # type: ignore[override]
-        """Write `config.json` and `model.safetensors`; a kill in between leaves the former weights."""
+        """Write `config.json` and `model.safetensors`; a kill in between leaves the former weights.
+
+        Raises:
+            UserError: the disk is full.
+        """
         assert isinstance(self, nn.Module)
         folder = Path(folder)
-        write_json(folder / "config.json", {"architecture": type(self).__name__, **(self._hub_mixin_config or {})})
+        arguments: Any = self._hub_mixin_config or {}
+        write_json(folder / "config.json", {"architecture": type(self).__name__, **arguments})
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        with atomic_path(folder / "model.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+        try:
+            with atomic_path(folder / "model.safetensors") as temporary:
+                save_file(tensors, temporary, metadata={"format": "pt"})
+        except SafetensorError as error:  # how a full disk is reported
+            raise UserError(f"{folder / 'model.safetensors'}: could not be written ({error})") from None
         if hub.get("push_to_hub"):
             self.push_to_hub(**{key: value for key, value in hub.items() if key != "push_to_hub"})
 

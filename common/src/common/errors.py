@@ -15,6 +15,10 @@ from collections.abc import Callable
 class UserError(ValueError):
     """The user's input, files or machine cannot do what was asked; the message is one sentence."""
 
+    def __init__(self, message: str) -> None:
+        # From a data loading process the message arrives inside a traceback's text; keep the sentence.
+        super().__init__(message.rpartition(f"{__name__}.UserError: ")[2].strip())
+
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a script's `main`: a `UserError` or a full disk becomes one line and exit status 2."""

@@ -1,0 +1,320 @@
+"""A training run: its folder, trackers, progress, exact resume and signals.
+
+    run = Run(config, paper="fftformer", steps=config.iterations)
+    ...
+    model, optimizer = run.accelerator.prepare(model, optimizer)
+    run.restore(model=model, optimizer=optimizer, schedule=schedule)
+    for batch in run.batches(dataset):
+        with run.accelerator.accumulate(model):
+            ...
+        if run.updated:
+            run.log(loss=loss)
+
+The loop and everything that belongs to the paper stay in the project's `train.py`. A step is an
+optimiser update. Checkpoints are written after a step's body, so all that the body changed is
+in them. The folder is
+
+    OUTPUT/  config.json  metrics.jsonl  tensorboard/  checkpoints/step_00012000/  model/  figures/  results.json
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, send_to_device, set_seed
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from common import environment, states
+from common.checkpoints import Pretrained
+from common.config import RunConfig, to_json
+from common.errors import UserError
+from common.files import atomic_path, write_json
+from common.sampling import endless_loader
+
+# A resumed run may differ in these; anything else would no longer be the same run.
+_MAY_CHANGE = {"output", "resume", "max_steps", "workers", "data_root", "save_every"}
+
+
+class Run:
+    """One training run; see the module's docstring for the order of calls.
+
+    Args:
+        config: the resolved configuration.
+        paper: project name, for the default folder and messages.
+        steps: optimiser updates of the full schedule; `config.max_steps` can end it earlier.
+        alone: this process trains by itself even if others run beside it (one seed each), so
+            nothing here waits for them.
+
+    Attributes:
+        accelerator: prepares model and optimiser, runs the backward pass.
+        folder: the run's folder.
+        step: optimiser updates done, counting the one in progress.
+        updated: whether this batch completed an update.
+        best: best score so far that `keep_if_best` saw.
+
+    Raises:
+        UserError: the folder holds another configuration's run, or one that `--resume none` would overwrite.
+    """
+
+    def __init__(self, config: RunConfig, *, paper: str, steps: int, alone: bool = False) -> None:
+        self.config = config
+        self.folder = config.output or Path("runs") / f"{paper}_{config.preset}"
+        self.total = min(steps, config.max_steps or steps)
+        self.accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            # Accumulation goes on across epochs: the stream of samples has no end.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                num_steps=config.gradient_accumulation, sync_with_dataloader=False
+            ),
+            log_with="tensorboard",
+            project_config=ProjectConfiguration(project_dir=str(self.folder)),
+        )
+        if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            raise UserError("FSDP and DeepSpeed are not supported; run `accelerate config` for plain data parallelism")
+        self.processes = 1 if alone else self.accelerator.num_processes
+        self.rank = 0 if alone else self.accelerator.process_index
+        self.is_main = self.rank == 0
+        set_seed(config.seed + self.rank)
+        self.step, self.updated = 0, False
+        self.best: float | None = None
+        self._pending: list[dict[str, Tensor]] = []
+        self._stop = False
+        self._restored = states.find(self.folder / "checkpoints", config.resume)
+        self._open_folder()
+
+    def restore(self, **parts: Any) -> None:
+        """Load the checkpoint that `--resume` names into `parts`, and remember them for saving.
+
+        Args:
+            parts: everything with `state_dict` and `load_state_dict` that training changes; None is skipped.
+
+        Raises:
+            UserError: the checkpoint does not fit, naming the part.
+        """
+        self._parts = {name: part for name, part in parts.items() if part is not None}
+        if self.accelerator.scaler is not None:
+            self._parts["scaler"] = self.accelerator.scaler
+        if self._restored is not None:
+            progress = states.load(self._restored, self._unwrapped(), rank=self.rank)
+            self.step, self.best = progress["step"], progress["best"]
+            self.say(f"continuing from {self._restored}")
+            if progress["processes"] != self.processes:
+                self.say(f"note: {progress['processes']} processes before, {self.processes} now: not bitwise the same")
+        self._cut_metrics()
+        if self.is_main:
+            purge = {"tensorboard": {"purge_step": self.step + 1}}
+            self.accelerator.init_trackers("tensorboard", init_kwargs=purge)
+        sys.stdout.flush()
+
+    def batches(self, dataset: Dataset[Any]) -> Iterator[Any]:
+        """Yield batches on the device until the last step, saving, logging and stopping in between.
+
+        Args:
+            dataset: takes `(epoch, index)` keys; see `common.sampling`.
+        """
+        done = self.step * self.config.gradient_accumulation
+        loader = endless_loader(
+            dataset,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+            seed=self.config.seed,
+            rank=self.rank,
+            processes=self.processes,
+            start=done,
+        )
+        samples = iter(loader) if self.step < self.total else iter(())
+        return self._iterate(samples)
+
+    def updates(self) -> Iterator[None]:
+        """Yield once per step, for training without a loader (a whole scene is one sample)."""
+        return self._iterate(iter(lambda: None, 0))
+
+    def _iterate(self, samples: Iterator[Any]) -> Iterator[Any]:
+        before = {name: signal.signal(name, self._ask_to_stop) for name in (signal.SIGTERM, signal.SIGUSR1)}
+        seconds_between_lines = 0.5 if sys.stderr.isatty() else 20
+        self._bar = bar = tqdm(
+            total=self.total,
+            initial=self.step,
+            unit="step",
+            disable=not self.is_main,
+            dynamic_ncols=True,
+            mininterval=seconds_between_lines,
+        )
+        self._clock, micro = time.monotonic(), 0
+        try:
+            while self.step < self.total:
+                batch = send_to_device(next(samples), self.accelerator.device, non_blocking=True)
+                micro += 1
+                self.updated = micro % self.config.gradient_accumulation == 0
+                self.step += self.updated
+                yield batch
+                if not self.updated:
+                    continue
+                bar.update()
+                if self.step % self.config.log_every == 0 or self.step == self.total:
+                    self._flush()
+                stopping = self._asked_to_stop()
+                if stopping or self.step % self.config.save_every == 0 or self.step == self.total:
+                    self._save()
+                if stopping and self.step < self.total:
+                    self.say(f"stopped at step {self.step}; the same command continues from there")
+                    self.close()
+                    sys.exit(0)
+        finally:
+            bar.close()
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+    def log(self, **values: float | Tensor) -> None:
+        """Record scalars of this step; their means over `log_every` steps are written."""
+        self._pending.append({name: torch.as_tensor(value).detach().float() for name, value in values.items()})
+
+    def write(self, **values: float) -> None:
+        """Write scalars of this step at once to metrics.jsonl and TensorBoard (validation scores)."""
+        if self.is_main:
+            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": self.step, **values}) + "\n")
+            self.accelerator.log(values, step=self.step)
+
+    def picture(self, name: str, path: Path) -> None:
+        """Show a PNG of the figures folder in TensorBoard too; call on the main process."""
+        tracker = self.accelerator.get_tracker("tensorboard", unwrap=True)
+        tracker.add_image(name, np.asarray(Image.open(path).convert("RGB")), self.step, dataformats="HWC")
+
+    def due(self, every: int) -> bool:
+        """Whether this update is a multiple of `every`, or the last one."""
+        return self.updated and (self.step % every == 0 or self.step == self.total)
+
+    def keep_if_best(self, score: float, model: torch.nn.Module) -> bool:
+        """Export `model` to the run's model folder when `score` (higher is better) is the best so far."""
+        if self.best is not None and score <= self.best:
+            return False
+        self.best = score
+        if self.is_main:
+            network = self.accelerator.unwrap_model(model)
+            assert isinstance(network, Pretrained)
+            network.save_pretrained(self.folder / "model")
+        return True
+
+    def say(self, message: str) -> None:
+        """Print on the main process, without breaking the progress bar."""
+        if self.is_main:
+            tqdm.write(message)
+
+    def wait(self) -> None:
+        """Wait for the other processes of this run."""
+        if self.processes > 1:
+            self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """Flush the trackers."""
+        if self.is_main:
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+
+    def _open_folder(self) -> None:
+        """Compare the folder's configuration with ours, then write ours."""
+        path = self.folder / "config.json"
+        ours = to_json(self.config)
+        exists = path.exists()
+        if exists and self.config.resume == "none" and any((self.folder / "checkpoints").glob("step_*")):
+            raise UserError(f"{self.folder}: already holds a run; choose another --output, or --resume auto to go on")
+        if exists and self._restored is not None and self.config.resume == "auto":
+            theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
+            changed = [
+                f"{name} {theirs.get(name)!r} -> {value!r}"
+                for name, value in ours.items()
+                if name not in _MAY_CHANGE and theirs.get(name) != value
+            ]
+            if changed:
+                raise UserError(
+                    f"{self.folder}: holds a run with another configuration ({', '.join(changed)}); "
+                    "choose another --output, or the same flags to continue it"
+                )
+        self.wait()
+        if self.is_main:
+            states.remove_partial(self.folder / "checkpoints")
+            write_json(
+                path,
+                {
+                    "config": ours,
+                    "command": environment.command_line(),
+                    "commit": environment.commit(),
+                    "versions": environment.versions(),
+                    "device": environment.device(self.accelerator.device),
+                    "processes": self.processes,
+                },
+            )
+
+    def _cut_metrics(self) -> None:
+        """Drop the lines that a killed run wrote after its last checkpoint; they come again."""
+        path = self.folder / "metrics.jsonl"
+        if self.is_main and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
+            with atomic_path(path) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def _flush(self) -> None:
+        """Average the pending scalars over steps and processes, refuse what is not finite, write."""
+        if not self._pending:
+            return
+        names = list(self._pending[0])
+        device = self.accelerator.device
+        values = torch.stack([torch.stack([line[name].to(device) for name in names]) for line in self._pending])
+        if self.processes > 1:
+            values = self.accelerator.reduce(values, reduction="mean")
+        values = values.cpu()
+        bad = (~values.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if bad:
+            step = self.step - len(self._pending) + 1 + bad[0]
+            shown = ", ".join(f"{name} {value:g}" for name, value in zip(names, values[bad[0]].tolist(), strict=True))
+            kept = states.newest(self.folder / "checkpoints")
+            raise UserError(
+                f"training diverged at step {step} ({shown}); "
+                f"{f'{kept} is intact' if kept else 'no checkpoint was saved before it'}; "
+                "lower --learning-rate or choose another --seed, with a new --output"
+            )
+        samples = len(values) * self.config.batch_size * self.config.gradient_accumulation * self.processes
+        before, self._clock = self._clock, time.monotonic()
+        self._pending.clear()
+        means = dict(zip(names, values.mean(dim=0).tolist(), strict=True))
+        self.write(**means, samples_per_second=samples / (self._clock - before))
+        self._bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+
+    def _save(self) -> None:
+        """Write a checkpoint; a NaN that is still pending must not get into it."""
+        self._flush()
+        progress = {"step": self.step, "best": self.best, "processes": self.processes}
+        folder = self.folder / "checkpoints" / f"step_{self.step:08d}"
+        states.save(folder, self._unwrapped(), progress, rank=self.rank, wait=self.wait)
+
+    def _unwrapped(self) -> dict[str, Any]:
+        return {
+            name: self.accelerator.unwrap_model(part) if isinstance(part, torch.nn.Module) else part
+            for name, part in self._parts.items()
+        }
+
+    def _ask_to_stop(self, *_: object) -> None:
+        self._stop = True
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any process got a signal; asked together, so that all stop after the same step."""
+        if self.processes == 1:
+            return self._stop
+        if self.step % self.config.log_every and self.step != self.total:
+            return False
+        flag = torch.tensor(int(self._stop), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum"))
