@@ -1,0 +1,68 @@
+"""The two attention fusions of AMGCFN (IEEE TGRS 2023, section III-C): over nodes, and over pixels.
+
+Differs from the release in form only: the attention over nodes never stores its N × N matrix.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class NodeAttention(nn.Module):
+    """Multi-head self-attention over all superpixels, residual, LayerNorm.
+
+        out = LayerNorm(W_o softmax(q kᵀ / √d) v + b_o + x)      per head of width d = C / heads
+
+    Args:
+        channels: C of a node.
+        heads: divides C.
+
+    Shape:
+        input `(N, C)`, output the same.
+    """
+
+    def __init__(self, channels: int = 192, heads: int = 6) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"channels {channels} cannot be divided into {heads} heads")
+        self.heads = heads
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+        self.norm = nn.LayerNorm(channels, eps=1e-12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            layer(x).unflatten(-1, (self.heads, -1)).transpose(0, 1) for layer in (self.query, self.key, self.value)
+        )
+        mixed = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]  # blockwise: no (heads, N, N)
+        return self.norm(self.out(mixed.transpose(0, 1).flatten(1)) + x)
+
+
+class PixelAttention(nn.Module):
+    """Each group of channels is weighted in space by a small convolution of its own mean.
+
+        out_g = x_g · sigmoid(conv5×5_g(mean over the channels of x_g))
+
+    Args:
+        channels: C of the map.
+        heads: groups of C / heads channels, one convolution each.
+
+    Shape:
+        input `(B, C, H, W)`, output the same.
+    """
+
+    def __init__(self, channels: int = 192, heads: int = 6) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"channels {channels} cannot be divided into {heads} heads")
+        self.heads = heads
+        self.conv = nn.Conv2d(heads, heads, 5, padding=2, groups=heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = x.unflatten(1, (self.heads, -1))
+        weight = torch.sigmoid(self.conv(groups.mean(dim=2)))
+        return (groups * weight.unsqueeze(2)).flatten(1, 2)
