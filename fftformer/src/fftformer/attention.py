@@ -1,0 +1,72 @@
+"""FSAS, the frequency domain self-attention solver (FFTformer, CVPR 2023, section 3.1).
+
+Differs from the authors' release in speed only: pixels are channels-last, and the transforms of
+the 8×8 patches are constant matrix products (`frequency`). `literal.fsas` is the equation as
+released. The paper motivates the product of spectra as correlation, which conjugates one factor;
+the release multiplies without a conjugate, which is convolution. The release is the default.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fftformer import frequency
+
+
+class FSAS(nn.Module):
+    """Attention by the product of spectra, linear in the number of pixels.
+
+        q, k, v = depthwise(W x);   A = F⁻¹(F(q) · F(k)) per 8×8 patch and channel
+        out = W_o (v · LayerNorm(A))
+
+    Args:
+        dim: channels C of the input; q, k and v have 2 C channels each.
+        conjugate: False multiplies spectra as the released code does (circular convolution,
+            q ⊛ k); True conjugates F(k), the correlation that the paper's text describes.
+
+    Shape:
+        input `(B, C, H, W)` with H and W multiples of 8, any memory format; output the same,
+        channels-last.
+    """
+
+    def __init__(self, dim: int, *, conjugate: bool = False) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
+        self.dim = dim
+        self.conjugate = conjugate
+        self.to_hidden = nn.Conv2d(dim, 6 * dim, 1, bias=False)
+        self.to_hidden_dw = nn.Conv2d(6 * dim, 6 * dim, 3, padding=1, groups=6 * dim, bias=False)
+        self.norm = nn.LayerNorm(2 * dim)
+        self.project_out = nn.Conv2d(2 * dim, dim, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_map(x, self.dim)
+        return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def channels_last(self, x: Tensor) -> Tensor:
+        """The same on `(B, H, W, C)`, without the check."""
+        b, h, w, _ = x.shape
+        hidden = F.linear(x, self.to_hidden.weight.flatten(1))
+        hidden = self.to_hidden_dw(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        # From here to the output every step is per patch or per pixel, so pixels stay in patch order.
+        q, k, v = frequency.to_patches(hidden).chunk(3, dim=-1)
+        with torch.autocast(x.device.type, enabled=False):
+            # As in the release, at least single precision: half precision cannot hold a spectrum.
+            q, k = (frequency.analyse(part if part.dtype == torch.float64 else part.float()) for part in (q, k))
+            attention = frequency.synthesise(frequency.multiply(q, k, conjugate=self.conjugate))
+        out = F.linear(v * self.norm(attention), self.project_out.weight.flatten(1))
+        return frequency.from_patches(out, b, h, w)
+
+
+def check_map(x: Tensor, dim: int) -> None:
+    """Refuse what does not divide into 8×8 patches of `dim` channels.
+
+    Raises:
+        ValueError: with the shape found and the shape expected.
+    """
+    patch = frequency.PATCH
+    if x.ndim != 4 or x.shape[1] != dim or x.shape[2] % patch or x.shape[3] % patch:
+        raise ValueError(f"expected (batch, {dim}, height, width) in multiples of {patch}, got {tuple(x.shape)}")

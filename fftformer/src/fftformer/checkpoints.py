@@ -1,0 +1,116 @@
+"""Weights in the authors' published form: their tensor names ↔ ours, and files of either form.
+
+The release wraps LayerNorm and the resizing convolutions in inner modules and calls a fusion
+block's transformer block `att_channel`; nothing else differs, no tensor is reshaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from common.checkpoints import load_strictly, read_tensors
+from common.errors import UserError
+from torch import Tensor
+
+from fftformer.model import FFTformer
+
+# (published, ours), parts of dotted names
+_RENAMED = (
+    ("patch_embed.proj.", "patch_embed."),
+    ("norm1.body.", "norm1."),
+    ("norm2.body.", "norm2."),
+    ("norm.body.", "norm."),
+    ("down1_2.body.1.", "down1_2."),
+    ("down2_3.body.1.", "down2_3."),
+    ("up3_2.body.1.", "up3_2."),
+    ("up2_1.body.1.", "up2_1."),
+    (".att_channel.", ".block."),
+)
+
+
+def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published tensors → our state dict of the same sizes.
+
+    Raises:
+        UserError: one sentence that names every unknown, missing and misshapen tensor, or says
+            that this is no FFTformer at all.
+    """
+    return dict(_from_released(state_dict, "the released state dict").state_dict())
+
+
+def export_released(model: FFTformer) -> dict[str, Tensor]:
+    """Our weights under the published names, for tools that read the authors' files (spandrel, chaiNNer).
+
+    `torch.save(export_released(model), "deblur.pth")` writes such a file; the tools know the
+    released product of spectra only.
+
+    Raises:
+        ValueError: the model conjugates a spectrum (`conjugate=True`), which those tools would ignore.
+    """
+    if any(getattr(module, "conjugate", False) for module in model.modules()):
+        raise ValueError("a model with conjugate=True has no released form; the published code has no conjugate")
+    return {_published_name(name): value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def load_model(path: str | Path) -> FFTformer:
+    """A network from a folder written by `save_pretrained`, or from the authors' released file.
+
+    The released file (`.pth`, `.pt` or `.safetensors`, plain or wrapped in `params`) is
+    recognised by its tensor names; the network's sizes are taken from the tensors' shapes.
+
+    Returns:
+        the network in evaluation mode, on CPU, in the file's floating type.
+
+    Raises:
+        UserError: no such file, damaged, carries code, or another model's; one sentence.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.suffix:
+        return FFTformer.from_pretrained(path)
+    return _from_released(read_tensors(path), str(path)).eval()
+
+
+def released_configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """The keywords of `FFTformer` for published tensors, from their names and shapes."""
+
+    def depth(level: str) -> int:
+        found = (re.match(rf"{level}\.(\d+)\.", name) for name in tensors)
+        return max((int(match[1]) + 1 for match in found if match), default=1)
+
+    stem, last = tensors.get("patch_embed.proj.weight"), tensors.get("encoder_level3.0.ffn.project_out.weight")
+    if stem is None or last is None or stem.ndim != 4 or last.ndim != 4:
+        raise UserError(
+            f"{source}: holds another model ({len(tensors)} tensors, first {next(iter(tensors), 'none')}), expected "
+            "FFTformer's published tensors (patch_embed.proj.weight, encoder_level1.0.ffn.fft, ...)"
+        )
+    dim = stem.shape[0]
+    return {
+        "dim": dim,
+        "num_blocks": tuple(depth(f"encoder_level{level}") for level in (1, 2, 3)),
+        "num_refinement_blocks": depth("refinement"),
+        # The widest level tells the factor best: int(width * expansion) rounds down at each.
+        "ffn_expansion": last.shape[1] / last.shape[0],
+    }
+
+
+def _from_released(tensors: Mapping[str, Tensor], source: str) -> FFTformer:
+    with torch.device("meta"):
+        model = FFTformer(**released_configuration(tensors, source))
+    expected = {_published_name(name): name for name in model.state_dict()}
+    # Unknown names pass through as they are, so that the strict loader names them.
+    ours = {expected.get(name, name): value for name, value in tensors.items()}
+    floating = next(iter(tensors.values())).dtype
+    model = model.to(floating).to_empty(device="cpu")
+    load_strictly(model, ours, source)
+    return model
+
+
+def _published_name(name: str) -> str:
+    for published, ours in _RENAMED:
+        if name.startswith(ours) or f".{ours}" in name or (ours.startswith(".") and ours in name):
+            name = name.replace(ours, published)
+    return name

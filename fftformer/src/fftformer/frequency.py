@@ -1,0 +1,121 @@
+"""The Fourier transform of 8×8 patches as constant matrix products.
+
+FFTformer (Kong et al., CVPR 2023, arXiv 2211.12250) takes `rfft2` of every 8×8 patch. A real
+patch has 64 independent real coefficients: 34 distinct frequencies, of which 30 have a sine
+beside their cosine. Here a patch is multiplied by one 64×64 matrix of cosines and sines, so that
+no complex number, no layout change per channel and no FFT library is needed, and the network
+exports to ONNX. The numbers are those of `rfft2` and `irfft2` up to rounding.
+
+Tensors of this module are "patch maps": `(64, N, C)`, first the place inside the patch (or the
+coefficient), then the patch, then the channel, so that one transform is one matrix product
+`(64, 64) @ (64, N · C)` and a 1×1 convolution is one product on the last axis.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PATCH = 8
+COSINES = 34
+"""Rows 0 to 33 of a transformed patch map are cosine (real) coefficients; the first four of them
+are frequencies without a sine. Rows 34 to 63 are the sines (minus the imaginary parts) of the
+frequencies of rows 4 to 33, in the same order."""
+LONELY = 4
+
+# (u, v) of rows 0 to 33. Column v of `rfft2` runs from 0 to 4. In columns 0 and 4 the lower half
+# of the u axis repeats the upper half as conjugates, in columns 1 to 3 every u stands for itself.
+_HALF = PATCH // 2
+_FREQUENCIES = (
+    [(u, v) for v in (0, _HALF) for u in (0, _HALF)]
+    + [(u, v) for v in (0, _HALF) for u in range(1, _HALF)]
+    + [(u, v) for v in range(1, _HALF) for u in range(PATCH)]
+)
+
+
+@functools.cache
+def _constants() -> dict[str, np.ndarray]:
+    u, v = np.array(_FREQUENCIES).T
+    y, x = np.divmod(np.arange(PATCH * PATCH), PATCH)
+    phase = 2 * np.pi / PATCH * (np.outer(u, y) + np.outer(v, x))
+    analysis = np.concatenate([np.cos(phase), np.sin(phase[LONELY:])])
+    # Whole eighths of a circle: clear the rounding noise, so that exact zeros stay exact.
+    analysis[np.abs(analysis) < 1e-12] = 0.0
+    share = np.full(len(analysis), 2 / PATCH**2)
+    share[:LONELY] = 1 / PATCH**2
+    # `irfft2` drops the imaginary part of columns 0 and 4, which leaves the learned matrix's part
+    # that is even in u there; elsewhere a frequency has one entry.
+    gather = np.zeros((len(_FREQUENCIES), PATCH * (_HALF + 1)))
+    for row, (u_, v_) in enumerate(_FREQUENCIES):
+        mirrored = -u_ % PATCH if v_ in (0, _HALF) else u_
+        gather[row, u_ * (_HALF + 1) + v_] += 0.5
+        gather[row, mirrored * (_HALF + 1) + v_] += 0.5
+    return {
+        "analysis": analysis,
+        "synthesis": (analysis * share[:, None]).T,
+        "gather": np.concatenate([gather, gather[LONELY:]]),
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Built outside inference mode, or the cached tensor could not take part in training later.
+    with torch.inference_mode(False), torch.no_grad():
+        return torch.tensor(np.ascontiguousarray(_constants()[name]), dtype=dtype, device=device)
+
+
+def constant(name: str, like: Tensor) -> Tensor:
+    """One of the constant matrices, in the type and on the device of `like`.
+
+    `"analysis"` (64, 64): pixels → coefficients, unnormalised as `rfft2`. `"synthesis"` (64, 64):
+    its inverse. `"gather"` (64, 40): a learned 8×5 matrix → its factor for every coefficient.
+    """
+    if torch.compiler.is_compiling():  # a graph holds its own constants
+        return torch.tensor(_constants()[name].tolist(), dtype=like.dtype, device=like.device)
+    return _constant(name, like.dtype, like.device)
+
+
+def to_patches(x: Tensor) -> Tensor:
+    """`(B, H, W, C)` → `(64, N, C)` with N = B · H/8 · W/8 patches, row by row of the picture."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // PATCH, PATCH, w // PATCH, PATCH, c)
+    return x.permute(2, 4, 0, 1, 3, 5).reshape(PATCH * PATCH, -1, c)
+
+
+def from_patches(patches: Tensor, b: int, h: int, w: int) -> Tensor:
+    """The inverse of `to_patches`: `(64, N, C)` → `(b, h, w, C)`."""
+    x = patches.reshape(PATCH, PATCH, b, h // PATCH, w // PATCH, -1)
+    return x.permute(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1)
+
+
+def analyse(patches: Tensor) -> Tensor:
+    """Pixels → coefficients of a patch map, `(64, N, C)` both."""
+    return (constant("analysis", patches) @ patches.flatten(1)).view(patches.shape)
+
+
+def synthesise(coefficients: Tensor) -> Tensor:
+    """Coefficients → pixels of a patch map, `(64, N, C)` both."""
+    return (constant("synthesis", coefficients) @ coefficients.flatten(1)).view(coefficients.shape)
+
+
+def filter_factors(fft: Tensor) -> Tensor:
+    """Learned matrices `(C, 1, 1, 8, 5)` on `rfft2` → real factors `(64, 1, C)` on a patch map."""
+    return (constant("gather", fft) @ fft.flatten(1).t()).unsqueeze(1)
+
+
+def multiply(a: Tensor, b: Tensor, *, conjugate: bool = False) -> Tensor:
+    """Product of two spectra `(64, N, C)`, a ⊛ b in pixels; with `conjugate`, of a and b's conjugate."""
+    real_a, real_b, imag_a, imag_b = a[:COSINES], b[:COSINES], a[COSINES:], b[COSINES:]
+    sign = -1.0 if conjugate else 1.0
+    pairs = imag_a * imag_b
+    real = real_a * real_b
+    return torch.cat(
+        [
+            real[:LONELY],
+            real[LONELY:] - sign * pairs,
+            imag_a * real_b[LONELY:] + sign * (real_a[LONELY:] * imag_b),
+        ]
+    )

@@ -1,0 +1,190 @@
+"""FFTformer: *Efficient Frequency Domain-based Transformers for High-Quality Image Deblurring*.
+
+Kong, Dong, Ge, Li, Pan; CVPR 2023, arXiv 2211.12250. Every number is the release's; the inside is
+channels-last, and pictures of any size are padded in `forward`. State-dict names are the
+release's without a few inner levels (`checkpoints` lists them).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from common.checkpoints import Pretrained
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fftformer.attention import FSAS
+from fftformer.feed_forward import DFFN
+
+MULTIPLE = 32
+"""Height and width inside the network: 8×8 patches at a quarter of the resolution."""
+
+_FUSION_EXPANSION = 2.66
+
+
+class TransformerBlock(nn.Module):
+    """`x + FSAS(norm1(x))`, in decoders only, then `x + DFFN(norm2(x))`; `(B, H, W, C)` both ways."""
+
+    def __init__(self, dim: int, expansion: float, *, attention: bool, conjugate: bool = False) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim) if attention else None
+        self.attn = FSAS(dim, conjugate=conjugate) if attention else None
+        self.norm2 = nn.LayerNorm(dim)
+        self.ffn = DFFN(dim, expansion)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.attn is not None and self.norm1 is not None:
+            x = x + self.attn.channels_last(self.norm1(x))
+        return x + self.ffn.channels_last(self.norm2(x))
+
+
+class Fusion(nn.Module):
+    """Joins decoder and encoder features of one level: `(B, H, W, C)` both → `(B, H, W, C)`."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2 * dim, 2 * dim, 1)
+        self.block = TransformerBlock(2 * dim, _FUSION_EXPANSION, attention=False)
+        self.conv2 = nn.Conv2d(2 * dim, 2 * dim, 1)
+
+    def forward(self, decoded: Tensor, encoded: Tensor) -> Tensor:
+        x = torch.cat([decoded, encoded], dim=-1)
+        x = self.block(F.linear(x, self.conv.weight.flatten(1), self.conv.bias))
+        first, second = F.linear(x, self.conv2.weight.flatten(1), self.conv2.bias).chunk(2, dim=-1)
+        return first + second
+
+
+class FFTformer(Pretrained, nn.Module):
+    """The deblurring network: an encoder without attention, a decoder with it, both in three levels.
+
+    Args:
+        dim: channels of the first level; levels 2 and 3 have 2 · dim and 4 · dim.
+        num_blocks: blocks of levels 1, 2 and 3, the same in encoder and decoder.
+        num_refinement_blocks: further decoder blocks at full resolution.
+        ffn_expansion: hidden channels of a DFFN per input channel.
+        conjugate: attention as correlation, as the paper's text has it, instead of the released
+            convolution (`FSAS`). Released weights need False.
+
+    Shape:
+        `(B, 3, H, W)`, values as trained, usually in [0, 1] → the same; any H and W.
+    """
+
+    def __init__(
+        self,
+        dim: int = 48,
+        num_blocks: Sequence[int] = (6, 6, 12),
+        num_refinement_blocks: int = 4,
+        ffn_expansion: float = 3.0,
+        conjugate: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(num_blocks) != 3 or min(*num_blocks, num_refinement_blocks) < 1:
+            raise ValueError(
+                "num_blocks must be three numbers (one per level) and every number of blocks at least 1, "
+                f"got {tuple(num_blocks)} and {num_refinement_blocks} for refinement"
+            )
+
+        def level(width: int, depth: int, *, attention: bool) -> nn.Sequential:
+            blocks = [
+                TransformerBlock(width, ffn_expansion, attention=attention, conjugate=conjugate) for _ in range(depth)
+            ]
+            return nn.Sequential(*blocks)
+
+        def conv3x3(channels: int, out_channels: int) -> nn.Conv2d:
+            return nn.Conv2d(channels, out_channels, 3, padding=1, bias=False)
+
+        one, two, three = num_blocks
+        self.patch_embed = conv3x3(3, dim)
+        self.encoder_level1 = level(dim, one, attention=False)
+        self.down1_2 = conv3x3(dim, 2 * dim)
+        self.encoder_level2 = level(2 * dim, two, attention=False)
+        self.down2_3 = conv3x3(2 * dim, 4 * dim)
+        self.encoder_level3 = level(4 * dim, three, attention=False)
+        self.decoder_level3 = level(4 * dim, three, attention=True)
+        self.up3_2 = conv3x3(4 * dim, 2 * dim)
+        # In the release and in its checkpoints, but in no forward pass. Without requires_grad,
+        # DistributedDataParallel does not wait for its gradient.
+        self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=False).requires_grad_(False)
+        self.fuse2 = Fusion(2 * dim)
+        self.decoder_level2 = level(2 * dim, two, attention=True)
+        self.up2_1 = conv3x3(2 * dim, dim)
+        self.fuse1 = Fusion(dim)
+        self.decoder_level1 = level(dim, one, attention=True)
+        self.refinement = level(dim, num_refinement_blocks, attention=True)
+        self.output = conv3x3(dim, 3)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        if picture.ndim != 4 or picture.shape[1] != 3:
+            raise ValueError(f"expected pictures (batch, 3, height, width), got {tuple(picture.shape)}")
+        height, width = picture.shape[-2:]
+        picture = pad_to_multiple(picture).contiguous(memory_format=torch.channels_last)
+        level1 = self.encoder_level1(_conv(self.patch_embed, picture.permute(0, 2, 3, 1)))
+        level2 = self.encoder_level2(_conv(self.down1_2, _halve(level1)))
+        level3 = self.encoder_level3(_conv(self.down2_3, _halve(level2)))
+        x = self.decoder_level3(level3)
+        x = self.decoder_level2(self.fuse2(_conv(self.up3_2, _double(x)), level2))
+        x = self.decoder_level1(self.fuse1(_conv(self.up2_1, _double(x)), level1))
+        x = _conv(self.output, self.refinement(x)).permute(0, 3, 1, 2)
+        return (x + picture)[..., :height, :width]
+
+
+def pad_to_multiple(picture: Tensor, multiple: int = MULTIPLE) -> Tensor:
+    """Reflect `(B, C, H, W)` at its right and bottom border up to the next multiples.
+
+    Equals `F.pad(..., mode="reflect")` where that is defined; a picture smaller than its padding
+    is reflected back and forth.
+    """
+    for axis in (-2, -1):
+        size = picture.shape[axis]
+        target = -(-size // multiple) * multiple
+        if target != size:
+            period = max(2 * (size - 1), 1)
+            place = torch.arange(target, device=picture.device) % period
+            picture = picture.index_select(axis, torch.minimum(place, period - place) if size > 1 else place)
+    return picture
+
+
+def _conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def _halve(x: Tensor) -> Tensor:
+    # Bilinear × 0.5 without aligned corners is the mean of 2×2 pixels.
+    return F.avg_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+
+
+def _double(x: Tensor) -> Tensor:
+    x = x.permute(0, 3, 1, 2)
+    return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+
+
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "fftformer": {},
+    "fftformer_tiny": {"dim": 16, "num_blocks": (1, 1, 2), "num_refinement_blocks": 1},
+}
+
+
+def list_models() -> list[str]:
+    """Names for `create_model`: the released configuration first, then the demo's small one."""
+    return list(_VARIANTS)
+
+
+def create_model(name: str = "fftformer", **overrides: Any) -> FFTformer:
+    """Build a named variant.
+
+    Args:
+        name: `"fftformer"` (released, 16.6 M parameters) or `"fftformer_tiny"` (0.5 M).
+        overrides: keywords of `FFTformer` that replace the variant's.
+
+    Raises:
+        ValueError: unknown name or keyword, with the list of valid ones.
+    """
+    if name not in _VARIANTS:
+        raise ValueError(f"no variant {name!r}; there are {', '.join(_VARIANTS)}")
+    valid = [keyword for keyword in inspect.signature(FFTformer.__init__).parameters if keyword != "self"]
+    if unknown := sorted(set(overrides) - set(valid)):
+        raise ValueError(f"FFTformer has no {', '.join(unknown)}; its keywords are {', '.join(valid)}")
+    return FFTformer(**_VARIANTS[name] | overrides)
