@@ -14,7 +14,7 @@ sample and every needless full-size map costs as much as a convolution:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 KERNELS = (7, 5, 3)
 SLOPE = 0.01
-_ROWS = 32  # rows handled at a time where a temporary would otherwise be as large as a map
+_BAND_VALUES = 1 << 18  # values of a band of rows: 1 MiB in float32
 
 
 class ConvolutionBlock(nn.Module):
@@ -101,36 +101,40 @@ class ConvolutionLevel(nn.Module):
 class _Level(torch.autograd.Function):
     """Three blocks on one map; see the module's docstring.
 
-    With y_j = W_j x̂ + b_j, where x̂ is x normalised over its pixels (`eps` given) or x itself.
+    y_j = W_j x̂ + b_j, where x̂ is x normalised over its pixels (`eps` given) or x itself, then
+    the rest of block j. Everything before a depth-wise convolution goes by bands of rows.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float | None, concatenate: bool, *parameters: Tensor) -> Any:
         height, width, channels = x.shape
-        pixels = x.reshape(-1, channels)
+        x = x.contiguous()
         if eps is None:
-            mean, variance = pixels.new_zeros(channels), pixels.new_ones(channels)
+            mean, variance = x.new_zeros(channels), x.new_ones(channels)
             rate = variance
         else:
-            mean, variance = _moments(pixels)
+            mean, variance = _moments(x.view(-1, channels))
             rate = (variance + eps).rsqrt()
         saved: list[Tensor] = []
         outputs = []
         for j in range(0, len(parameters), 4):
             weight, bias, kernel, kernel_bias = parameters[j : j + 4]
             weight = weight * rate
-            y = torch.addmm(bias - weight @ mean, pixels, weight.T)
-            positive_in = y > 0
-            y = _as_map(F.leaky_relu_(y, SLOPE), height, width)
-            average = _padded(F.avg_pool2d(y, 3, stride=1, padding=1), kernel.shape[3] // 2)
-            del y
-            z = F.conv2d(_map_of(average, height), kernel, kernel_bias, padding=(kernel.shape[2] // 2, 0), groups=len(kernel))
-            saved += [positive_in, average, z > 0]
-            outputs.append(F.leaky_relu_(z, SLOPE)[0].permute(1, 2, 0))
-        if concatenate:
-            out = torch.cat(outputs, dim=2)
-        else:
-            out = outputs[0].add_(outputs[1]).add_(outputs[2])
+            bias = bias - weight @ mean
+            half = kernel.shape[2] // 2
+            # Zero columns on both sides and a spare row: see `_map_of`.
+            average = x.new_empty(height + 1, width + 2 * half, len(kernel))
+            average[height:], average[:, :half], average[:, half + width :] = 0, 0, 0
+            positive = torch.empty(height, width, len(kernel), dtype=torch.bool, device=x.device)
+            for rows, above, below in _bands(x):
+                y = torch.addmm(bias, x[above:below].view(-1, channels), weight.T).view(-1, width, len(kernel))
+                torch.gt(y[rows.start - above : rows.stop - above], 0, out=positive[rows])
+                _average(F.leaky_relu_(y, SLOPE), rows.start - above, average[rows, half : half + width])
+            z = F.conv2d(_map_of(average, height), kernel, kernel_bias, padding=(half, 0), groups=len(kernel))
+            z = z[0].permute(1, 2, 0)
+            saved += [positive, average, z > 0]
+            outputs.append(F.leaky_relu_(z, SLOPE))
+        out = torch.cat(outputs, dim=2) if concatenate else outputs[0].add_(outputs[1]).add_(outputs[2])
         ctx.normalised, ctx.concatenate = eps is not None, concatenate
         ctx.save_for_backward(x, mean, rate, *parameters, *saved)
         ctx.mark_non_differentiable(mean, variance)
@@ -140,44 +144,45 @@ class _Level(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
         x, mean, rate, *rest = ctx.saved_tensors
+        parameters, saved = rest[: 4 * len(KERNELS)], rest[4 * len(KERNELS) :]
         height, width, channels = x.shape
-        blocks = len(KERNELS)
-        parameters, saved = rest[: 4 * blocks], rest[4 * blocks :]
-        pixels = x.reshape(-1, channels)
         needs_x = ctx.needs_input_grad[0]
-        grad_x = None
+        grad_x = torch.empty_like(x) if needs_x else None
         grads: list[Tensor] = []
-        mean_product = torch.zeros_like(mean)  # mean over pixels of x̂ · ∂x̂
-        for j in range(blocks):
+        constant, slope = torch.zeros_like(mean), torch.zeros_like(mean)
+        for j in range(len(KERNELS)):
             weight, _, kernel, _ = parameters[4 * j : 4 * j + 4]
-            positive_in, average, positive_out = saved[3 * j : 3 * j + 3]
-            part = gradient
-            if ctx.concatenate:
-                part = gradient[..., j * len(kernel) : (j + 1) * len(kernel)]
-            half = kernel.shape[2] // 2
-            part = _activation_gradient(part, positive_out, extra_columns=max(0, 2 * half - 2))
-            grad_kernel = _kernel_gradient(part, average, height, kernel)
-            inner = part[:, :, :, :width]
-            grad_average = F.conv2d(inner, kernel.flip(2, 3), padding=half, groups=len(kernel))
-            grads_bias = part.sum(dim=(0, 2, 3))
-            del part, inner
-            grad_y = F.avg_pool2d(grad_average, 3, stride=1, padding=1)[0].permute(1, 2, 0)
-            del grad_average
-            grad_y = grad_y.reshape(-1, len(kernel))
-            grad_y = torch.where(positive_in, grad_y, grad_y * SLOPE)
-            total = grad_y.sum(dim=0)
-            grad_weight = (grad_y.T @ pixels - torch.outer(total, mean)) * rate
-            grads += [grad_weight, total, grad_kernel, grads_bias]
-            if needs_x:
-                mean_product += (weight * grad_weight).sum(dim=0) / len(pixels)
-                scaled = weight * rate
-                grad_x = grad_y @ scaled if grad_x is None else grad_x.addmm_(grad_y, scaled)
-        if needs_x and ctx.normalised:
-            # ∂x = rate · (∂x̂ − mean(∂x̂) − x̂ · mean(x̂ ∂x̂)), the backward pass of batch norm
-            mean_gradient = sum(parameters[4 * j].T @ grads[4 * j + 1] for j in range(blocks)) / len(pixels)
-            slope = rate * rate * mean_product
-            grad_x.addcmul_(pixels, slope, value=-1).add_(slope * mean - rate * mean_gradient)
-        return (None if grad_x is None else grad_x.view(x.shape), None, None, *grads)
+            positive, average, positive_out = saved[3 * j : 3 * j + 3]
+            size, count = kernel.shape[2], len(kernel)
+            part = gradient[..., j * count : (j + 1) * count] if ctx.concatenate else gradient
+            grad_z = part.new_empty(height, width + size - 3, count)
+            grad_z[:, width:] = 0
+            for rows, _, _ in _bands(x):
+                _leaky_backward(part[rows], positive_out[rows], grad_z[rows, :width])
+            grad_map = grad_z[None].permute(0, 3, 1, 2)  # with strides that count as channels-last
+            grad_kernel = _kernel_gradient(grad_map, average, kernel)
+            grad_average = F.conv2d(grad_map, kernel.flip(2, 3), padding=size // 2, groups=count)
+            grad_average = grad_average[0].permute(1, 2, 0)[:, :width]
+            grad_weight, grad_bias = torch.zeros_like(weight), weight.new_zeros(count)
+            scaled = weight * rate
+            for rows, above, below in _bands(x):
+                grad_y = x.new_empty(rows.stop - rows.start, width, count)
+                _average(grad_average[above:below], rows.start - above, grad_y)
+                _leaky_backward(grad_y, positive[rows], grad_y)
+                grad_y = grad_y.view(-1, count)
+                grad_weight.addmm_(grad_y.T, x[rows].view(-1, channels))
+                grad_bias += grad_y.sum(dim=0)
+                if grad_x is not None:
+                    grad_x[rows].view(-1, channels).addmm_(grad_y, scaled, beta=min(j, 1))
+            grad_weight = (grad_weight - torch.outer(grad_bias, mean)) * rate
+            grads += [grad_weight, grad_bias, grad_kernel, grad_z.sum(dim=(0, 1))]
+            constant += grad_bias @ weight
+            slope += (weight * grad_weight).sum(dim=0)
+        if grad_x is not None and ctx.normalised:
+            # Batch norm: ∂x = rate · (∂x̂ − mean(∂x̂) − x̂ · mean(x̂ ∂x̂)), with x̂ = rate · (x − mean)
+            constant, slope = rate * constant / (height * width), rate**2 * slope / (height * width)
+            grad_x.addcmul_(x, slope, value=-1).add_(slope * mean - constant)
+        return (grad_x, None, None, *grads)
 
 
 def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,47 +192,58 @@ def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.stack(parts).sum(dim=0) / len(pixels)
 
 
-def _as_map(pixels: Tensor, height: int, width: int) -> Tensor:
-    """View `(H·W, C)` as a `(1, C, H, W)` map in channels-last memory."""
-    return pixels.view(1, height, width, -1).permute(0, 3, 1, 2)
+def _bands(x: Tensor) -> Iterator[tuple[slice, int, int]]:
+    """Yield bands of rows that fit in a processor's cache: rows, and first and last + 1 with a row around.
+
+    A graphics card takes the whole map at once.
+    """
+    height, width, channels = x.shape
+    size = height if x.is_cuda else max(1, _BAND_VALUES // (width * channels))
+    for top in range(0, height, size):
+        bottom = min(top + size, height)
+        yield slice(top, bottom), max(top - 1, 0), min(bottom + 1, height)
 
 
-def _padded(x: Tensor, columns: int) -> Tensor:
-    """Copy a map into flat channels-last memory with `columns` zero columns on both sides and a spare row of zeros."""
-    _, channels, height, width = x.shape
-    memory = x.new_zeros(height + 1, width + 2 * columns, channels)
-    memory[:height, columns : columns + width] = x[0].permute(1, 2, 0)
-    return memory
+def _average(x: Tensor, first: int, out: Tensor) -> None:
+    """Write the 3×3 average, with zeros beyond the border counted, of `len(out)` rows of x from row `first`.
+
+    The rows of x around them are used where they exist.
+    """
+    last = first + len(out)
+    total = x[first:last] * (1 / 9)
+    top, bottom = int(first == 0), int(last == len(x))
+    total[top:].add_(x[first + top - 1 : last - 1], alpha=1 / 9)
+    total[: len(out) - bottom].add_(x[first + 1 : last + 1 - bottom], alpha=1 / 9)
+    out.copy_(total)
+    out[:, 1:] += total[:, :-1]
+    out[:, :-1] += total[:, 1:]
+
+
+def _leaky_backward(gradient: Tensor, positive: Tensor, out: Tensor) -> None:
+    """Write the backward of LeakyReLU."""
+    torch.where(positive, gradient, gradient * SLOPE, out=out)
 
 
 def _map_of(memory: Tensor, height: int, shift: int = 0) -> Tensor:
-    """View padded memory as a map whose columns are moved to the left by `shift`, without a copy."""
+    """View `(height + 1, W, C)` memory as a `(1, C, height, W)` map moved `shift` columns to the left.
+
+    No copy: a column is C values further on. The columns that a row takes from the next one are
+    the reason for the spare row.
+    """
     _, width, channels = memory.shape
     flat = memory.view(-1)[shift * channels : (shift + height * width) * channels]
     return flat.view(1, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _activation_gradient(gradient: Tensor, positive: Tensor, extra_columns: int) -> Tensor:
-    """Backward of LeakyReLU for an `(H, W, C)` gradient, with zero columns appended on the right."""
-    height, width, channels = gradient.shape
-    out = gradient.new_empty(height, width + extra_columns, channels)
-    out[:, width:] = 0
-    positive = positive[0].permute(1, 2, 0)
-    for top in range(0, height, _ROWS):
-        rows = slice(top, top + _ROWS)
-        torch.where(positive[rows], gradient[rows], gradient[rows] * SLOPE, out=out[rows, :width])
-    return out.permute(2, 0, 1)[None]
-
-
-def _kernel_gradient(gradient: Tensor, memory: Tensor, height: int, kernel: Tensor) -> Tensor:
+def _kernel_gradient(gradient: Tensor, memory: Tensor, kernel: Tensor) -> Tensor:
     """Gradient of a depth-wise k×k kernel, from windows that are k high and 3 wide.
 
     Args:
-        gradient: `(1, C, H, W + k - 3)`, zero in the appended columns (so whatever a shifted row
-            takes from the next one counts nothing).
-        memory: the convolved map, padded by k // 2 columns.
+        gradient: `(1, C, H, W + k - 3)`, zero in the appended columns, so that what a shifted row
+            takes from the next one counts nothing.
+        memory: `(H + 1, W + k - 1, C)`, the convolved map with its zero columns and spare row.
     """
-    size = kernel.shape[3]
+    size, height = kernel.shape[3], gradient.shape[2]
     result = torch.empty_like(kernel)
     for shift in sorted({*range(0, size - 2, 3), size - 3}):
         window = kernel[:, :, :, shift : shift + 3]

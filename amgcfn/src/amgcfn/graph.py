@@ -241,4 +241,5 @@ def sparse_tensor(matrix: sparse.sparray, dtype: torch.dtype = torch.float32) ->
     """Return a scipy matrix as a coalesced torch sparse tensor."""
     entries = matrix.tocoo()
     indices = torch.from_numpy(np.stack(entries.coords).astype(np.int64))
-    return torch.sparse_coo_tensor(indices, torch.from_numpy(entries.data).to(dtype), matrix.shape).coalesce()
+    values = torch.from_numpy(entries.data).to(dtype)
+    return torch.sparse_coo_tensor(indices, values, matrix.shape, check_invariants=True).coalesce()
