@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -97,10 +98,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = str(error).splitlines()[0].split("Please")[0].strip()
+        found = re.search(r"(?:GLOBAL|global|function) ([\w.]+)", str(error))
         raise UserError(
-            f"{path}: refused, because it is not a plain file of tensors: {refused[:300]}; "
-            "ask its author for the state_dict or for safetensors"
+            f"{path}: refused, because it would run code to load ({found[1] if found else 'unknown content'}); "
+            "expected a file of plain tensors: ask its author for the state_dict or for safetensors"
         ) from None
     except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0][:200]})") from None

@@ -20,12 +20,13 @@ in them. The folder is
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -71,6 +72,7 @@ class Run:
     def __init__(self, config: RunConfig, *, paper: str, steps: int, alone: bool = False) -> None:
         self.config = config
         self.folder = config.output or Path("runs") / f"{paper}_{config.preset}"
+        self.steps = steps
         self.total = min(steps, config.max_steps or steps)
         self.accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
@@ -89,7 +91,7 @@ class Run:
         set_seed(config.seed + self.rank)
         self.step, self.updated = 0, False
         self.best: float | None = None
-        self._pending: list[dict[str, Tensor]] = []
+        self._pending: list[dict[str, Any]] = []
         self._stop = False
         self._restored = states.find(self.folder / "checkpoints", config.resume)
         self._open_folder()
@@ -108,7 +110,7 @@ class Run:
             self._parts["scaler"] = self.accelerator.scaler
         if self._restored is not None:
             progress = states.load(self._restored, self._unwrapped(), rank=self.rank)
-            self.step, self.best = progress["step"], progress["best"]
+            self.step, self.best, self._pending = progress["step"], progress["best"], progress["pending"]
             self.say(f"continuing from {self._restored}")
             if progress["processes"] != self.processes:
                 self.say(f"note: {progress['processes']} processes before, {self.processes} now: not bitwise the same")
@@ -163,7 +165,7 @@ class Run:
                 if not self.updated:
                     continue
                 bar.update()
-                if self.step % self.config.log_every == 0 or self.step == self.total:
+                if self.step % self.config.log_every == 0 or self.step == self.steps:
                     self._flush()
                 stopping = self._asked_to_stop()
                 if stopping or self.step % self.config.save_every == 0 or self.step == self.total:
@@ -179,7 +181,7 @@ class Run:
 
     def log(self, **values: float | Tensor) -> None:
         """Record scalars of this step; their means over `log_every` steps are written."""
-        self._pending.append({name: torch.as_tensor(value).detach().float() for name, value in values.items()})
+        self._pending.append({name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()})
 
     def write(self, **values: float) -> None:
         """Write scalars of this step at once to metrics.jsonl and TensorBoard (validation scores)."""
@@ -267,37 +269,49 @@ class Run:
             with atomic_path(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def _flush(self) -> None:
-        """Average the pending scalars over steps and processes, refuse what is not finite, write."""
-        if not self._pending:
-            return
-        names = list(self._pending[0])
-        device = self.accelerator.device
-        values = torch.stack([torch.stack([line[name].to(device) for name in names]) for line in self._pending])
-        if self.processes > 1:
-            values = self.accelerator.reduce(values, reduction="mean")
-        values = values.cpu()
-        bad = (~values.isfinite().all(dim=1)).nonzero().flatten().tolist()
-        if bad:
-            step = self.step - len(self._pending) + 1 + bad[0]
-            shown = ", ".join(f"{name} {value:g}" for name, value in zip(names, values[bad[0]].tolist(), strict=True))
-            kept = states.newest(self.folder / "checkpoints")
-            raise UserError(
-                f"training diverged at step {step} ({shown}); "
-                f"{f'{kept} is intact' if kept else 'no checkpoint was saved before it'}; "
-                "lower --learning-rate or choose another --seed, with a new --output"
+    def _collect(self) -> list[dict[str, float]]:
+        """Average the pending scalars over the processes; refuse what is not finite."""
+        if self._pending:
+            names = list(self._pending[0])
+            device = self.accelerator.device  # values are tensors, or numbers after a resume
+            values = torch.stack(
+                [
+                    torch.stack([torch.as_tensor(line[name], dtype=torch.float64, device=device) for name in names])
+                    for line in self._pending
+                ]
             )
-        samples = len(values) * self.config.batch_size * self.config.gradient_accumulation * self.processes
+            if self.processes > 1:
+                values = self.accelerator.reduce(values, reduction="mean")
+            collected = [dict(zip(names, line, strict=True)) for line in values.tolist()]
+            for i, line in enumerate(collected):
+                if not all(map(math.isfinite, line.values())):
+                    self._refuse(self.step - len(collected) + 1 + i, line)
+            self._pending = [*collected]
+        return self._pending
+
+    def _refuse(self, step: int, line: dict[str, float]) -> NoReturn:
+        kept = states.newest(self.folder / "checkpoints")
+        raise UserError(
+            f"training diverged at step {step} ({', '.join(f'{name} {value:g}' for name, value in line.items())}); "
+            f"{f'{kept} is intact' if kept else 'no checkpoint was saved before it'}; "
+            "lower --learning-rate or choose another --seed, with a new --output"
+        )
+
+    def _flush(self) -> None:
+        """Write the means of the scalars that are pending."""
+        lines = self._collect()
+        if not lines:
+            return
+        samples = len(lines) * self.config.batch_size * self.config.gradient_accumulation * self.processes
         before, self._clock = self._clock, time.monotonic()
-        self._pending.clear()
-        means = dict(zip(names, values.mean(dim=0).tolist(), strict=True))
+        means = {name: sum(line[name] for line in lines) / len(lines) for name in lines[0]}
         self.write(**means, samples_per_second=samples / (self._clock - before))
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
+        self._pending = []
 
     def _save(self) -> None:
-        """Write a checkpoint; a NaN that is still pending must not get into it."""
-        self._flush()
-        progress = {"step": self.step, "best": self.best, "processes": self.processes}
+        """Write a checkpoint; a NaN that is still pending does not get into it."""
+        progress = {"step": self.step, "best": self.best, "processes": self.processes, "pending": self._collect()}
         folder = self.folder / "checkpoints" / f"step_{self.step:08d}"
         states.save(folder, self._unwrapped(), progress, rank=self.rank, wait=self.wait)
 

@@ -12,7 +12,7 @@ index), which keeps samples independent of worker count and of restarts.
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Iterator, Sized
 from typing import Any
 
@@ -78,12 +78,12 @@ def endless_loader(
         sampler=sampler,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_ignore_sigterm,
+        worker_init_fn=_leave_process_group,
         # Without a generator of its own the loader would draw from the global one and shift it.
         generator=torch.Generator().manual_seed(seed),
     )
 
 
-def _ignore_sigterm(_: int) -> None:
-    """A SIGTERM to the whole process group must not kill the workers before the last step is saved."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _leave_process_group(_: int) -> None:
+    """A signal to the whole group (a scheduler's, Ctrl-C) must not kill workers before the last step is saved."""
+    os.setpgid(0, 0)

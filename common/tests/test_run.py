@@ -1,0 +1,245 @@
+"""Runs are exact: interrupted, killed, damaged or split over processes, the numbers stay the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import states
+from common.errors import UserError
+from common.testing import Script, run_script
+
+TOY = Path(__file__).parent / "toy_trainer.py"
+
+
+def toy(*arguments: object, status: int = 0, processes: int = 1) -> str:
+    """Run the toy trainer to its end and return what it printed."""
+    done = run_script(TOY, *arguments, status=status, processes=processes)
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def state(folder: Path, step: int = 24) -> dict:
+    return torch.load(folder / f"checkpoints/step_{step:08d}/state.pt", weights_only=True)
+
+
+def assert_same(one: object, other: object) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert one == other
+
+
+def metrics(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "samples_per_second"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    toy("--output", folder)
+    return folder
+
+
+def test_an_interrupted_run_ends_bitwise_like_a_straight_one(straight: Path, tmp_path: Path) -> None:
+    toy("--output", tmp_path, "--max-steps", 7)
+    toy("--output", tmp_path, "--workers", 2)
+    assert_same(state(straight), state(tmp_path))
+    assert metrics(straight) == metrics(tmp_path)
+
+
+def test_killed_at_random_moments_it_still_ends_the_same(straight: Path, tmp_path: Path) -> None:
+    moments = random.Random(0)
+    for _ in range(3):
+        trainer = Script(TOY, "--output", tmp_path, "--slow", 0.15)
+        time.sleep(moments.uniform(0.2, 1.2))
+        trainer.processes[0].kill()
+        trainer.finish(-signal.SIGKILL)
+    toy("--output", tmp_path, "--slow", 0.15)
+    assert_same(state(straight), state(tmp_path))
+    assert metrics(straight) == metrics(tmp_path)
+
+
+def test_sigterm_saves_and_the_same_command_continues(straight: Path, tmp_path: Path) -> None:
+    arguments = ["--output", tmp_path, "--slow", 0.2]
+    trainer = Script(TOY, *arguments)
+    while not (tmp_path / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    trainer.processes[0].terminate()
+    assert "the same command continues" in trainer.finish().stdout
+    steps = [int(path.name[5:]) for path in (tmp_path / "checkpoints").glob("step_*")]
+    assert len(steps) == 1 and steps[0] % 5, "it saved at the step where it was told to stop"
+    toy(*arguments)
+    assert_same(state(straight), state(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_passed_over(straight: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "run"
+    toy("--output", folder, "--max-steps", 10)
+    victim = folder / "checkpoints/step_00000010/state.pt"
+    content = bytearray(victim.read_bytes())
+    if damage == "truncated":
+        victim.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        victim.write_bytes(content)
+    else:
+        victim.unlink()
+    assert re.search("continuing from .*step_00000005", toy("--output", folder))
+    assert_same(state(straight), state(folder))
+
+
+def test_all_checkpoints_damaged_is_one_sentence(straight: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    for path in folder.glob("checkpoints/*/state.pt"):
+        path.write_bytes(b"")
+    assert "state.pt is damaged" in toy("--output", folder, status=2)
+
+
+def test_two_processes_see_the_batches_of_one(tmp_path: Path) -> None:
+    """Global batches, not their split, decide what is learned; dropout is the only difference left."""
+    from common.sampling import EndlessSampler
+
+    def take(sampler: EndlessSampler, count: int) -> list[tuple[int, int]]:
+        stream = iter(sampler)
+        return [next(stream) for _ in range(count)]
+
+    whole = take(EndlessSampler(13, batch_size=8, seed=3), 64)
+    halves = [take(EndlessSampler(13, batch_size=4, seed=3, rank=r, processes=2), 32) for r in range(2)]
+    joined = [key for i in range(0, 32, 4) for half in halves for key in half[i : i + 4]]
+    assert whole == joined
+    assert sorted(index for _, index in whole[:13]) == list(range(13)), "an epoch holds every sample once"
+    assert take(EndlessSampler(13, batch_size=8, seed=3, start=5), 24) == whole[40:]
+
+
+def test_two_real_processes_resume_bitwise(tmp_path: Path) -> None:
+    toy("--output", tmp_path / "straight", processes=2)
+    toy("--output", tmp_path / "resumed", "--max-steps", 9, processes=2)
+    toy("--output", tmp_path / "resumed", processes=2)
+    assert_same(state(tmp_path / "straight"), state(tmp_path / "resumed"))
+    lines = metrics(tmp_path / "resumed")
+    assert lines == metrics(tmp_path / "straight")
+    assert len([line for line in lines if line["step"] == 24]) == 1, "only one process writes"
+    assert json.loads((tmp_path / "resumed/config.json").read_text())["processes"] == 2
+
+
+def test_accumulation_updates_once_per_group(tmp_path: Path) -> None:
+    toy("--output", tmp_path / "straight", "--gradient-accumulation", 3)
+    toy("--output", tmp_path / "resumed", "--gradient-accumulation", 3, "--max-steps", 6)
+    toy("--output", tmp_path / "resumed", "--gradient-accumulation", 3)
+    one = state(tmp_path / "straight")
+    assert_same(one, state(tmp_path / "resumed"))
+    assert one["schedule"]["last_epoch"] == 24
+
+
+def test_a_diverged_loss_names_the_step_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    output = toy("--output", tmp_path, "--nan-at", 7, status=2)
+    assert "diverged at step 7 (loss nan" in output and "step_00000005 is intact" in output
+    assert states.newest(tmp_path / "checkpoints").name == "step_00000005"
+
+
+def test_a_nan_on_the_saving_step_is_not_saved(tmp_path: Path) -> None:
+    toy("--output", tmp_path, "--nan-at", 10, status=2)
+    assert states.newest(tmp_path / "checkpoints").name == "step_00000005"
+
+
+def test_a_changed_configuration_is_refused_by_name(straight: Path) -> None:
+    assert "learning_rate 0.05 -> 0.1" in toy("--output", straight, "--learning-rate", 0.1, status=2)
+    assert "already holds a run" in toy("--output", straight, "--resume", "none", status=2)
+
+
+def test_a_worker_s_error_stays_one_sentence(tmp_path: Path) -> None:
+    output = toy("--output", tmp_path, "--bad-sample", 4, "--workers", 1, status=2)
+    assert output.strip().splitlines()[-1] == "error: picture_4.png: truncated; copy it again"
+
+
+def test_help_lists_presets_and_defaults() -> None:
+    output = toy("--help")
+    assert "demo: A line through noise." in output and "--learning-rate" in output and "0.05" in output
+    assert "choose one of demo" in toy("--preset", "nonsense", status=2)
+
+
+class Part:
+    """Something with a state."""
+
+    def __init__(self, size: int = 1) -> None:
+        self.value = torch.zeros(size)
+
+    def state_dict(self) -> dict:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.value = state["value"]
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
+    """The file size limit stands for a full disk: torch reports both in the same way."""
+    states.save(tmp_path / "step_00000001", {"part": Part()}, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(UserError, match=r"step_00000002: could not be written .*free some disk space"):
+            states.save(tmp_path / "step_00000002", {"part": Part(1 << 16)}, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["step_00000001"]
+    assert states.find(tmp_path, "auto") == tmp_path / "step_00000001"
+
+
+def test_a_save_killed_at_any_file_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop the save at each of its system steps in turn, as SIGKILL would, and look at what is found."""
+
+    class Killed(BaseException):
+        pass
+
+    calls = {"left": 0}
+
+    def counted(function):
+        def wrapper(*args, **kwargs):
+            if calls["left"] == 0:
+                raise Killed
+            calls["left"] -= 1
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    states.save(tmp_path / "step_00000001", {"part": Part()}, {"step": 1})
+    for name in ("sync", "write_json", "sha256"):
+        monkeypatch.setattr(states, name, counted(getattr(states, name)))
+    monkeypatch.setattr(states.os, "replace", counted(os.replace))
+    for moment in range(100):
+        calls["left"] = moment
+        try:
+            states.save(tmp_path / "step_00000002", {"part": Part(5)}, {"step": 2})
+        except Killed:
+            calls["left"] = 1000
+            found = states.find(tmp_path, "auto")
+            assert found in (tmp_path / "step_00000001", tmp_path / "step_00000002")
+            restored = Part()
+            states.load(found, {"part": restored})
+            assert len(restored.value) == (1 if found.name.endswith("1") else 5)
+            states.remove_partial(tmp_path)
+        else:
+            break
+    assert moment > 6, "the save was stopped at several moments before it went through"
