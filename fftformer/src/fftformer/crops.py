@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from common.errors import UserError
 from common.files import atomic_path, sha256, write_json
-
 from fftformer.images import read_pixels
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common.errors import UserError
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from common.errors import UserError
 from fftformer.crops import MANIFEST, verified_names
 from fftformer.images import FORMATS, picture_size, read_pixels, to_float
 
@@ -248,8 +248,8 @@ def _realblur(letter: str) -> Callable[[Path, str], list[Pair]]:
 
 def _input_target(root: Path, split: str) -> list[Pair]:
     base = root / split if (root / split).is_dir() else root
-    sides = ({path.stem: path for path in _pictures(base / name)} for name in ("input", "target"))
-    return _join(*sides, f"{base}/{{input,target}}")
+    blurred, sharp = ({path.stem: path for path in _pictures(base / name)} for name in ("input", "target"))
+    return _join(blurred, sharp, f"{base}/{{input,target}}")
 
 
 def _levin(root: Path, split: str) -> list[Pair]:

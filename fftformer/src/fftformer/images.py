@@ -13,13 +13,15 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
 import tifffile
+from PIL import Image, ImageOps, UnidentifiedImageError
+
 from common.errors import UserError
 from common.files import atomic_path
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 
@@ -129,13 +131,12 @@ def read_picture(path: str | Path) -> Picture:
     if form == "MPO":
         form = "JPEG"
     elif getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"{path}: found {image.n_frames} pictures in one file, expected one; split the file")
+        raise UserError(f"{path}: found several pictures in one file, expected one; split the file")
     if form == "PNG" and not data.endswith(_PNG_END):
         raise _damaged(path)
     profile, compression = image.info.get("icc_profile"), image.info.get("compression")
     if _bits(image, data) == 16:
-        flags = cv2.IMREAD_UNCHANGED
-        pixels = _decode(data, flags)
+        pixels = _decode(data, cv2.IMREAD_UNCHANGED)
         if pixels is None:
             raise _damaged(path)
         pixels = _upright(pixels, orientation)
@@ -264,7 +265,7 @@ def _file(path: Path) -> io.BufferedReader:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _header(path: Path, file: io.BufferedIOBase) -> Image.Image:
+def _header(path: Path, file: IO[bytes]) -> Image.Image:
     # Big pictures are wanted here, they are no attack; without this Pillow stops at 180 megapixels.
     Image.MAX_IMAGE_PIXELS = None
     try:

@@ -2,7 +2,7 @@
 
 A shake is a smooth random path of the camera during the exposure: the velocity is a random walk
 that is pulled back to a steady drift, its positions are summed at sub-pixel steps into a kernel
-of at most 17x17 pixels, 8 to 15 from end to end. As in a camera, light is averaged in linear
+of at most 17x17 pixels, up to 15 from end to end. As in a camera, light is averaged in linear
 intensity and encoded to sRGB afterwards; then come the sensor's noise and 8 bits. Nothing is
 downloaded. The three held-out photographs and their kernels are never trained on.
 """
@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import skimage
-from common.errors import UserError
 from scipy import fft
+from scipy.signal import lfilter
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from common.errors import UserError
 from fftformer.data import random_turn, to_tensor
-from fftformer.images import read_rgb
+from fftformer.images import read_picture, to_float
 
 TRAINING_PHOTOGRAPHS = (
     "astronaut.png",
@@ -38,7 +39,7 @@ HELD_OUT_PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg")
 KERNEL_SIZE = 17
 """Side of a kernel in pixels."""
 EXTENT = (8.0, 15.0)
-"""Range of the path's larger side, in pixels."""
+"""Range of the path's larger side, in pixels; a path that is heavy at one end is shrunk to fit."""
 NOISE = (0.002, 0.01)
 """Range of the noise's standard deviation, on sRGB values in [0, 1]: 0.5 to 2.5 of 255."""
 
@@ -46,31 +47,28 @@ _HELD_OUT_SEED = 20230618  # a stream of its own, so that no training seed draws
 _MARGIN = KERNEL_SIZE // 2
 
 
-def random_kernel(random: np.random.Generator, size: int = KERNEL_SIZE) -> np.ndarray:
+def random_kernel(random: np.random.Generator) -> np.ndarray:
     """Draw a camera-shake kernel.
 
     Returns:
-        `(size, size)` float32, non-negative, sum 1, its centre of mass in the middle so that
+        `(KERNEL_SIZE, KERNEL_SIZE)` float32, non-negative, sum 1, its centre of mass in the middle so that
         blurred and sharp picture are registered.
     """
     steps = 256
     drift = random.standard_normal(2)
     drift *= random.uniform(0.0, 1.0) / np.hypot(*drift)
-    # Ornstein-Uhlenbeck velocity: correlated over about a fifth of the exposure.
-    velocity = np.empty((steps, 2))
-    velocity[0] = drift + random.standard_normal(2)
-    push = random.standard_normal((steps, 2))
+    # Ornstein-Uhlenbeck velocity of unit variance, correlated over about a fifth of the exposure.
     pull = 5.0 / steps
-    for t in range(1, steps):
-        velocity[t] = velocity[t - 1] + pull * (drift - velocity[t - 1]) + np.sqrt(2 * pull) * push[t]
+    push = np.sqrt(2 * pull) * random.standard_normal((steps, 2))
+    push[0] /= np.sqrt(2 * pull)
+    velocity = drift + lfilter([1.0], [1.0, pull - 1.0], push, axis=0)
     path = velocity.cumsum(axis=0)
-    extent = random.uniform(*EXTENT)
-    path *= min(extent, size - 2.0) / np.ptp(path, axis=0).max()
+    path *= random.uniform(*EXTENT) / np.ptp(path, axis=0).max()
     # A path whose mass lies at one end would leave the square when centred on its mass: shrink it.
     path -= path.mean(axis=0)
-    path *= min(1.0, (size // 2 - 0.5) / np.abs(path).max())
-    path += size // 2
-    kernel = np.zeros((size, size))
+    path *= min(1.0, (_MARGIN - 0.5) / np.abs(path).max())
+    path += _MARGIN
+    kernel = np.zeros((KERNEL_SIZE, KERNEL_SIZE))
     whole = np.floor(path).astype(int)
     part = path - whole
     for row in (0, 1):
@@ -181,5 +179,5 @@ def _photograph(name: str) -> np.ndarray:
     """Read one of scikit-image's photographs from the installed package, `(H, W, 3)` sRGB in [0, 1]."""
     path = Path(skimage.__file__).parent / "data" / name
     if not path.is_file():
-        raise UserError(f"{path}: scikit-image {skimage.__version__} did not install it; install scikit-image again")
-    return read_rgb(path)
+        raise UserError(f"{path}: scikit-image did not install this photograph; install scikit-image again")
+    return to_float(read_picture(path).rgb)
