@@ -1,0 +1,1 @@
+"""Hyperspectral scenes: reading, published scenes, splits, transforms, scores, pictures. Import the modules."""

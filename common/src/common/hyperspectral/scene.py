@@ -1,0 +1,211 @@
+"""A hyperspectral scene in memory: the cube, its labels, and what is known about both.
+
+`open_scene` reads a user's own files, `catalogue.load_scene` the published ones; both end in
+`make_scene`, which refuses what no method can work on. The cube keeps the type of its file (most
+are 16-bit integers): float copies are for whoever needs them, window by window or chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from common.errors import UserError
+from common.hyperspectral.readers import Georeference, read_array
+
+BandAxis = Literal["first", "last"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A cube with its labels.
+
+    Attributes:
+        name: short, for titles and file names.
+        cube: `(H, W, bands)`, the file's own type, finite.
+        labels: `(H, W)` int64; 0 is unlabelled, classes are 1..K without gaps; None without labels.
+        class_names: K names, class 1 first.
+        codes: what classes 1..K were called in the file; codes may have gaps there.
+        wavelengths: band centres in nm, `(bands,)`, or None.
+        georeference: where the scene lies, or None.
+        composite_bands: red, green and blue band for pictures, where wavelengths are not given.
+        source: the files, for messages.
+    """
+
+    name: str
+    cube: np.ndarray
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    codes: tuple[int, ...] = ()
+    wavelengths: np.ndarray | None = None
+    georeference: Georeference | None = None
+    composite_bands: tuple[int, int, int] | None = None
+    source: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.cube.shape[0], self.cube.shape[1]
+
+    @property
+    def bands(self) -> int:
+        """Number of bands."""
+        return self.cube.shape[2]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K, without the unlabelled one."""
+        return len(self.codes)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Labelled pixels per class, `(K,)`, class 1 first."""
+        return np.bincount(self.require_labels().ravel(), minlength=self.num_classes + 1)[1:]
+
+    def require_labels(self) -> np.ndarray:
+        """The labels.
+
+        Raises:
+            UserError: the scene has none.
+        """
+        if self.labels is None:
+            raise UserError(f"{self.source or self.name}: has no labels; pass --labels FILE[:KEY]")
+        return self.labels
+
+
+def open_scene(
+    cube: str | Path, labels: str | Path | None = None, *, name: str | None = None, band_axis: BandAxis | None = None
+) -> Scene:
+    """Open a user's own scene.
+
+    Args:
+        cube: `FILE[:KEY]` of a `(H, W, bands)` or `(bands, H, W)` array.
+        labels: `FILE[:KEY]` of a `(H, W)` array of class codes, 0 for unlabelled.
+        name: by default the cube file's.
+        band_axis: where the bands are; found from the labels' shape when None, "last" without labels.
+
+    Raises:
+        UserError: one sentence about whatever is wrong with the files.
+    """
+    stored = read_array(cube, (3,))
+    codes = read_array(labels, (2, 3)) if labels is not None else None
+    return make_scene(
+        name or Path(stored.source).name.partition(".")[0],
+        stored.values,
+        codes.values if codes else None,
+        wavelengths=stored.wavelengths,
+        georeference=stored.georeference,
+        band_axis=band_axis,
+        source=stored.source,
+        labels_source=codes.source if codes else "",
+    )
+
+
+def make_scene(
+    name: str,
+    cube: np.ndarray,
+    codes: np.ndarray | None = None,
+    *,
+    names: Mapping[int, str] | None = None,
+    wavelengths: np.ndarray | None = None,
+    georeference: Georeference | None = None,
+    composite_bands: tuple[int, int, int] | None = None,
+    band_axis: BandAxis | None = None,
+    source: str = "",
+    labels_source: str = "",
+) -> Scene:
+    """Check arrays and put them together.
+
+    Args:
+        cube: `(H, W, bands)` or `(bands, H, W)`.
+        codes: `(H, W)` class codes as in the file, 0 for unlabelled; gaps are closed.
+        names: class names by code; "class CODE" where absent.
+
+    Raises:
+        UserError: see `remap_labels`; or bands with NaN or infinity, or sizes that do not fit.
+    """
+    source, labels_source = source or name, labels_source or source or name
+    if codes is not None and codes.ndim == 3 and 1 in codes.shape:
+        codes = np.squeeze(codes)
+    shape = None if codes is None else codes.shape
+    cube = _bands_last(cube, shape, band_axis, source, labels_source)
+    _refuse_not_finite(cube, source)
+    labels, found = (None, ()) if codes is None else remap_labels(codes, labels_source)
+    class_names = tuple((names or {}).get(code, f"class {code}") for code in found)
+    return Scene(name, cube, labels, class_names, found, wavelengths, georeference, composite_bands, source)
+
+
+def remap_labels(codes: np.ndarray, source: str) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Close the gaps in class codes: Salinas-A's 1, 10..14 become 1..6.
+
+    Returns:
+        labels `(H, W)` int64 with 0 unlabelled, and the code of each class.
+
+    Raises:
+        UserError: codes that are not whole numbers or are negative, or no labelled pixel.
+    """
+    if codes.ndim != 2:
+        raise UserError(f"{source}: labels have shape {codes.shape}; expected (rows, columns)")
+    found, inverse = np.unique(codes, return_inverse=True)
+    if codes.dtype.kind == "f" and not (np.isfinite(found).all() and (found == np.rint(found)).all()):
+        wrong = found[~np.isfinite(found) | (found != np.rint(found))][0]
+        raise UserError(f"{source}: labels hold {wrong:g}; expected whole numbers, 0 for unlabelled pixels")
+    if found[0] < 0:
+        raise UserError(f"{source}: labels hold {found[0]:g}; expected codes from 0 (unlabelled) upwards")
+    classes = tuple(int(code) for code in found if code > 0)
+    if not classes:
+        raise UserError(f"{source}: every label is 0, that is unlabelled; expected at least one labelled pixel")
+    return inverse.reshape(codes.shape).astype(np.int64) + int(found[0] > 0), classes
+
+
+def _bands_last(
+    cube: np.ndarray, shape: tuple[int, ...] | None, band_axis: BandAxis | None, source: str, labels_source: str
+) -> np.ndarray:
+    """The cube as `(H, W, bands)`; the labels' shape tells where the bands are."""
+    if cube.ndim != 3:
+        raise UserError(f"{source}: has shape {cube.shape}; expected three-dimensional (rows, columns, bands)")
+    if shape is not None and band_axis is None:
+        last, first = cube.shape[:2] == shape, cube.shape[1:] == shape
+        if last and first:
+            raise UserError(
+                f"{source}: shape {cube.shape} fits the labels with bands first and with bands last; "
+                "say which with --band-axis first or last"
+            )
+        band_axis = "first" if first else "last"
+    if band_axis == "first":
+        cube = np.ascontiguousarray(np.moveaxis(cube, 0, -1))
+    if shape is not None and cube.shape[:2] != shape:
+        hint = "; the labels look transposed" if cube.shape[:2] == shape[::-1] else ""
+        raise UserError(
+            f"{labels_source}: labels are {_by(shape)} pixels but the cube {source} is {_by(cube.shape[:2])} "
+            f"with {cube.shape[2]} bands; expected equal sizes{hint}"
+        )
+    return cube
+
+
+def _refuse_not_finite(cube: np.ndarray, source: str) -> None:
+    """Row by row, so that no mask of the whole cube is made."""
+    if cube.dtype.kind != "f":
+        return
+    bad = np.zeros(cube.shape[2], dtype=np.int64)
+    pixels = 0
+    for row in cube:
+        wrong = ~np.isfinite(row)
+        if wrong.any():
+            bad += wrong.sum(axis=0)
+            pixels += int(wrong.any(axis=1).sum())
+    if pixels:
+        bands = np.flatnonzero(bad)
+        listed = ", ".join(map(str, bands[:10])) + (", ..." if len(bands) > 10 else "")
+        raise UserError(
+            f"{source}: {pixels} pixels hold NaN or infinity, in {len(bands)} of {len(bad)} bands (counted from 0: "
+            f"{listed}); remove these bands or fill the pixels"
+        )
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
