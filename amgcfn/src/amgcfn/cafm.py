@@ -24,7 +24,8 @@ class CAFM(nn.Module):
         w_i = softmax_pixels(conv3×3(ReLU(conv3×3([mean_C f'_i, max_C f'_i]))))
         out_i = f_i · w_i + f_i
 
-    The re-mixed maps f' only decide the weights: as released, what is weighted is f itself. The four MLPs (C → C/3 → C) are not shared; the two convolutions are shared by the branches.
+    The re-mixed maps f' only decide the weights: as released, what is weighted is f itself. The
+    four MLPs (C → C/3 → C) are not shared; the two convolutions are shared by the branches.
 
     Args:
         channels: C of both maps.
@@ -47,6 +48,7 @@ class CAFM(nn.Module):
         self.spatial = nn.Sequential(nn.Conv2d(2, 1, 3, padding=1), nn.ReLU(), nn.Conv2d(1, 1, 3, padding=1))
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse two `(B, C, H, W)` maps."""
         for x in (first, second):
             if x.ndim != 4 or x.shape[1] != self.channels or x.shape != first.shape:
                 raise ValueError(

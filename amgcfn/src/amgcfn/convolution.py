@@ -14,8 +14,8 @@ sample and every needless full-size map costs as much as a convolution:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,7 @@ class ConvolutionBlock(nn.Module):
         self.depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Filter a `(B, C, H, W)` map."""
         x = F.leaky_relu(self.pointwise(self.norm(x)), SLOPE)
         return F.leaky_relu(self.depthwise(F.avg_pool2d(x, 3, stride=1, padding=1)), SLOPE)
 
@@ -69,17 +70,19 @@ class ConvolutionLevel(nn.Module):
         self.blocks = nn.ModuleList(ConvolutionBlock(in_channels, channels, kernel) for kernel in KERNELS)
 
     def forward(self, x: Tensor) -> Tensor:
-        parameters = []
-        for block in self.blocks:
+        """Filter an `(H, W, C)` map."""
+        parameters: list[Tensor] = []
+        for block in cast(Iterable[ConvolutionBlock], self.blocks):
             norm, weight = block.norm, block.pointwise.weight.flatten(1)
             scale, shift = norm.weight, norm.bias
             if not self.training:
+                assert norm.running_mean is not None and norm.running_var is not None
                 scale = scale * (norm.running_var + norm.eps).rsqrt()
                 shift = shift - norm.running_mean * scale
             parameters += [weight * scale, block.pointwise.bias + weight @ shift]
             parameters += [block.depthwise.weight, block.depthwise.bias]
-        eps = self.blocks[0].norm.eps if self.training else None
-        out, mean, variance = _Level.apply(x, eps, self.concatenate, *parameters)
+            eps = norm.eps
+        out, mean, variance = _Level.apply(x, eps if self.training else None, self.concatenate, *parameters)
         if self.training:
             self._update_running_statistics(mean, variance, x.shape[0] * x.shape[1])
         return out
@@ -91,8 +94,10 @@ class ConvolutionLevel(nn.Module):
 
     @torch.no_grad()
     def _update_running_statistics(self, mean: Tensor, variance: Tensor, pixels: int) -> None:
-        for block in self.blocks:
+        for block in cast(Iterable[ConvolutionBlock], self.blocks):
             norm = block.norm
+            assert norm.running_mean is not None and norm.running_var is not None
+            assert norm.num_batches_tracked is not None and norm.momentum is not None
             norm.num_batches_tracked += 1
             norm.running_mean.lerp_(mean, norm.momentum)
             norm.running_var.lerp_(variance * (pixels / (pixels - 1)), norm.momentum)
@@ -124,7 +129,8 @@ class _Level(torch.autograd.Function):
             half = kernel.shape[2] // 2
             # Zero columns on both sides and a spare row: see `_map_of`.
             average = x.new_empty(height + 1, width + 2 * half, len(kernel))
-            average[height:], average[:, :half], average[:, half + width :] = 0, 0, 0
+            for margin in (average[height:], average[:, :half], average[:, half + width :]):
+                margin.zero_()
             positive = torch.empty(height, width, len(kernel), dtype=torch.bool, device=x.device)
             for rows, above, below in _bands(x):
                 y = torch.addmm(bias, x[above:below].view(-1, channels), weight.T).view(-1, width, len(kernel))

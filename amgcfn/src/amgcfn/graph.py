@@ -126,7 +126,7 @@ def superpixels(colours: FloatArray, *, pixels_per_superpixel: int = PIXELS_PER_
     height, width, _ = colours.shape
     labels = slic(
         colours,
-        n_segments=height * width // pixels_per_superpixel,
+        n_segments=max(1, height * width // pixels_per_superpixel),
         compactness=1,
         max_num_iter=20,
         sigma=1,

@@ -25,6 +25,7 @@ class GraphConvolution(nn.Module):
         nn.init.xavier_uniform_(self.weight)
 
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
+        """Mix `(N, in_features)` nodes over an `(N, N)` adjacency."""
         projected = nodes @ self.weight
         if adjacency.layout == torch.strided:
             return adjacency @ projected + self.bias
@@ -50,6 +51,7 @@ class GraphBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, nodes: Tensor, hop: Tensor) -> Tensor:
+        """Mix `(N, features)` nodes over an `(N, N)` hop graph."""
         mixed = self.dropout(F.leaky_relu(self.conv1(nodes, hop)))
         mixed = self.dropout(F.leaky_relu(self.conv2(mixed, hop)))
         return self.norm(nodes + mixed)

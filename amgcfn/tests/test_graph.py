@@ -1,0 +1,124 @@
+"""Graph construction against the loops it replaces, and on scenes that cannot give a graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import amgcfn.literal
+from amgcfn import build_graph
+from amgcfn.graph import hop_graphs, principal_components, superpixel_adjacency, superpixel_means, superpixels
+from common.errors import UserError
+
+
+def _random_graph(seed: int, nodes: int, share: float) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    upper = np.triu(generator.random((nodes, nodes)) * (generator.random((nodes, nodes)) < share), 1)
+    return upper + upper.T
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("hop", [1, 2, 3, 4])
+def test_hop_graph_equals_depth_first_search(seed, hop):
+    adjacency = _random_graph(seed, 17, 0.25)
+    expected = amgcfn.literal.hop_graph(adjacency, hop)
+    found = hop_graphs(adjacency, hop)[hop - 1].toarray()
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert (found > 0).sum() > 17
+
+
+def test_hops_of_a_path_use_simple_paths_only():
+    # 0 - 1 - 2: there is no simple path of 2 edges from 0 to itself, nor one of 3 edges at all.
+    adjacency = np.array([[0, 0.5, 0], [0.5, 0, 0.9], [0, 0.9, 0]])
+    one, two, three = (hop.toarray() for hop in hop_graphs(adjacency, 3))
+    np.testing.assert_allclose(one, adjacency + np.eye(3))
+    np.testing.assert_allclose(two, [[1, 0, 0.7], [0, 1, 0], [0.7, 0, 1]])
+    np.testing.assert_allclose(three, np.eye(3))
+
+
+def test_unconnected_superpixels_keep_their_self_loops():
+    hops = hop_graphs(np.zeros((4, 4)), 3)
+    for hop in hops:
+        np.testing.assert_array_equal(hop.toarray(), np.eye(4))
+
+
+def test_large_graph_is_grown_in_blocks(monkeypatch):
+    # 3000 nodes exceed one block of start nodes; a ring's k-hop neighbours are known.
+    nodes = np.arange(3000)
+    ring = np.zeros((3000, 3000))
+    ring[nodes, (nodes + 1) % 3000] = ring[(nodes + 1) % 3000, nodes] = 0.5
+    three = hop_graphs(ring, 3)[2]
+    assert three.nnz == 3 * 3000
+    assert three[0, 3] == three[2999, 2] == 0.5 and three[0, 1] == 0
+
+
+def test_adjacency_and_means_equal_the_loops():
+    generator = np.random.default_rng(0)
+    segments = np.kron(generator.permutation(20).reshape(4, 5), np.ones((4, 3), dtype=np.int64))
+    segments[5:9, 4:9] = 20
+    values = generator.standard_normal((*segments.shape, 3))
+    features = superpixel_means(values, segments)
+    np.testing.assert_allclose(features, amgcfn.literal.superpixel_means(values, segments), rtol=1e-12)
+    expected = amgcfn.literal.superpixel_adjacency(segments, features)
+    np.testing.assert_allclose(superpixel_adjacency(segments, features).toarray(), expected, rtol=1e-14)
+    assert (expected > 0).sum() > 40
+
+
+def test_components_are_fitted_on_training_pixels_only():
+    generator = np.random.default_rng(1)
+    cube = generator.standard_normal((20, 20, 6)) * [5, 4, 3, 1, 1, 1] + 1000
+    training = np.zeros((20, 20), dtype=bool)
+    training[:, :10] = True
+    colours = principal_components(cube, training)
+    np.testing.assert_allclose(colours.mean(axis=(0, 1)), 0, atol=1e-9)
+    np.testing.assert_allclose(colours.std(axis=(0, 1)), 1)
+    # What the test pixels hold moves the standardisation only: the components stay parallel.
+    other = cube.copy()
+    other[:, 10:] = other[:, 10:, ::-1]
+    changed = principal_components(other, training)
+    for channel in range(3):
+        found = np.corrcoef(colours[:, :10, channel].ravel(), changed[:, :10, channel].ravel())[0, 1]
+        assert found == pytest.approx(1, abs=1e-9)
+
+
+def test_superpixels_are_contiguous_and_about_a_hundred_pixels():
+    yy, xx = np.mgrid[:60, :80]
+    colours = np.stack([np.sin(yy / 7), np.cos(xx / 9), np.sin((xx + yy) / 11)], axis=2)
+    segments = superpixels(colours)
+    assert segments.dtype == np.int64
+    np.testing.assert_array_equal(np.unique(segments), np.arange(segments.max() + 1))
+    assert 24 <= segments.max() + 1 <= 96
+
+
+def test_graph_is_symmetric_with_ones_on_the_diagonal():
+    cube = np.random.default_rng(2).random((40, 30, 8))
+    graph = build_graph(cube, np.ones((40, 30), dtype=bool))
+    for hop in graph.hops:
+        dense = hop.toarray()
+        np.testing.assert_allclose(dense, dense.T)
+        np.testing.assert_array_equal(np.diag(dense), 1)
+
+
+def test_nan_is_refused():
+    cube = np.ones((30, 30, 5))
+    cube[3, 4, 2] = np.nan
+    with pytest.raises(UserError, match=r"NaN or infinite values in 1 pixels"):
+        build_graph(cube, np.ones((30, 30), dtype=bool))
+
+
+def test_one_superpixel_is_refused():
+    cube = np.random.default_rng(3).random((9, 9, 5))
+    with pytest.raises(UserError, match=r"9×9 pixels gives one superpixel"):
+        build_graph(cube, np.ones((9, 9), dtype=bool))
+
+
+def test_too_few_training_pixels_are_refused():
+    training = np.zeros((30, 30), dtype=bool)
+    training[0, :2] = True
+    with pytest.raises(UserError, match="2 training pixels"):
+        build_graph(np.random.default_rng(4).random((30, 30, 5)), training)
+
+
+def test_zero_hops_are_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        hop_graphs(np.zeros((3, 3)), 0)
