@@ -89,7 +89,7 @@ def _wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray
 
 
 def _place(fields: dict[str, str]) -> Georeference | None:
-    """`map info = {projection, column, row, x, y, width, height, zone, hemisphere, datum, ...}`; pixels count from 1."""
+    """`map info = {projection, column, row, x, y, width, height, zone, hemisphere, datum}`; pixels from 1."""
     info = [value.strip() for value in fields.get("map info", "").split(",")]
     if len(info) < 7 or "rotation" in fields["map info"].lower():
         return None

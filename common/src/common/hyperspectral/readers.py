@@ -106,12 +106,10 @@ def write_geotiff(path: str | Path, bands: np.ndarray, georeference: Georeferenc
     place = {"transform": rasterio.Affine(*georeference.transform)} if georeference else {}
     if georeference and georeference.crs:
         place["crs"] = georeference.crs
-    size = {"count": stack.shape[0], "height": stack.shape[1], "width": stack.shape[2]}
-    with atomic_path(path) as temporary, _quiet_about_missing_place():
-        with rasterio.open(
-            temporary, "w", driver="GTiff", dtype=stack.dtype, compress="deflate", **size, **place
-        ) as to:
-            to.write(stack)
+    layout = {"dtype": stack.dtype, "count": stack.shape[0], "height": stack.shape[1], "width": stack.shape[2]}
+    options = {"driver": "GTiff", "compress": "deflate", **layout, **place}
+    with atomic_path(path) as temporary, _quiet_about_missing_place(), rasterio.open(temporary, "w", **options) as to:
+        to.write(stack)
 
 
 def _parse(reference: str) -> tuple[Path, str | None]:

@@ -1,0 +1,253 @@
+"""Which labelled pixels train, validate and test: the published protocols, and one without leakage.
+
+A split is three lists of flat pixel indices (row · W + column) with the shape and hash of the label
+map they were drawn from; saved as one `.npz` it is reloaded for that very label map only.
+
+Random splits put test pixels beside training pixels and the scores are optimistic: `disjoint.py`
+measures that for any split and draws splits without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from common.files import atomic_path
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Flat indices of the pixels of each part, int64, ascending, without a pixel in common.
+
+    Attributes:
+        shape: rows and columns of the label map.
+        labels_sha256: of the label map, so that a saved split is not used on another.
+        description: one line for tables, for example "stratified 10 %, seed 5".
+        notes: sentences about what the split could not do (classes left out, pixels lost).
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    shape: tuple[int, int]
+    labels_sha256: str
+    description: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Training, validation and test pixels."""
+        return len(self.train), len(self.validation), len(self.test)
+
+    def counts(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Pixels per class of each part, class 1 first."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {part: class_counts(labels.flat[pixels], labels.max()) for part, pixels in parts.items()}
+
+    def save(self, path: str | Path) -> None:
+        """Write one `.npz`, atomically."""
+        meta = {"shape": self.shape, "labels_sha256": self.labels_sha256}
+        meta |= {"description": self.description, "notes": self.notes}
+        with atomic_path(path) as temporary:
+            parts = {"train": self.train, "validation": self.validation, "test": self.test}
+            np.savez_compressed(temporary, meta=json.dumps(meta), **parts)
+
+    @classmethod
+    def load(cls, path: str | Path, labels: np.ndarray) -> Split:
+        """Read what `save` wrote, for the same label map.
+
+        Raises:
+            UserError: missing or damaged file, or a split of other labels.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                meta = json.loads(str(file["meta"]))
+                train, validation, test = (file[part].astype(np.int64) for part in ("train", "validation", "test"))
+                shape, digest = tuple(meta["shape"]), meta["labels_sha256"]
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; expected a saved split (.npz)") from None
+        except Exception as error:  # numpy raises six kinds for damaged archives
+            raise UserError(f"{path}: is not a saved split ({error})") from error
+        if shape != labels.shape:
+            raise UserError(f"{path}: was drawn from labels of {shape} pixels; the scene's are {labels.shape}")
+        if digest != labels_sha256(labels):
+            raise UserError(f"{path}: was drawn from other labels than the scene's; draw a new split")
+        return cls(train, validation, test, shape, digest, meta["description"], tuple(meta["notes"]))
+
+
+def labels_sha256(labels: np.ndarray) -> str:
+    """Hash of a label map, independent of its integer type."""
+    return hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64).tobytes()).hexdigest()
+
+
+def stratified_split(labels: np.ndarray, ratio: float, *, seed: int) -> Split:
+    """A share of all labelled pixels, proportionally per class, as LSGA-ViT's release draws it.
+
+    The same pixels as scikit-learn's `train_test_split(pixels, test_size=1 - ratio, stratify=classes,
+    random_state=seed)` on the labelled pixels in row order; the tests compare.
+
+    Args:
+        labels: `(H, W)`, 0 unlabelled, classes 1..K.
+        ratio: share of the labelled pixels for training, in (0, 1).
+
+    Raises:
+        UserError: a class of one pixel, or one that the ratio leaves without a training or test pixel.
+    """
+    pixels = np.flatnonzero(labels)
+    classes = labels.flat[pixels]
+    counts = class_counts(classes, labels.max())
+    _check(counts, ratio)
+    size_test = math.ceil((1 - ratio) * len(pixels))
+    rng = np.random.RandomState(seed)
+    of_train = _proportional(counts, len(pixels) - size_test, rng)
+    of_test = _proportional(counts - of_train, size_test, rng)
+    _refuse_empty(counts, of_train, "training", ratio)
+    _refuse_empty(counts, of_test, "test", ratio)
+    train, test = [], []
+    for index, members in enumerate(class_members(labels)):
+        shuffled = members[rng.permutation(len(members))]
+        train.append(shuffled[: of_train[index]])
+        test.append(shuffled[of_train[index] : of_train[index] + of_test[index]])
+    return make_split(labels, (train, [], test), f"stratified {100 * ratio:g} %, seed {seed}")
+
+
+def per_class_split(
+    labels: np.ndarray,
+    *,
+    ratio: float | None = None,
+    count: int | None = None,
+    validation: float = 0.0,
+    seed: int,
+) -> Split:
+    """Training pixels per class at random, as AMGCFN's release draws them; the rest is for testing.
+
+    Args:
+        labels: `(H, W)`, 0 unlabelled, classes 1..K.
+        ratio: ceil(ratio · n) training pixels of a class of n, so at least one.
+        count: this many instead, but at most half of a class, so that every class is tested.
+        validation: int(validation · labelled pixels) are drawn from what training leaves, over all classes.
+
+    Raises:
+        ValueError: not exactly one of ratio and count.
+        UserError: a class of one pixel or without a test pixel, or validation takes all that is left.
+    """
+    if (ratio is None) == (count is None):
+        raise ValueError("give either ratio or count")
+    counts = class_counts(labels[labels > 0], labels.max())
+    _check(counts, ratio)
+    if ratio is not None:
+        of_train, what = np.ceil(ratio * counts).astype(np.int64), f"{100 * ratio:g} % per class"
+    else:
+        of_train, what = np.minimum(count, counts // 2), f"{count} pixels per class"
+    _refuse_empty(counts, counts - of_train, "test", ratio)
+    rng = np.random.default_rng(seed)
+    shuffled = [rng.permutation(members) for members in class_members(labels)]
+    train = [members[:n] for members, n in zip(shuffled, of_train, strict=True)]
+    rest = rng.permutation(np.concatenate([members[n:] for members, n in zip(shuffled, of_train, strict=True)]))
+    held_out = int(validation * counts.sum())
+    if held_out >= len(rest):
+        raise UserError(f"validation asks for {held_out} pixels; training leaves {len(rest)}, of which some are tested")
+    return make_split(labels, (train, [rest[:held_out]], [rest[held_out:]]), f"random {what}, seed {seed}")
+
+
+def fixed_split(
+    train_map: np.ndarray, test_map: np.ndarray, *, codes: Sequence[int] | None = None, description: str = "fixed"
+) -> tuple[np.ndarray, Split]:
+    """A published pair of maps; it defines its own labels, which may differ from the usual ground truth.
+
+    Args:
+        train_map, test_map: `(H, W)` class codes, 0 elsewhere.
+        codes: the maps' code i stands for `codes[i - 1]` of the usual ground truth; None for the same.
+
+    Returns:
+        labels `(H, W)` int64 that join both maps, and the split of them.
+
+    Raises:
+        UserError: sizes differ, a pixel is in both maps, or a class is in one map only.
+    """
+    if train_map.shape != test_map.shape:
+        raise UserError(
+            f"the training map is {train_map.shape} pixels and the test map {test_map.shape}; expected one size"
+        )
+    both = int(((train_map > 0) & (test_map > 0)).sum())
+    if both:
+        raise UserError(f"{both} pixels are in the training map and in the test map; expected none")
+    labels = train_map.astype(np.int64) + test_map.astype(np.int64)
+    classes = labels.max()
+    if codes is not None:
+        if classes > len(codes):
+            raise UserError(f"the maps hold code {classes}; expected at most {len(codes)}")
+        labels = np.array([0, *codes], dtype=np.int64)[labels]
+    train, test = np.flatnonzero(train_map), np.flatnonzero(test_map)
+    of_train, of_test = (class_counts(labels.flat[pixels], labels.max()) for pixels in (train, test))
+    lonely = [int(code) for code in np.flatnonzero((of_train == 0) | (of_test == 0)) + 1]
+    if lonely:
+        raise UserError(f"classes {lonely} are not in both maps; expected every class to be trained and tested")
+    return labels, make_split(labels, ([train], [], [test]), description)
+
+
+def make_split(
+    labels: np.ndarray,
+    parts: Sequence[Sequence[np.ndarray]],
+    description: str,
+    notes: Sequence[str] = (),
+) -> Split:
+    """Put together a split of `labels` from the pieces of its training, validation and test pixels."""
+    train, validation, test = (np.sort(np.concatenate([np.empty(0, np.int64), *pieces])) for pieces in parts)
+    return Split(train, validation, test, labels.shape, labels_sha256(labels), description, tuple(notes))
+
+
+def class_counts(classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Pixels per class `(num_classes,)`, class 1 first, of a flat array that may hold 0."""
+    return np.bincount(classes, minlength=num_classes + 1)[1:]
+
+
+def class_members(labels: np.ndarray) -> list[np.ndarray]:
+    """Flat indices of each class, in row order, class 1 first."""
+    return [np.flatnonzero(labels == index) for index in range(1, labels.max() + 1)]
+
+
+def _check(counts: np.ndarray, ratio: float | None) -> None:
+    if ratio is not None and not 0 < ratio < 1:
+        raise UserError(f"a training ratio of {ratio:g} was asked for; expected more than 0 and less than 1")
+    if (counts < 2).any():
+        index = int(np.argmax(counts < 2))
+        raise UserError(
+            f"class {index + 1} has {counts[index]} labelled pixel; expected at least 2, one to train and one to test: "
+            "leave this class out"
+        )
+
+
+def _refuse_empty(counts: np.ndarray, part: np.ndarray, name: str, ratio: float | None) -> None:
+    if (part < 1).any():
+        index = int(np.argmax(part < 1))
+        raise UserError(
+            f"a training ratio of {ratio:g} leaves class {index + 1} with its {counts[index]} labelled pixels without "
+            f"a {name} pixel; {'raise' if name == 'training' else 'lower'} the ratio or give a count per class"
+        )
+
+
+def _proportional(counts: np.ndarray, total: int, rng: np.random.RandomState) -> np.ndarray:
+    """Share `total` among classes in proportion, largest remainders first, ties at random.
+
+    As scikit-learn's stratified splits do it, down to the order of random draws.
+    """
+    exact = counts / counts.sum() * total
+    shares = np.floor(exact)
+    missing = int(total - shares.sum())
+    remainders = exact - shares
+    for remainder in np.unique(remainders)[::-1]:
+        if not missing:
+            break
+        (tied,) = np.where(remainders == remainder)
+        chosen = rng.choice(tied, size=min(len(tied), missing), replace=False)
+        shares[chosen] += 1
+        missing -= len(chosen)
+    return shares.astype(np.int64)

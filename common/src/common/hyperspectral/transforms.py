@@ -1,0 +1,144 @@
+"""Linear maps of spectra: principal components and standardisation, fitted once and kept.
+
+Both are `y = (x − offset) · weight`, so one small class serves them; a checkpoint folder keeps it
+and prediction applies exactly what training did. Sums run over chunks of rows in float64: a
+float64 copy of a scene would need four times the memory of its 16-bit file.
+
+Components equal scikit-learn's `PCA(n, whiten=True)`, which the released codes call, with its
+choice of sign (largest loading positive); the covariance is diagonalised instead of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from common.files import atomic_path
+
+_CHUNK_VALUES = 1 << 22  # 32 MiB of float64
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralTransform:
+    """`y = (x − offset) · weight` for every pixel.
+
+    Attributes:
+        offset: `(bands,)` float64.
+        weight: `(bands, components)` float64.
+        explained: share of the variance that each component holds, `(components,)`.
+        fitted_on: which pixels, for reports.
+    """
+
+    offset: np.ndarray
+    weight: np.ndarray
+    explained: np.ndarray
+    fitted_on: str
+
+    def apply(self, cube: np.ndarray) -> np.ndarray:
+        """Transform `(H, W, bands)` to `(H, W, components)` float32.
+
+        Raises:
+            UserError: the cube has another number of bands.
+        """
+        if cube.shape[-1] != len(self.offset):
+            raise UserError(f"the cube has {cube.shape[-1]} bands but the transform was fitted on {len(self.offset)}")
+        result = np.empty((*cube.shape[:2], self.weight.shape[1]), dtype=np.float32)
+        step = _rows_at_once(cube)
+        for row in range(0, len(cube), step):
+            result[row : row + step] = (cube[row : row + step] - self.offset) @ self.weight
+        return result
+
+    def save(self, path: str | Path) -> None:
+        """Write an `.npz` file, atomically."""
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **asdict(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> SpectralTransform:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: missing, damaged, or another kind of file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(file["offset"], file["weight"], file["explained"], str(file["fitted_on"]))
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; expected a spectral transform saved with a checkpoint") from None
+        except Exception as error:  # numpy raises six kinds for damaged archives
+            raise UserError(f"{path}: is not a saved spectral transform ({error})") from error
+
+
+def fit_pca(
+    cube: np.ndarray, components: int, *, whiten: bool = True, pixels: np.ndarray | None = None
+) -> SpectralTransform:
+    """Principal components of the spectra.
+
+    Args:
+        cube: `(H, W, bands)`, any real type.
+        whiten: scale each component to unit variance (n − 1 in the denominator).
+        pixels: flat indices of the pixels to fit on; all when None, labelled or not, as released.
+
+    Raises:
+        UserError: more components than bands or pixels.
+    """
+    bands = cube.shape[-1]
+    mean, covariance, count = _moments(cube, pixels)
+    if not 1 <= components <= min(bands, count):
+        raise UserError(
+            f"{components} principal components asked for; expected 1 to {min(bands, count)}, "
+            f"the scene has {bands} bands and {count} pixels to fit on"
+        )
+    variance, vectors = np.linalg.eigh(covariance)
+    order = np.argsort(variance)[::-1][:components]
+    total, variance, vectors = variance.sum(), np.maximum(variance[order], 0), vectors[:, order]
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(components)])
+    if whiten:
+        # A constant direction has no variance to scale; scikit-learn bounds the divisor likewise.
+        vectors = vectors / np.maximum(np.sqrt(variance), np.finfo(np.float64).eps)
+    return SpectralTransform(mean, vectors, variance / total if total else variance, _describe(pixels))
+
+
+def fit_standardisation(cube: np.ndarray, *, pixels: np.ndarray | None = None) -> SpectralTransform:
+    """Zero mean and unit variance per band (n in the denominator); a constant band becomes zero."""
+    mean, covariance, count = _moments(cube, pixels)
+    variance = np.diag(covariance) * (count - 1) / count
+    scale = np.where(variance > 0, np.sqrt(variance), 1.0)
+    return SpectralTransform(mean, np.diag(1 / scale), variance / max(variance.sum(), 1e-300), _describe(pixels))
+
+
+def _moments(cube: np.ndarray, pixels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean, covariance (n − 1) and number of spectra; two passes, since one loses digits to large means."""
+    bands = cube.shape[-1]
+    count = cube.shape[0] * cube.shape[1] if pixels is None else len(pixels)
+    mean = sum(chunk.sum(axis=0) for chunk in _chunks(cube, pixels)) / count
+    covariance = np.zeros((bands, bands))
+    for chunk in _chunks(cube, pixels):
+        chunk -= mean  # noqa: PLW2901 - in place, the chunk is ours
+        covariance += chunk.T @ chunk
+    return mean, covariance / max(count - 1, 1), count
+
+
+def _chunks(cube: np.ndarray, pixels: np.ndarray | None) -> Iterator[np.ndarray]:
+    """The spectra as float64 `(n, bands)` in pieces."""
+    step = _rows_at_once(cube)
+    if pixels is None:
+        for row in range(0, len(cube), step):
+            yield cube[row : row + step].reshape(-1, cube.shape[-1]).astype(np.float64)
+        return
+    rows, columns = np.unravel_index(pixels, cube.shape[:2])
+    step *= cube.shape[1]
+    for start in range(0, len(pixels), step):
+        yield cube[rows[start : start + step], columns[start : start + step]].astype(np.float64)
+
+
+def _rows_at_once(cube: np.ndarray) -> int:
+    return max(1, _CHUNK_VALUES // (cube.shape[1] * cube.shape[2]))
+
+
+def _describe(pixels: np.ndarray | None) -> str:
+    return "all pixels" if pixels is None else f"{len(pixels)} pixels"
