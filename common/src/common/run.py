@@ -199,16 +199,20 @@ class Run:
         """Whether this update is a multiple of `every`, or the last one."""
         return self.updated and (self.step % every == 0 or self.step == self.total)
 
-    def keep_if_best(self, score: float, model: torch.nn.Module) -> bool:
-        """Export `model` to the run's model folder when `score` (higher is better) is the best so far."""
+    def keep_if_best(self, score: float, model: torch.nn.Module, name: str = "model") -> bool:
+        """Export `model` to OUTPUT/`name` when `score` (higher is better) is the best so far."""
         if self.best is not None and score <= self.best:
             return False
         self.best = score
+        self.export(model, name)
+        return True
+
+    def export(self, model: torch.nn.Module, name: str = "model") -> None:
+        """Write the network's published form to OUTPUT/`name`."""
         if self.is_main:
             network = self.accelerator.unwrap_model(model)
             assert isinstance(network, Pretrained)
-            network.save_pretrained(self.folder / "model")
-        return True
+            network.save_pretrained(self.folder / name)
 
     def say(self, message: str) -> None:
         """Print on the main process, without breaking the progress bar."""

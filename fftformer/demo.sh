@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The demo: train on photographs with synthetic camera shake, score held-out ones, restore a folder of them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+run=${1:-runs/fftformer_demo}
+
+accelerate launch fftformer/train.py --output "$run"
+python fftformer/evaluate.py --checkpoint "$run/model" --output "$run/evaluation" --save-pictures
+python fftformer/predict.py --checkpoint "$run/model" \
+    --input "$run/evaluation/blurred" --output "$run/restored" --overwrite

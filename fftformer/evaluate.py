@@ -1,0 +1,100 @@
+"""Score a network on whole pictures, measured beside published.
+
+    python fftformer/evaluate.py --checkpoint runs/fftformer_demo/model              the demo's held-out photographs
+    python fftformer/evaluate.py --checkpoint runs/fftformer_gopro_released/model --data-root GOPRO
+    python fftformer/evaluate.py --checkpoint fftformer_GoPro.pth --data-root GOPRO  the authors' released file
+    accelerate launch --num_processes 8 fftformer/evaluate.py ...                    pictures shared out over GPUs
+
+Prints and writes the mean PSNR and both SSIMs on pictures clipped and rounded to 8 bits; RealBlur
+is aligned as its authors do, Levin's pictures are shifted by whole pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from common import config
+from common.errors import command
+from common.results import measured, table, write_rows
+from fftformer import scoring
+from fftformer.checkpoints import load_model
+from fftformer.data import EvaluationPairs, find_layout, find_pairs
+from fftformer.shake import held_out_photographs
+from fftformer.tiling import parse_size, restore_tiled, tile_for_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's exported model folder, or the authors' released file."""
+    data_root: Path | None = None
+    """Folder that holds the data set in its published layout; without it the demo's held-out photographs."""
+    layout: str = "auto"
+    """Layout of --data-root: auto, gopro, hide, realblur_j, realblur_r, input_target, pairs or levin."""
+    split: str = "test"
+    """Which split to score."""
+    pictures: int | None = None
+    """Score only this many pictures, evenly spread; the split's name in the rows says how many."""
+    memory: str = "16G"
+    """Memory for the network on one picture; larger pictures are tiled without seams."""
+    output: Path | None = None
+    """Folder for results.json and pictures.csv; by default evaluation_<data set> beside the checkpoint."""
+
+
+@command
+def main() -> None:
+    """Load, score, print, write."""
+    options = config.parse(EvaluateConfig, __doc__)
+    accelerator = Accelerator()
+    model = load_model(options.checkpoint).to(accelerator.device)
+    if options.data_root is None:
+        layout, items = "demo", held_out_photographs()
+    else:
+        layout = find_layout(options.data_root, options.split) if options.layout == "auto" else options.layout
+        pairs = find_pairs(options.data_root, options.split, layout)
+        items = EvaluationPairs(pairs[:: -(-len(pairs) // (options.pictures or len(pairs)))])
+    dataset = scoring.DATASETS.get(layout, options.data_root.name if options.data_root else layout)
+    budget = parse_size(options.memory)
+
+    def restore(blurred: Tensor) -> Tensor:
+        tile = tile_for_memory(model, budget, *blurred.shape[1:])
+        return restore_tiled(model, blurred, tile, device=accelerator.device)
+
+    with torch.inference_mode():
+        rank, processes = accelerator.process_index, accelerator.num_processes
+        scores = scoring.score_pictures(items, restore, layout, rank=rank, processes=processes)
+    if accelerator.is_main_process:
+        found = scoring.rows(scores, layout, dataset, options.split, preset_of(options.checkpoint))
+        rows = measured(found, accelerator.device)
+        output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}"
+        output.mkdir(parents=True, exist_ok=True)
+        write_rows(output / "results.json", rows)
+        scoring.write_csv(output / "pictures.csv", scores)
+        for score in scores if len(scores) <= 40 else ():
+            print(
+                f"{score.name}: "
+                + ", ".join(f"{k} {score.blurred[k]:.4g} -> {v:.4g}" for k, v in score.restored.items())
+            )
+        print(table(rows, {"blurred input": [f"{scoring.mean(scores, row.metric, 'blurred'):.4f}" for row in rows]}))
+        print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
+        print(f"rows: {output / 'results.json'}; every picture: {output / 'pictures.csv'}")
+
+
+def preset_of(checkpoint: Path) -> str:
+    """The preset that trained a run's model folder; "released" for the authors' file."""
+    try:
+        return json.loads((checkpoint.parent / "config.json").read_text(encoding="utf-8"))["config"]["preset"]
+    except (OSError, ValueError, KeyError):
+        return "released" if checkpoint.is_file() else "unknown"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Train FFTformer.
+
+    accelerate launch fftformer/train.py                                        the demo, five minutes on two cores
+    accelerate launch fftformer/train.py --preset gopro_released --data-root DIR
+    accelerate launch --num_machines 2 ... fftformer/train.py --preset gopro_paper --data-root DIR
+
+The last weights are exported to OUTPUT/model, as the published protocol scores them; those with the
+best validation PSNR to OUTPUT/model_best. Killed or interrupted, the same command continues exactly.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Adam, AdamW
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from common.config import from_command_line
+from common.errors import command
+from common.figures import comparison_sheet, curves
+from common.results import measured, table, write_rows
+from common.run import Run
+from fftformer import scoring
+from fftformer.checkpoints import load_model
+from fftformer.data import EvaluationPairs, TrainingPairs, find_layout, find_pairs
+from fftformer.losses import fourier_l1
+from fftformer.model import create_model
+from fftformer.presets import PRESETS, Config
+from fftformer.shake import ShakenPhotographs, held_out_photographs
+
+
+@command
+def main() -> None:
+    """Configuration, data, network, loop, results."""
+    config = from_command_line(PRESETS, __doc__)
+    run = Run(config, paper="fftformer", steps=config.iterations)
+    accelerator = run.accelerator
+    layout, training, validation = datasets(config)
+
+    model = load_model(config.weights) if config.weights else create_model(config.model, conjugate=config.conjugate)
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    kind = {"adamw": AdamW, "adam": Adam}[config.optimizer]
+    optimizer = kind(trained, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+    schedule = CosineAnnealingLR(optimizer, config.iterations, eta_min=config.final_learning_rate)
+    if config.compile:
+        model.compile()
+    model, optimizer = accelerator.prepare(model.train(), optimizer)
+    if ema is not None:
+        ema.to(accelerator.device)
+    run.restore(model=model, optimizer=optimizer, schedule=schedule, ema=ema)
+    run.say(
+        f"{sum(p.numel() for p in trained):,} parameters, {len(training):,} {layout} crops of {config.crop} pixels, "
+        f"global batch {config.batch_size * config.gradient_accumulation * run.processes}, "
+        f"{run.total - run.step:,} of {config.iterations:,} updates to go, in {run.folder}"
+    )
+
+    for batch in run.batches(training):
+        with accelerator.accumulate(model):
+            restored = model(batch["blurred"])
+            pixel_loss = F.l1_loss(restored, batch["sharp"])
+            loss = pixel_loss + config.frequency_weight * fourier_l1(restored, batch["sharp"])
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(trained, config.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+        if not run.updated:
+            continue
+        run.log(loss=loss, pixel_loss=pixel_loss, learning_rate=schedule.get_last_lr()[0])
+        schedule.step()
+        if ema is not None:
+            ema.update_parameters(accelerator.unwrap_model(model))
+        if run.due(config.validate_every):
+            validate(run, weights_to_score(run, model, ema), validation, layout)
+
+    final = weights_to_score(run, model, ema)
+    run.export(final)
+    scores = validate(run, final, validation, layout, sheet="restored.png")
+    if run.is_main:
+        dataset = scoring.DATASETS.get(layout, config.data_root.name if config.data_root else layout)
+        rows = measured(scoring.rows(scores, layout, dataset, "validation", config.preset), accelerator.device)
+        write_rows(run.folder / "results.json", rows)
+        curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
+        blurred = [f"{scoring.mean(scores, row.metric, 'blurred'):.4f}" for row in rows]
+        print(table(rows, {"blurred input": blurred}))
+        print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
+    run.close()
+
+
+def datasets(config: Config) -> tuple[str, Any, Any]:
+    """The data's layout, the training crops and the validation pictures."""
+    if config.data_root is None:
+        held_out = held_out_photographs()
+        return "demo", ShakenPhotographs(config.crop, config.seed), held_out[: config.validation_pictures]
+    layout = find_layout(config.data_root, "train") if config.layout == "auto" else config.layout
+    pairs = find_pairs(config.data_root, "train", layout)
+    training = TrainingPairs(pairs, config.crop, config.seed, saturation_jitter=config.saturation_jitter)
+    test = find_pairs(config.data_root, "test", layout)
+    spread = test[:: -(-len(test) // config.validation_pictures)]
+    return layout, training, EvaluationPairs(spread)
+
+
+def weights_to_score(run: Run, model: nn.Module, ema: AveragedModel | None) -> nn.Module:
+    """The averaged weights when there is an average, else the trained ones; a copy in evaluation mode."""
+    return deepcopy(ema.module if ema is not None else run.accelerator.unwrap_model(model)).eval()
+
+
+def validate(run: Run, model: nn.Module, pictures: Any, layout: str, sheet: str | None = None) -> list[Any]:
+    """Score whole pictures, keep the best weights, draw the first pictures of the main process."""
+    rows: list[list[Any]] = []
+    captions: list[list[str]] = []
+
+    def restore(blurred: Tensor) -> Tensor:
+        with torch.inference_mode(), run.accelerator.autocast():
+            return model(blurred[None].to(run.accelerator.device))[0].float().cpu()
+
+    def show(item: dict[str, Any], restored: Tensor, score: scoring.PictureScore) -> None:
+        if len(rows) < 4:
+            rows.append([p.permute(1, 2, 0).numpy() for p in (item["blurred"], restored, item["sharp"])])
+            psnr = [f"{of['PSNR (dB)']:.2f} dB" for of in (score.blurred, score.restored)]
+            captions.append([f"{item['name']}: {psnr[0]}", psnr[1], ""])
+
+    scores = scoring.score_pictures(pictures, restore, layout, rank=run.rank, processes=run.processes, show=show)
+    psnr, before = (scoring.mean(scores, "PSNR (dB)", of) for of in ("restored", "blurred"))
+    if sheet is None:
+        best = run.keep_if_best(psnr, model, "model_best")
+        run.write(validation_psnr=psnr)
+        run.say(f"step {run.step}: {psnr:.2f} dB on {len(scores)} pictures, blurred {before:.2f} dB{', best' * best}")
+    if run.is_main:
+        name = sheet or f"step_{run.step:08d}.png"
+        path = comparison_sheet(rows, ["blurred", "restored", "sharp"], run.folder / "figures" / name, captions)
+        run.picture("validation", path)
+    run.wait()
+    return scores
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Sessions: tests, demos and checks, each in an environment of its own.
+
+    nox -s test                    every project's tests;  test-common, test-<paper> one of them
+    nox -s demo                    every project's demo;   demo-<paper> one of them, into runs/
+    nox -s lint                    style, types, and the arrows between the packages
+    nox -s minimums                the tests with the lowest supported versions
+"""
+
+import shutil
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "test"]
+
+PAPERS = ("fftformer", "lsgavit", "amgcfn")
+CONSTRAINTS = ("--constraint", "ci/constraints.txt")
+LINTERS = ("ruff==0.17.6", "mypy==2.3.0", "import-linter==2.7")
+# One thread per process: the tests run small networks, several processes at a time.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def install(session: nox.Session, *projects: str, options: tuple[str, ...] = CONSTRAINTS) -> None:
+    """Install projects with their test tools, editable, all in one resolution."""
+    wanted = [f"--editable=./{project}[test]" for project in ("common", *projects)]
+    session.install(*options, *wanted)
+
+
+def pytest(session: nox.Session, project: str) -> None:
+    session.run("pytest", "--config-file", "ci/pytest.ini", f"{project}/tests", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session(name="test", venv_backend="none")
+def test(session: nox.Session) -> None:
+    """Run every project's tests."""
+    for project in ("common", *PAPERS):
+        session.notify(f"test-{project}", session.posargs)
+
+
+@nox.session(name="demo", venv_backend="none")
+def demo(session: nox.Session) -> None:
+    """Run every project's demo: training, evaluation and pictures."""
+    for paper in PAPERS:
+        session.notify(f"demo-{paper}")
+
+
+@nox.session(name="test-common")
+def test_common(session: nox.Session) -> None:
+    """Run the tests of the shared package."""
+    install(session)
+    pytest(session, "common")
+
+
+for paper in PAPERS:
+
+    @nox.session(name=f"test-{paper}")
+    def test_paper(session: nox.Session, paper: str = paper) -> None:
+        """Run one project's tests."""
+        install(session, paper)
+        pytest(session, paper)
+
+    @nox.session(name=f"demo-{paper}")
+    def demo_paper(session: nox.Session, paper: str = paper) -> None:
+        """Train one project's demo, score it, draw its pictures."""
+        install(session, paper)
+        session.run("bash", f"{paper}/demo.sh", f"runs/{paper}_demo", external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, types and which package imports which."""
+    install(session, *PAPERS)
+    session.install(*LINTERS)
+    session.run("ruff", "check", "--config", "ci/ruff.toml", ".")
+    session.run("ruff", "format", "--check", "--config", "ci/ruff.toml", ".")
+    for project in ("common", *PAPERS):
+        session.run("mypy", "--config-file", "ci/mypy.ini", f"{project}/src/{project}")
+    session.run("lint-imports", "--config", "ci/importlinter.ini", "--no-cache")
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the lowest versions that the projects declare (needs uv)."""
+    if session.venv_backend != "uv" and not shutil.which("uv"):
+        session.error("this session needs uv: pip install uv")
+    install(session, *PAPERS, options=("--resolution", "lowest-direct"))
+    for project in ("common", *PAPERS):
+        pytest(session, project)
