@@ -1,0 +1,50 @@
+"""Hybrid spectral-spatial tokenizer of LSGA-ViT: a 3-D and a 2-D convolution, one token per pixel.
+
+The release also carries a strided convolution `patch_embed.proj` that no forward pass uses; it is
+kept here, frozen, so that released weights load whole and parameter counts agree.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+CHANNELS_3D = 4
+
+
+class SpectralSpatialTokenizer(nn.Module):
+    """Tokens of a window: conv 3×3×3 → BN → ReLU, channels merged with bands, conv 3×3 → BN → ReLU → LayerNorm.
+
+    Args:
+        bands: channels of the window (principal components).
+        dim: channels C of a token.
+
+    Shape:
+        input `(B, bands, h, w)`; output `(B, h · w, dim)`, row by row.
+    """
+
+    def __init__(self, bands: int, dim: int) -> None:
+        super().__init__()
+        if bands < 1 or dim < 1:
+            raise ValueError(f"bands and dim must be at least 1, got {bands} and {dim}")
+        self.bands, self.dim = bands, dim
+        self.conv3d = nn.Conv3d(1, CHANNELS_3D, 3, padding=1)
+        self.norm3d = nn.BatchNorm3d(CHANNELS_3D)
+        self.conv2d = nn.Conv2d(CHANNELS_3D * bands, dim, 3, padding=1)
+        self.norm2d = nn.BatchNorm2d(dim)
+        # In the release and in its checkpoints, but in no forward pass.
+        self.proj = nn.Conv2d(bands, dim, 3).requires_grad_(False)
+        self.norm = nn.LayerNorm(dim)
+
+    def literal(self, x: Tensor) -> Tensor:
+        """The released layers one by one."""
+        self._check(x)
+        x = self.norm3d(self.conv3d(x[:, None])).relu()  # (B, 4, bands, h, w)
+        x = self.norm2d(self.conv2d(x.flatten(1, 2))).relu()
+        return self.norm(x.flatten(2).transpose(1, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.literal(x)
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.bands:
+            raise ValueError(f"expected windows (batch, {self.bands} bands, height, width), got {tuple(x.shape)}")

@@ -1,0 +1,54 @@
+"""The parts and the network against what the authors' release computes, forward and gradients, in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from common.testing import ReferenceCase
+from lsgavit import LSGAttention, LSGAViT, convert_released
+from lsgavit.checkpoints import published_names, released_configuration
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def build(case: ReferenceCase) -> LSGAViT:
+    """Ours with the case's seeded weights, float64, in evaluation mode."""
+    model = LSGAViT(**released_configuration(case.state_dict, "case")).double().eval()
+    model.load_state_dict(convert_released(case.state_dict))
+    return model
+
+
+@pytest.mark.parametrize("literal", [False, True], ids=["fast", "literal"])
+@pytest.mark.parametrize("name", ["lsgavit_indian_pines", "lsgavit_hierarchical"])
+def test_network(name: str, literal: bool) -> None:
+    case = ReferenceCase.load(GOLDEN / f"{name}.npz")
+    model, inputs = build(case), case.inputs
+    assert sum(p.numel() for p in model.parameters()) == case.meta["parameters"]
+    output = model.literal(inputs["x"]) if literal else model(inputs["x"])
+    parameters = dict(model.named_parameters())
+    published = {theirs: parameters[ours] for theirs, ours in published_names(model).items() if ours in parameters}
+    case.check([output], inputs, published)
+
+
+@pytest.mark.parametrize("literal", [False, True], ids=["fast", "literal"])
+def test_attention(literal: bool) -> None:
+    case = ReferenceCase.load(GOLDEN / "lsgavit_attention.npz")
+    arguments = case.meta["constructor"]
+    attention = LSGAttention(arguments["dim"], arguments["num_heads"], tuple(arguments["att_inputsize"])).double()
+    names = {
+        "token_wA": "mix_tokens",
+        "token_wV": "mix_channels",
+        "qkv.weight": "qkv.weight",
+        "qkv.bias": "qkv.bias",
+        "proj.weight": "out.weight",
+        "proj.bias": "out.bias",
+    }
+    weights = {ours: case.state_dict[theirs] for theirs, ours in names.items()}
+    attention.load_state_dict({k: v[0] if k.startswith("mix") else v for k, v in weights.items()})
+    inputs = case.inputs
+    output = attention.literal(inputs["x"]) if literal else attention(inputs["x"])
+    assert sum(p.numel() for p in attention.parameters()) == case.meta["parameters"]
+    parameters = dict(attention.named_parameters())
+    case.check([output], inputs, {theirs: parameters[ours] for theirs, ours in names.items()})
