@@ -17,7 +17,7 @@ nox.options.sessions = ["lint", "test"]
 
 PAPERS = ("fftformer", "lsgavit", "amgcfn")
 CONSTRAINTS = ("--constraint", "ci/constraints.txt")
-LINTERS = ("ruff==0.17.6", "mypy==2.3.0", "import-linter==2.7")
+LINTERS = ("ruff==0.17.6", "mypy==2.4.1", "import-linter==2.16")
 # One thread per process: the tests run small networks, several processes at a time.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

@@ -14,13 +14,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import Tensor
 
 from common import config
 from common.errors import command
+from common.files import atomic_path
+from common.restoration_metrics import quantise
 from common.results import measured, table, write_rows
 from fftformer import scoring
 from fftformer.checkpoints import load_model
@@ -45,6 +49,8 @@ class EvaluateConfig:
     """Score only this many pictures, evenly spread; the split's name in the rows says how many."""
     memory: str = "16G"
     """Memory for the network on one picture; larger pictures are tiled without seams."""
+    save_pictures: bool = False
+    """Write every blurred and restored picture as 8-bit PNG into the output folder too."""
     output: Path | None = None
     """Folder for results.json and pictures.csv; by default evaluation_<data set> beside the checkpoint."""
 
@@ -68,14 +74,21 @@ def main() -> None:
         tile = tile_for_memory(model, budget, *blurred.shape[1:])
         return restore_tiled(model, blurred, tile, device=accelerator.device)
 
+    output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}"
+
+    def save(item: dict[str, Any], restored: Tensor, _: scoring.PictureScore) -> None:
+        for folder, picture in (("blurred", item["blurred"]), ("restored", restored)):
+            pixels = (quantise(picture) * 255).byte().permute(1, 2, 0).numpy()
+            with atomic_path(output / folder / f"{item['name']}.png") as temporary:
+                Image.fromarray(pixels).save(temporary)
+
     with torch.inference_mode():
         rank, processes = accelerator.process_index, accelerator.num_processes
-        scores = scoring.score_pictures(items, restore, layout, rank=rank, processes=processes)
+        show = save if options.save_pictures else None
+        scores = scoring.score_pictures(items, restore, layout, rank=rank, processes=processes, show=show)
     if accelerator.is_main_process:
         found = scoring.rows(scores, layout, dataset, options.split, preset_of(options.checkpoint))
         rows = measured(found, accelerator.device)
-        output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}"
-        output.mkdir(parents=True, exist_ok=True)
         write_rows(output / "results.json", rows)
         scoring.write_csv(output / "pictures.csv", scores)
         for score in scores if len(scores) <= 40 else ():

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -83,6 +84,7 @@ class Run:
             log_with="tensorboard",
             project_config=ProjectConfiguration(project_dir=str(self.folder)),
         )
+        _use_all_cores(self.accelerator)
         if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise UserError("FSDP and DeepSpeed are not supported; run `accelerate config` for plain data parallelism")
         self.processes = 1 if alone else self.accelerator.num_processes
@@ -336,3 +338,14 @@ class Run:
             return False
         flag = torch.tensor(int(self._stop), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum"))
+
+
+def _use_all_cores(accelerator: Accelerator) -> None:
+    """Undo `accelerate launch`'s default of one thread per process, on CPU only.
+
+    It sets OMP_NUM_THREADS to 1 when that is unset, and a two-core machine would train on one.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if accelerator.device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))

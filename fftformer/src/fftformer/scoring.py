@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from common.errors import UserError
+from common.files import atomic_path
 from common.restoration_metrics import PSNR, SSIM_2D, SSIM_3D, psnr, quantise, ssim_2d, ssim_3d
 from common.results import Row
 from fftformer import alignment
@@ -134,7 +135,8 @@ def write_csv(path: str | Path, scores: Sequence[PictureScore]) -> None:
     for score in scores:
         values = [f"{getattr(score, of)[metric]:.5f}" for metric in metrics for of in ("blurred", "restored")]
         lines.append(",".join([score.name, *values]))
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _hwc(picture: Tensor) -> Any:
