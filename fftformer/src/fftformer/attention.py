@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fftformer import frequency
+from fftformer import frequency, strips
 
 
 class FSAS(nn.Module):
@@ -43,11 +43,15 @@ class FSAS(nn.Module):
         self.project_out = nn.Conv2d(2 * dim, dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` → the same."""
         check_map(x, self.dim)
         return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def channels_last(self, x: Tensor) -> Tensor:
         """The same on `(B, H, W, C)`, without the check."""
+        if strips.usable(x):
+            matrices = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
+            return strips.attention(x, *matrices, self.project_out.weight.flatten(1), self.conjugate)
         b, h, w, _ = x.shape
         hidden = F.linear(x, self.to_hidden.weight.flatten(1))
         hidden = self.to_hidden_dw(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fftformer import frequency
+from fftformer import frequency, strips
 from fftformer.attention import check_map
 
 
@@ -42,11 +42,15 @@ class DFFN(nn.Module):
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` → the same."""
         check_map(x, self.dim)
         return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def channels_last(self, x: Tensor) -> Tensor:
         """The same on `(B, H, W, C)`, without the check."""
+        if strips.usable(x):
+            matrices = (self.project_in.weight.flatten(1), frequency.filter_factors(self.fft), self.dwconv.weight)
+            return strips.feed_forward(x, *matrices, self.project_out.weight.flatten(1))
         b, h, w, _ = x.shape
         with torch.autocast(x.device.type, enabled=False):
             # As in the release, transforms and the learned matrix stay in single precision or better.

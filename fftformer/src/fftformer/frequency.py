@@ -91,14 +91,19 @@ def from_patches(patches: Tensor, b: int, h: int, w: int) -> Tensor:
     return x.permute(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1)
 
 
-def analyse(patches: Tensor) -> Tensor:
-    """Pixels → coefficients of a patch map, `(64, N, C)` both."""
-    return (constant("analysis", patches) @ patches.flatten(1)).view(patches.shape)
+def analyse(patches: Tensor, *, transposed: bool = False) -> Tensor:
+    """Pixels → coefficients of a patch map, `(64, N, C)` both; or the transpose, for gradients."""
+    return _transform("analysis", patches, transposed)
 
 
-def synthesise(coefficients: Tensor) -> Tensor:
-    """Coefficients → pixels of a patch map, `(64, N, C)` both."""
-    return (constant("synthesis", coefficients) @ coefficients.flatten(1)).view(coefficients.shape)
+def synthesise(coefficients: Tensor, *, transposed: bool = False) -> Tensor:
+    """Coefficients → pixels of a patch map, `(64, N, C)` both; or the transpose, for gradients."""
+    return _transform("synthesis", coefficients, transposed)
+
+
+def _transform(name: str, patches: Tensor, transposed: bool) -> Tensor:
+    matrix = constant(name, patches)
+    return ((matrix.t() if transposed else matrix) @ patches.flatten(1)).view(patches.shape)
 
 
 def filter_factors(fft: Tensor) -> Tensor:
