@@ -25,6 +25,7 @@ from amgcfn import (
 from amgcfn.checkpoints import released_names
 from amgcfn.convolution import ConvolutionLevel
 from common.errors import UserError
+from common.hyperspectral.transforms import fit_pca
 
 
 def _scene(height=43, width=51, bands=9, dtype=torch.float64):
@@ -33,7 +34,7 @@ def _scene(height=43, width=51, bands=9, dtype=torch.float64):
     yy, xx = np.mgrid[:height, :width]
     cube = np.stack([np.sin(yy / 6 + b) + np.cos(xx / (5 + b)) for b in range(bands)], axis=2)
     cube = 2000 + 500 * (cube + 0.1 * generator.standard_normal(cube.shape))
-    graph = build_graph(cube, generator.random((height, width)) < 0.1)
+    graph = build_graph(cube, fit_pca(cube, 3))
     features, segments, hops = graph.tensors()
     return torch.from_numpy(cube).to(dtype), features.to(dtype), segments, [hop.to(dtype) for hop in hops]
 

@@ -74,11 +74,13 @@ class ConvolutionLevel(nn.Module):
         parameters: list[Tensor] = []
         for block in cast(Iterable[ConvolutionBlock], self.blocks):
             norm, weight = block.norm, block.pointwise.weight.flatten(1)
-            scale, shift = norm.weight, norm.bias
+            scale: Tensor = norm.weight
+            shift: Tensor = norm.bias
             if not self.training:
                 assert norm.running_mean is not None and norm.running_var is not None
                 scale = scale * (norm.running_var + norm.eps).rsqrt()
                 shift = shift - norm.running_mean * scale
+            assert block.pointwise.bias is not None and block.depthwise.bias is not None
             parameters += [weight * scale, block.pointwise.bias + weight @ shift]
             parameters += [block.depthwise.weight, block.depthwise.bias]
             eps = norm.eps
@@ -162,7 +164,7 @@ class _Level(torch.autograd.Function):
             size, count = kernel.shape[2], len(kernel)
             part = gradient[..., j * count : (j + 1) * count] if ctx.concatenate else gradient
             grad_z = part.new_empty(height, width + size - 3, count)
-            grad_z[:, width:] = 0
+            grad_z[:, width:].zero_()
             for rows, _, _ in _bands(x):
                 _leaky_backward(part[rows], positive_out[rows], grad_z[rows, :width])
             grad_map = grad_z[None].permute(0, 3, 1, 2)  # with strides that count as channels-last
@@ -253,8 +255,9 @@ def _kernel_gradient(gradient: Tensor, memory: Tensor, kernel: Tensor) -> Tensor
     result = torch.empty_like(kernel)
     for shift in sorted({*range(0, size - 2, 3), size - 3}):
         window = kernel[:, :, :, shift : shift + 3]
-        _, result[:, :, :, shift : shift + 3], _ = torch.ops.aten.convolution_backward(
+        gradients = torch.ops.aten.convolution_backward(
             gradient, _map_of(memory, height, shift), window, None, [1, 1], [size // 2, 0], [1, 1],
             False, [0, 0], len(kernel), [False, True, False],
         )  # fmt: skip
+        result[:, :, :, shift : shift + 3] = gradients[1]
     return result

@@ -11,15 +11,20 @@ keeps the loops; the tests compare the two.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from scipy import sparse
 from skimage.segmentation import slic
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import atomic_path
+from common.hyperspectral.transforms import SpectralTransform
 
 FloatArray: TypeAlias = np.ndarray
 SIGMA = 5.0
@@ -48,67 +53,77 @@ class SuperpixelGraph:
         hops = [sparse_tensor(hop).to(device) for hop in self.hops]
         return features, torch.from_numpy(self.segments).to(device), hops
 
+    def save(self, path: str | Path, **metadata: str) -> None:
+        """Write one safetensors file, atomically; `metadata` comes back from `load`."""
+        arrays = {"segments": self.segments, "features": self.features}
+        for name, matrix in [("adjacency", self.adjacency), *((f"hop{k}", hop) for k, hop in enumerate(self.hops, 1))]:
+            entries = matrix.tocoo()
+            arrays |= {f"{name}.indices": np.stack(entries.coords).astype(np.int64), f"{name}.values": entries.data}
+        with atomic_path(path) as temporary:
+            save_file(arrays, temporary, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> tuple[SuperpixelGraph, dict[str, str]]:
+        """Read what `save` wrote, and its metadata.
+
+        Raises:
+            UserError: missing, damaged, or another kind of file.
+        """
+        try:
+            with safe_open(path, framework="np") as file:
+                names, metadata = file.keys(), file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in names}
+            count = len(arrays["features"])
+
+            def matrix(name: str) -> sparse.csr_array:
+                entries = arrays[f"{name}.values"], tuple(arrays[f"{name}.indices"])
+                return sparse.csr_array(entries, shape=(count, count))
+
+            hops = tuple(matrix(f"hop{k}") for k in range(1, 1 + sum(name.startswith("hop") for name in arrays) // 2))
+            return cls(arrays["segments"], arrays["features"], matrix("adjacency"), hops), metadata
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; expected a superpixel graph saved beside a model") from None
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise UserError(f"{path}: is not a saved superpixel graph ({error})") from None
+
 
 def build_graph(
-    cube: np.ndarray, training: np.ndarray, *, components: int = 3, hops: int = 3, sigma: float = SIGMA
+    cube: np.ndarray,
+    components: SpectralTransform,
+    *,
+    hops: int = 3,
+    sigma: float = SIGMA,
+    pixels_per_superpixel: int = PIXELS_PER_SUPERPIXEL,
 ) -> SuperpixelGraph:
     """Build the published graph of a scene.
 
     Args:
         cube: `(H, W, bands)`, finite, any unit.
-        training: `(H, W)` bool; only these pixels fit the principal components.
-        components: channels that are segmented and averaged, F.
+        components: principal components, in the release those of the training pixels:
+            `common.hyperspectral.transforms.fit_pca(cube, 3, pixels=split.train)`.
         hops: number of hop graphs.
         sigma: scale of the edge weight, in standard deviations of the components.
+        pixels_per_superpixel: 100 in the paper.
 
     Raises:
-        UserError: values that are not finite, too few training pixels, or a scene that gives
-            fewer than two superpixels.
+        UserError: values that are not finite, or a scene that gives fewer than two superpixels.
     """
-    colours = principal_components(cube, training, components)
-    segments = superpixels(colours)
+    colours = standardise(components.apply(cube))
+    if not np.isfinite(colours).all():
+        bad = int((~np.isfinite(colours).all(axis=2)).sum()) or colours[..., 0].size
+        raise UserError(f"the cube holds NaN or infinite values in {bad} pixels; fill them or leave their bands out")
+    segments = superpixels(colours, pixels_per_superpixel=pixels_per_superpixel)
     features = superpixel_means(colours, segments)
     adjacency = superpixel_adjacency(segments, features, sigma=sigma)
     return SuperpixelGraph(segments, features, adjacency, tuple(hop_graphs(adjacency, hops)))
 
 
-def principal_components(cube: np.ndarray, training: np.ndarray, components: int = 3) -> FloatArray:
-    """Project the cube on the principal components of its training pixels, then standardise.
-
-    The components are fitted on the training pixels only, so no label-free statistics of the test
-    pixels enter them; the standardisation that follows uses all pixels, as released.
-
-    Args:
-        cube: `(H, W, bands)`, any unit.
-        training: `(H, W)` bool.
-
-    Returns:
-        `(H, W, components)` float64, each channel of mean 0 and variance 1. The sign of a
-        component is arbitrary; it is fixed so that its largest loading is positive.
-
-    Raises:
-        UserError: not finite, or fewer training pixels or bands than components.
-    """
-    height, width, bands = cube.shape
-    pixels = cube.reshape(-1, bands).astype(np.float64)
-    if not np.isfinite(pixels).all():
-        bad = int((~np.isfinite(pixels).all(axis=1)).sum())
-        raise UserError(f"the cube holds NaN or infinite values in {bad} pixels; mask or fill them first")
-    chosen = pixels[training.reshape(-1)]
-    if len(chosen) < components or bands < components:
-        raise UserError(
-            f"{len(chosen)} training pixels with {bands} bands cannot give {components} principal components; "
-            "take a larger training share"
-        )
-    mean = chosen.mean(axis=0)
-    _, _, loadings = np.linalg.svd(chosen - mean, full_matrices=False)
-    loadings = loadings[:components]
-    largest = np.abs(loadings).argmax(axis=1)
-    loadings = loadings * np.sign(loadings[np.arange(components), largest])[:, None]
-    scores = (pixels - mean) @ loadings.T
-    spread = scores.std(axis=0)
+def standardise(components: FloatArray) -> FloatArray:
+    """Return `(H, W, F)` float64 with mean 0 and variance 1 per channel over all pixels, as released."""
+    values = components.astype(np.float64)
+    spread = values.std(axis=(0, 1))
     # A constant component stays 0 instead of becoming NaN.
-    return ((scores - scores.mean(axis=0)) / np.where(spread > 0, spread, 1)).reshape(height, width, components)
+    return (values - values.mean(axis=(0, 1))) / np.where(spread > 0, spread, 1)
 
 
 def superpixels(colours: FloatArray, *, pixels_per_superpixel: int = PIXELS_PER_SUPERPIXEL) -> np.ndarray:

@@ -8,14 +8,6 @@ from __future__ import annotations
 import numpy as np
 
 
-def assignment_matrix(segments: np.ndarray) -> np.ndarray:
-    """Return the dense one-hot Q, `(H·W, N)` float32."""
-    labels = segments.reshape(-1)
-    matrix = np.zeros((len(labels), int(labels.max()) + 1), dtype=np.float32)
-    matrix[np.arange(len(labels)), labels] = 1
-    return matrix
-
-
 def superpixel_means(values: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """Average `(H, W, F)` values over superpixels, one mask at a time; `(N, F)`."""
     return np.stack([values[segments == label].mean(axis=0) for label in range(int(segments.max()) + 1)])

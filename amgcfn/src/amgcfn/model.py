@@ -15,6 +15,7 @@ Differs from the authors' release in three ways, none of which changes a number:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -104,18 +105,26 @@ class AMGCFN(Pretrained, nn.Module):
         return self.node_attention(torch.cat(outputs, dim=1))
 
     def literal(
-        self, cube: Tensor, node_features: Tensor, segments: Tensor, hops: Sequence[Tensor]
+        self,
+        cube: Tensor,
+        node_features: Tensor,
+        segments: Tensor,
+        hops: Sequence[Tensor],
+        assignment: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The same logits as the paper writes them: dense assignment matrix, full maps, no shortcut."""
-        height, width = segments.shape
-        assignment = torch.zeros(height * width, len(node_features), dtype=cube.dtype, device=cube.device)
-        assignment.scatter_(1, segments.view(-1, 1), 1)
+        """The same logits as the paper writes them: dense assignment matrix, full maps, no shortcut.
+
+        Args:
+            assignment: `(H·W, N)` one-hot rows, made from `segments` when absent; the rest as in `forward`.
+        """
+        if assignment is None:
+            assignment = one_hot(segments, len(node_features), cube.dtype)
         graph = assignment @ self.graph_branch(node_features, hops)
         x = cube
         for level in self.levels:
-            x = level.literal(x)
+            x = cast(ConvolutionLevel, level).literal(x)
         conv = self.pixel_attention(x.permute(2, 0, 1)[None])
-        conv, graph = self.fusion(conv, graph.T.reshape(1, -1, height, width))
+        conv, graph = self.fusion(conv, graph.T.reshape(1, -1, *segments.shape))
         conv, graph = (branch.flatten(2)[0].T for branch in (conv, graph))
         fused = self.fused_classifier(torch.cat([graph, conv], dim=1))
         return fused, self.conv_classifier(conv), self.graph_classifier(graph)
@@ -124,36 +133,64 @@ class AMGCFN(Pretrained, nn.Module):
         """CAFM and the classifiers, on nodes where a map is constant per superpixel, else in blocks of pixels.
 
         out_i = f_i (1 + w_i), so a classifier gives (1 + w_i) · (f_i Wᵀ) + b: only products with
-        thin matrices are needed, on N nodes for the graph branch. Averages and maxima over the
-        pixels of that branch are those over its nodes, weighted by their size.
+        thin matrices are needed, on N nodes for the graph branch.
         """
-        height, width = segments.shape
-        labels = segments.reshape(-1)
         conv, means = head_means(x.flatten(0, 1), self.pixel_attention.heads)
-        conv, attention, average, maximum = describe(conv, self.pixel_attention.weight(means, height, width))
-        size = torch.bincount(labels, minlength=len(nodes)).to(nodes.dtype)
-        node_average, node_maximum = size @ nodes / len(labels), nodes.max(dim=0).values
-        conv_mixing, node_mixing = self.fusion.channel_mixing(
-            average[None], maximum[None], node_average[None], node_maximum[None]
-        )
+        attention = self.pixel_attention.weight(means, *segments.shape)
+        conv, attention, average, maximum = describe(conv, attention)
+        conv_mixing, node_mixing = self.channel_mixing(average, maximum, nodes, segments)
+        products, peak = summarise(conv, attention, self.thin_matrix(conv_mixing), conv_mixing)
+        return self.classify(products, peak, nodes @ node_mixing.T, nodes, segments)
 
-        graph_half, conv_half = self.fused_classifier.weight.chunk(2, dim=1)
-        thin = torch.cat([conv_half, self.conv_classifier.weight, conv_mixing[0].mean(dim=0, keepdim=True)]).T
-        products, peak = summarise(conv, attention, thin, conv_mixing[0])
+    def channel_mixing(
+        self, average: Tensor, maximum: Tensor, nodes: Tensor, segments: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """CAFM's mixing matrices of both branches.
+
+        Averages and maxima over the pixels of the graph branch are those over its nodes, weighted
+        by their size.
+
+        Args:
+            average, maximum: `(192,)`, of the attended convolution map over pixels.
+            nodes: `(N, 192)`.
+            segments: `(H, W)`.
+        """
+        size = torch.bincount(segments.reshape(-1), minlength=len(nodes)).to(nodes.dtype)
+        node_average, node_maximum = size @ nodes / segments.numel(), nodes.max(dim=0).values
+        mixing = self.fusion.channel_mixing(average[None], maximum[None], node_average[None], node_maximum[None])
+        return mixing[0][0], mixing[1][0]
+
+    def thin_matrix(self, conv_mixing: Tensor) -> Tensor:
+        """What the attended convolution map is multiplied with: two classifiers, and the mean over mixed channels."""
+        conv_half = self.fused_classifier.weight.chunk(2, dim=1)[1]
+        return torch.cat([conv_half, self.conv_classifier.weight, conv_mixing.mean(dim=0, keepdim=True)]).T
+
+    def classify(
+        self, products: Tensor, peak: Tensor, mixed_nodes: Tensor, nodes: Tensor, segments: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight both branches in space and classify.
+
+        Args:
+            products: `(H·W, 2 K + 1)`, attended convolution map times `thin_matrix`.
+            peak: `(H·W,)`, its maximum over mixed channels.
+            mixed_nodes: `(N, 192)`, re-mixed nodes.
+            nodes: `(N, 192)`.
+            segments: `(H, W)`.
+        """
+        labels = segments.reshape(-1)
         fused_conv, conv, mean = products.split([self.num_classes, self.num_classes, 1], dim=1)
-        conv_weight = self._spatial_weight(mean[:, 0], peak, height, width)
-
-        mixed = nodes @ node_mixing[0].T
-        node_weight = self._spatial_weight(mixed.mean(dim=1)[labels], mixed.max(dim=1).values[labels], height, width)
+        conv_weight = self._spatial_weight(mean[:, 0], peak, segments)
+        node_mean, node_peak = mixed_nodes.mean(dim=1), mixed_nodes.max(dim=1).values
+        node_weight = self._spatial_weight(node_mean[labels], node_peak[labels], segments)
+        graph_half = self.fused_classifier.weight.chunk(2, dim=1)[0]
         node_logits = nodes @ torch.cat([graph_half, self.graph_classifier.weight]).T
         fused_graph, graph = (node_logits.index_select(0, labels) * node_weight).chunk(2, dim=1)
-
         fused = fused_graph + fused_conv * conv_weight + self.fused_classifier.bias
         return fused, conv * conv_weight + self.conv_classifier.bias, graph + self.graph_classifier.bias
 
-    def _spatial_weight(self, mean: Tensor, maximum: Tensor, height: int, width: int) -> Tensor:
+    def _spatial_weight(self, mean: Tensor, maximum: Tensor, segments: Tensor) -> Tensor:
         """CAFM's 1 + w, `(H·W, 1)`, from the mean and maximum over channels of a re-mixed map, `(H·W,)`."""
-        maps = torch.stack([mean, maximum]).view(1, 2, height, width)
+        maps = torch.stack([mean, maximum]).view(1, 2, *segments.shape)
         return 1 + self.fusion.spatial_weight(maps).view(-1, 1)
 
     def _check(self, cube: Tensor, node_features: Tensor, segments: Tensor, hops: Sequence[Tensor]) -> None:
@@ -166,3 +203,9 @@ class AMGCFN(Pretrained, nn.Module):
         count = len(node_features)
         if len(hops) != HOPS or any(hop.shape != (count, count) for hop in hops):
             raise ValueError(f"expected {HOPS} hop graphs ({count}, {count}), got {[tuple(h.shape) for h in hops]}")
+
+
+def one_hot(segments: Tensor, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the dense `(H·W, count)` assignment matrix Q; only `AMGCFN.literal` uses it."""
+    assignment = torch.zeros(segments.numel(), count, dtype=dtype, device=segments.device)
+    return assignment.scatter_(1, segments.reshape(-1, 1), 1)

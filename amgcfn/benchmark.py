@@ -1,0 +1,205 @@
+"""Time and memory of AMGCFN against the literal equations, as CSV.
+
+    python amgcfn/benchmark.py                              a scene of Pavia University's size, about two minutes
+    python amgcfn/benchmark.py --height 145 --width 145 --bands 200 --num-classes 16
+    python amgcfn/benchmark.py --no-literal                 ours alone
+
+A training epoch is forward, backward and Adam's step on the whole scene. The literal network has
+the same parts and weights, but multiplies with the dense assignment matrix, as released; the
+literal graph visits windows and paths one by one. Both sides take turns in one process; times are
+medians, memory is the largest resident size of the process (of the GPU's allocations on CUDA).
+"""
+
+from __future__ import annotations
+
+import csv
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.optim import Adam
+
+import amgcfn.literal
+from amgcfn import AMGCFN, SuperpixelGraph
+from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
+from amgcfn.model import one_hot
+from common import config, environment
+from common.errors import command
+from common.hyperspectral.transforms import fit_pca
+
+HOPS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Flags of this script."""
+
+    height: int = 610
+    """Rows of the made-up scene."""
+    width: int = 340
+    """Columns."""
+    bands: int = 103
+    """Spectral bands."""
+    num_classes: int = 9
+    """Classes."""
+    epochs: int = 3
+    """Timed training epochs of each side, after one that is not timed."""
+    literal: bool = True
+    """Time the literal forms too; at the default size they need 7 GB."""
+    threads: int = 2
+    """CPU threads."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    output: Path | None = None
+    """Also write the rows to this CSV file."""
+
+
+@command
+def main() -> None:
+    """Measure the graph, then the epochs of both sides in turn."""
+    options = config.parse(BenchmarkConfig, __doc__)
+    torch.set_num_threads(options.threads)
+    cube = made_up_scene(options.height, options.width, options.bands)
+    graph, rows = measure_graph(cube, options.literal)
+    rows += measure_epochs(cube, graph, options)
+    note = f"{options.height}x{options.width}x{options.bands}, {len(graph.features)} superpixels"
+    for row in rows:
+        row |= {"scene": note, "device": environment.device(options.device), "torch": torch.__version__}
+    for file in (sys.stdout, *([open(options.output, "w", newline="")] if options.output else [])):
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def made_up_scene(height: int, width: int, bands: int) -> np.ndarray:
+    """Smooth fields with noise, `(H, W, bands)` int16 of about 0 to 8000."""
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    fields = [np.sin(rows / a + columns / b) for a, b in generator.uniform(12, 60, (5, 2))]
+    mixture = generator.standard_normal((5, bands)).cumsum(axis=1) / bands**0.5
+    cube = np.stack(fields, axis=2) @ mixture + 0.05 * generator.standard_normal((height, width, bands))
+    return np.rint(4000 + 1000 * cube).clip(0, 8000).astype(np.int16)
+
+
+def measure_graph(cube: np.ndarray, literal: bool) -> tuple[SuperpixelGraph, list[dict[str, Any]]]:
+    """Build the graph both ways; components and superpixels are the same code on both sides."""
+    start = time.perf_counter()
+    colours = standardise(fit_pca(cube, 3).apply(cube))
+    segments = superpixels(colours)
+    shared = time.perf_counter() - start
+
+    def ours() -> tuple[Any, ...]:
+        features = superpixel_means(colours, segments)
+        adjacency = superpixel_adjacency(segments, features)
+        return features, adjacency, hop_graphs(adjacency, HOPS)
+
+    def loops() -> tuple[Any, ...]:
+        features = amgcfn.literal.superpixel_means(colours, segments)
+        adjacency = amgcfn.literal.superpixel_adjacency(segments, features)
+        return features, adjacency, [amgcfn.literal.hop_graph(adjacency, k) for k in range(1, HOPS + 1)]
+
+    ours_seconds = statistics.median(seconds(ours) for _ in range(3))
+    loop_seconds = seconds(loops) if literal else None
+    rows = []
+    for what, extra in (("graph from superpixels", 0.0), ("graph with PCA and SLIC", shared)):
+        total = loop_seconds + extra if loop_seconds is not None else None
+        rows.append(row(what, "ours", ours_seconds + extra, None, None))
+        if total is not None:
+            rows.append(row(what, "literal", total, None, total / (ours_seconds + extra)))
+    features, adjacency, hops = ours()
+    return SuperpixelGraph(segments, features, adjacency, tuple(hops)), rows
+
+
+def measure_epochs(cube: np.ndarray, graph: SuperpixelGraph, options: BenchmarkConfig) -> list[dict[str, Any]]:
+    """Train ours and the literal network in turn on 91 random pixels, Pavia University's number."""
+    device = torch.device(options.device)
+    features, segments, hops = graph.tensors(device)
+    scene = torch.from_numpy(cube.astype(np.float32)).to(device)
+    pixels = torch.randperm(segments.numel(), generator=torch.Generator().manual_seed(0))[:91].to(device)
+    classes = (torch.arange(91) % options.num_classes).to(device)
+
+    def trainer(form: str) -> Callable[[], None]:
+        torch.manual_seed(0)
+        model = AMGCFN(options.bands, options.num_classes).to(device)
+        optimizer = Adam(model.parameters(), lr=5e-4, weight_decay=1e-4)
+        dense = [hop.to_dense() for hop in hops] if form == "literal" else hops
+        arguments = scene, features, segments, dense
+
+        def epoch() -> None:
+            # The release keeps Q; here it exists during the literal epochs only, outside of the time.
+            logits = model.literal(*arguments, assignment=assignment[0]) if form == "literal" else model(*arguments)
+            loss = sum(F.cross_entropy(one[pixels], classes, reduction="sum") for one in logits)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return epoch
+
+    assignment: list[torch.Tensor] = []
+    forms = ["ours", "literal"] if options.literal else ["ours"]
+    epochs = {form: trainer(form) for form in forms}
+    times: dict[str, list[float]] = {form: [] for form in forms}
+    peaks = dict.fromkeys(forms, 0.0)
+    for _ in range(options.epochs + 1):
+        for form in forms:
+            gc.collect()
+            reset_peak(device)
+            if form == "literal":
+                assignment.append(one_hot(segments, len(features)))
+            times[form].append(seconds(epochs[form], device))
+            peaks[form] = max(peaks[form], peak_gigabytes(device))
+            assignment.clear()
+    rows = []
+    ours = statistics.median(times["ours"][1:])
+    for form in forms:
+        median = statistics.median(times[form][1:])
+        rows.append(row("training epoch", form, median, peaks[form], None if form == "ours" else median / ours))
+    return rows
+
+
+def row(what: str, form: str, value: float, peak: float | None, ratio: float | None) -> dict[str, Any]:
+    """One CSV row; `times_ours` says how many times as long as ours."""
+    return {
+        "what": what,
+        "form": form,
+        "seconds": f"{value:.3f}",
+        "peak_gb": "" if peak is None else f"{peak:.2f}",
+        "times_ours": "" if ratio is None else f"{ratio:.1f}",
+    }
+
+
+def seconds(function: Callable[[], Any], device: torch.device | None = None) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    function()
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forget the largest memory so far."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # Linux; resets VmHWM
+
+
+def peak_gigabytes(device: torch.device) -> float:
+    """Largest memory since `reset_peak`, in 10⁹ bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Classification of scenes whose maps do not fit in memory: overlapping strips of rows.
+
+The graph branch runs on the whole scene's nodes, which are few. The convolution branch runs twice
+over strips of rows with a halo of `HALO` rows on both sides, as far as a pixel sees: three
+levels of 1 (average) + 3 (largest kernel), then 2 (pixel attention). The first pass takes CAFM's
+averages and maxima over all pixels, the second the products it needs. The softmax over pixels is
+that of the whole scene. So nothing changes: the result is that of one forward pass, up to
+rounding, at twice the time of the convolution branch.
+
+This holds in evaluation mode. Training in strips would change the statistics of the batch norms,
+so training takes the scene as a whole; its memory is about 6 kB per pixel in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amgcfn.attention import PixelAttention
+from amgcfn.convolution import KERNELS, ConvolutionLevel
+from amgcfn.graph import SuperpixelGraph
+from amgcfn.model import AMGCFN, LEVELS
+
+HALO = LEVELS * (1 + max(KERNELS) // 2) + 2
+
+
+@torch.inference_mode()
+def classify_scene(
+    model: AMGCFN, cube: np.ndarray, graph: SuperpixelGraph, *, rows: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Classify a scene of any size.
+
+    Args:
+        model: in evaluation mode.
+        cube: `(H, W, bands)`, raw values of any type; converted strip by strip, so it may be a memory map.
+        rows: of a strip, without its halo; None takes the whole scene at once.
+
+    Returns:
+        logits `(H·W, K)` on the CPU: fused, convolution, graph.
+
+    Raises:
+        ValueError: the model is in training mode, or a strip has no row.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode; call model.eval() first")
+    device = model.embed.weight.device
+    features, segments, hops = graph.tensors(device)
+    if rows is None or rows >= len(cube):
+        logits = model(_tensor(cube, device), features, segments, hops)
+        return logits[0].cpu(), logits[1].cpu(), logits[2].cpu()
+    if rows < 1:
+        raise ValueError(f"a strip needs at least 1 row, got {rows}")
+    nodes = model.graph_branch(features, hops)
+    total, maximum = torch.zeros_like(nodes[0]), torch.full_like(nodes[0], -torch.inf)
+    for _, part in _attended_strips(model, cube, rows, device):
+        total += part.sum(dim=0)
+        maximum = torch.maximum(maximum, part.amax(dim=0))
+    conv_mixing, node_mixing = model.channel_mixing(total / segments.numel(), maximum, nodes, segments)
+    thin = model.thin_matrix(conv_mixing)
+    products, peak = nodes.new_empty(segments.numel(), thin.shape[1]), nodes.new_empty(segments.numel())
+    for pixels, part in _attended_strips(model, cube, rows, device):
+        products[pixels] = part @ thin
+        peak[pixels] = (part @ conv_mixing.T).amax(dim=1)
+    fused, conv, graph_logits = model.classify(products, peak, nodes @ node_mixing.T, nodes, segments)
+    return fused.cpu(), conv.cpu(), graph_logits.cpu()
+
+
+def rows_for_memory(model: AMGCFN, width: int, budget: float) -> int:
+    """Rows of a strip whose maps take about `budget` bytes, at least 1."""
+    values = model.bands + 10 * model.conv_classifier.in_features  # cube, and what the last level holds at once
+    return max(1, int(budget / (4 * values * width)) - 2 * HALO)
+
+
+def _attended_strips(
+    model: AMGCFN, cube: np.ndarray, rows: int, device: torch.device
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield flat pixel ranges with their attended convolution map, `(pixels, 192)`."""
+    height, width, _ = cube.shape
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        above, below = max(top - HALO, 0), min(bottom + HALO, height)
+        x = _tensor(cube[above:below], device)
+        for level in model.levels:
+            x = cast(ConvolutionLevel, level)(x)
+        x = cast(PixelAttention, model.pixel_attention)(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+        yield slice(top * width, bottom * width), x[top - above : bottom - above].reshape((bottom - top) * width, -1)
+
+
+def _tensor(cube: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(cube, dtype=np.float32)).to(device)
