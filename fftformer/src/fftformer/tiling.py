@@ -63,9 +63,10 @@ def restore_tiled(
         UserError: the network returned infinite or undefined values.
     """
     tile = (tile, tile) if isinstance(tile, int) else tile
-    if any(side % MULTIPLE for side in (*tile, overlap)) or not 0 <= overlap < min(tile):
-        raise ValueError(f"tile and overlap must be multiples of {MULTIPLE}, overlap < tile; got {tile}, {overlap}")
     height, width = image.shape[1:]
+    whole = height <= tile[0] and width <= tile[1]
+    if any(side % MULTIPLE for side in (*tile, overlap)) or not (whole or 0 <= overlap < min(tile)):
+        raise ValueError(f"tile and overlap must be multiples of {MULTIPLE}, overlap < tile; got {tile}, {overlap}")
 
     def restore(part: Tensor) -> Tensor:
         restored = model(part[None].to(device))[0].float().cpu()
@@ -73,7 +74,7 @@ def restore_tiled(
             raise UserError("the network returned infinite or undefined values; use --mixed-precision no")
         return restored
 
-    if height <= tile[0] and width <= tile[1]:
+    if whole:
         result = restore(image)
         if progress:
             progress(height * width)
@@ -148,7 +149,7 @@ def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor, Tens
     # As few tiles as possible, and then as small as possible: nothing is computed twice for nothing.
     count = max(1, -(-(padded - overlap) // (tile - overlap)))
     size = _side(padded, count, overlap)
-    starts = [*range(0, padded - size, size - overlap), padded - size]
+    starts = [min(i * (size - overlap), padded - size) for i in range(count)]
     spans, total = [], torch.zeros(length, dtype=torch.float64)
     for start in starts:
         inside = torch.arange(start, min(start + size, length))

@@ -1,0 +1,180 @@
+"""The scripts as a user runs them: training, resuming, two processes, evaluation, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+from torch.nn import functional as F
+
+from common.results import read_rows
+from common.testing import real_data, run_script
+from fftformer import create_model, export_released, load_model
+from fftformer.data import EvaluationPairs, find_pairs
+from fftformer.losses import fourier_l1
+from fftformer.presets import PRESETS
+
+PROJECT = Path(__file__).parents[1]
+QUICK = ("--model", "fftformer_tiny", "--crop", 32, "--batch-size", 2, "--workers", 0, "--ema", 0.9, "--log-every", 1)
+
+
+@pytest.fixture(scope="session")
+def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five training and three test pairs of different sizes in the layout input/target."""
+    root = tmp_path_factory.mktemp("pairs")
+    photograph = data.astronaut()
+    sizes = {"train": [(48, 64)] * 5, "test": [(40, 56), (64, 48), (33, 35)]}
+    for split, shapes in sizes.items():
+        for number, (height, width) in enumerate(shapes):
+            sharp = photograph[40 * number : 40 * number + height, 180 : 180 + width]
+            blurred = (sharp.astype(float) + np.roll(sharp, 2, axis=1)) / 2
+            for folder, picture in (("target", sharp), ("input", blurred.astype(np.uint8))):
+                path = root / split / folder / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(path)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "straight"
+    train(pairs_folder, folder, "--max-steps", 6)
+    return folder
+
+
+def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0):
+    command = ["--preset", "gopro_released", "--data-root", root, "--output", output, *QUICK, *arguments]
+    return run_script(PROJECT / "train.py", *command, processes=processes, status=status)
+
+
+def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
+    return load_model(folder / name).state_dict()
+
+
+def test_an_interrupted_run_exports_the_same_weights(trained: Path, pairs_folder: Path, tmp_path: Path) -> None:
+    train(pairs_folder, tmp_path, "--max-steps", 3)
+    train(pairs_folder, tmp_path, "--max-steps", 6, "--workers", 1)
+    ours, straight = weights(tmp_path), weights(trained)
+    assert all(torch.equal(ours[name], value) for name, value in straight.items())
+
+
+def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
+    expected = {"config.json", "metrics.jsonl", "results.json", "model", "figures", "checkpoints", "tensorboard"}
+    assert expected <= {path.name for path in trained.iterdir()}
+    resolved = json.loads((trained / "config.json").read_text())
+    assert resolved["config"]["learning_rate"] == 1e-3 and resolved["config"]["crop"] == 32
+    assert resolved["versions"]["torch"] == torch.__version__.split("+")[0]
+    rows = {row.metric: row for row in read_rows(trained / "results.json")}
+    assert set(rows) == {"PSNR (dB)", "SSIM (3-D)", "SSIM (2-D)"}
+    assert all(row.command and row.device and row.definition for row in rows.values())
+    pictures = list((trained / "figures").glob("*.png"))
+    assert {"restored.png", "curves.png"} <= {path.name for path in pictures}
+    assert all(min(Image.open(path).size) > 100 for path in pictures)
+
+
+def test_two_processes_learn_what_one_learns_with_twice_the_batch(pairs_folder: Path, tmp_path: Path) -> None:
+    """Same global batches, so the same gradients up to the order of summation, and one writer."""
+    train(pairs_folder, tmp_path / "two", "--max-steps", 2, processes=2)
+    train(pairs_folder, tmp_path / "one", "--max-steps", 2, "--batch-size", 4)
+    two, one = weights(tmp_path / "two"), weights(tmp_path / "one")
+    start = create_model("fftformer_tiny").state_dict()
+    moved = max((one[name] - start[name]).abs().max().item() for name in one)
+    apart = max((two[name] - one[name]).abs().max().item() for name in one)
+    assert moved > 1e-3 and apart < 1e-5, f"moved {moved:.2g}, apart {apart:.2g}"
+    lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2]
+
+
+def test_metrics_of_two_processes_count_every_picture_once(trained: Path, pairs_folder: Path, tmp_path: Path) -> None:
+    """Three pictures on two processes: the uneven share must not weigh any picture twice."""
+    for processes in (1, 2):
+        arguments = ("--checkpoint", trained / "model", "--data-root", pairs_folder)
+        run_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / str(processes), processes=processes)
+    one, two = (read_rows(tmp_path / str(n) / "results.json") for n in (1, 2))
+    assert [row.value for row in one] == pytest.approx([row.value for row in two], abs=1e-9)
+    lines = (tmp_path / "2/pictures.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["name", "0", "1", "2"]
+    values = [float(line.split(",")[2]) for line in lines[1:]]
+    assert one[0].value == pytest.approx(np.mean(values), abs=1e-4)
+
+
+def test_evaluate_reads_the_authors_file_too(pairs_folder: Path, tmp_path: Path) -> None:
+    torch.save({"params": export_released(create_model("fftformer_tiny"))}, tmp_path / "released.pth")
+    arguments = ("--checkpoint", tmp_path / "released.pth", "--data-root", pairs_folder, "--save-pictures")
+    done = run_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "out")
+    assert "PSNR (dB)" in done.stdout and "blurred input" in done.stdout
+    assert Image.open(tmp_path / "out/restored/2.png").size == (35, 33)
+    assert read_rows(tmp_path / "out/results.json")[0].preset == "released"
+
+
+def test_training_lowers_the_loss(pairs_folder: Path, tmp_path: Path) -> None:
+    train(pairs_folder, tmp_path, "--max-steps", 40, "--clip", 1.0, "--validate-every", 20)
+    losses = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    values = [line["pixel_loss"] for line in losses if "pixel_loss" in line]
+    assert np.mean(values[-5:]) < 0.5 * np.mean(values[:5])
+    assert weights(tmp_path, "model_best").keys() == weights(tmp_path).keys()
+
+
+def test_the_spectral_loss_is_the_released_one() -> None:
+    output, target = torch.rand(2, 3, 9, 12), torch.rand(2, 3, 9, 12)
+    spectra = [torch.view_as_real(torch.fft.fft2(picture)) for picture in (output, target)]
+    assert fourier_l1(output, target).item() == pytest.approx(F.l1_loss(*spectra).item(), rel=1e-5)
+
+
+def test_presets_are_the_published_experiments() -> None:
+    released, paper, realblur = (PRESETS[name]() for name in ("gopro_released", "gopro_paper", "realblur_j"))
+    assert (released.crop, released.batch_size, released.iterations, released.optimizer) == (128, 8, 300_000, "adamw")
+    assert (released.learning_rate, released.weight_decay, released.betas) == (1e-3, 1e-3, (0.9, 0.9))
+    assert (paper.crop, paper.iterations, paper.optimizer) == (256, 600_000, "adam")
+    assert (realblur.crop, realblur.batch_size, realblur.learning_rate) == (256, 2, 4e-4)
+
+
+@pytest.mark.parametrize("problem", ["missing", "half", "truncated", "sizes"])
+def test_bad_folders_are_refused_before_the_first_step(pairs_folder: Path, tmp_path: Path, problem: str) -> None:
+    import shutil
+
+    root = tmp_path / "data"
+    if problem != "missing":
+        shutil.copytree(pairs_folder, root)
+    victim = root / "train/input/2.png"
+    if problem == "half":
+        victim.unlink()
+    elif problem == "truncated":
+        victim.write_bytes(victim.read_bytes()[:20])
+    elif problem == "sizes":
+        Image.fromarray(np.zeros((48, 60, 3), np.uint8)).save(victim)
+    done = train(root, tmp_path / "run", "--max-steps", 1, status=2)
+    assert "Traceback" not in done.stderr
+    assert str(root) in done.stderr.strip().splitlines()[-1]
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_another_model_s_checkpoint_is_refused(tmp_path: Path) -> None:
+    torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
+    done = run_script(PROJECT / "evaluate.py", "--checkpoint", tmp_path / "other.pth", status=2)
+    assert "another model" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_diverging_run_stops_with_the_step(pairs_folder: Path, tmp_path: Path) -> None:
+    done = train(pairs_folder, tmp_path, "--max-steps", 30, "--clip", 1e9, "--learning-rate", 1e18, status=2)
+    assert "training diverged at step" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py", "prepare.py", "benchmark.py"])
+def test_help_is_worth_reading(script: str) -> None:
+    done = run_script(PROJECT / script, "--help")
+    assert f"fftformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 15
+
+
+def test_a_real_gopro_pair_is_read_and_scored(tmp_path: Path) -> None:
+    folder = real_data("gopro_pairs")
+    (item,) = [EvaluationPairs(find_pairs(folder))[0]]
+    assert item["sharp"].shape == (3, 720, 1280)
+    from common.restoration_metrics import psnr
+
+    assert psnr(item["blurred"], item["sharp"]) == pytest.approx(24.05, abs=0.01)
