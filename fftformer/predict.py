@@ -64,13 +64,12 @@ def main() -> None:
         raise UserError(f"--tile {options.tile}: expected a multiple of {MULTIPLE} above {OVERLAP}")
     jobs = list_jobs(options.input, options.output)
     several = options.input.is_dir()
-    target = options.output if several else jobs[0][1]
-    sheet = target.with_name(f"{target.name if several else target.stem}_before_after.png")
+    sheet = sheet_path(options.output if several else jobs[0][1])
     refuse_overwriting([output for _, output in jobs] + [sheet] * options.sheet, options.overwrite)
     device = torch.device(
         options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     )
-    model = load_model(options.checkpoint).to(device).eval()
+    model = load_model(options.checkpoint).float().to(device).eval()
     budget = parse_size(options.memory)
 
     failed: list[str] = []
@@ -123,11 +122,18 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
         for path in sorted(source.rglob("*"))
         if path.suffix.lower() in FORMATS and path.is_file() and not path.resolve().is_relative_to(inside)
     ]
+    # The output may lie inside the input; neither it nor its sheet is input for a second run.
+    found = [path for path in found if path.resolve() != sheet_path(inside)]
     if source.resolve() == inside:
         raise UserError(f"{output}: is the input folder itself; choose another --output")
     if not found:
         raise UserError(f"{source}: found no pictures, expected files ending in {', '.join(FORMATS)}")
     return [(path, output / path.relative_to(source)) for path in found]
+
+
+def sheet_path(output: Path) -> Path:
+    """The before/after sheet lies beside the restored picture or folder, so that the folder mirrors the input."""
+    return output.with_name(f"{output.stem if output.suffix.lower() in FORMATS else output.name}_before_after.png")
 
 
 def refuse_overwriting(outputs: list[Path], overwrite: bool) -> None:

@@ -13,6 +13,8 @@ gives bit for bit the crop that the published files give.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -42,7 +44,7 @@ def prepare(pairs: Sequence[Pair], folder: str | Path, *, workers: int) -> Itera
     Args:
         pairs: from `find_pairs`.
         folder: OUTPUT/<split>.
-        workers: processes.
+        workers: processes; 1 works in this one.
 
     Yields:
         One value per finished pair: whether it was made now (False: it was there and intact).
@@ -56,19 +58,20 @@ def prepare(pairs: Sequence[Pair], folder: str | Path, *, workers: int) -> Itera
     known = {record["name"]: record for record in _records(manifest, progress)}
     finished: dict[str, Any] = {}
     manifest.unlink(missing_ok=True)
-    # Not fork: the parent may run threads (OpenCV's, torch's) that a forked child would wait for.
-    with progress.open("a", encoding="utf-8") as log, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        jobs = [pool.submit(_prepare_pair, pair, folder, known.get(pair.name)) for pair in pairs]
-        try:
-            for job in jobs:
-                record, made = job.result()
-                finished[record["name"]] = record
-                log.write(json.dumps(record) + "\n")
-                log.flush()
-                yield made
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    jobs = [(pair, folder, known.get(pair.name)) for pair in pairs]
+    with progress.open("a", encoding="utf-8") as log, contextlib.ExitStack() as stack:
+        if workers > 1:
+            # Not fork: this process may run threads (OpenCV's, torch's) that a forked child would wait for.
+            pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
+            stack.callback(pool.shutdown, cancel_futures=True)  # on an error, do not finish the others first
+            results = pool.map(_prepare_pair, *zip(*jobs, strict=True))
+        else:
+            results = itertools.starmap(_prepare_pair, jobs)
+        for record, made in results:
+            finished[record["name"]] = record
+            log.write(json.dumps(record) + "\n")
+            log.flush()
+            yield made
     write_json(manifest, {"pairs": [finished[name] for name in sorted(finished)]})
     progress.unlink()
 

@@ -18,7 +18,7 @@ from typing import IO
 import cv2
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
 from common.files import atomic_path
@@ -112,8 +112,10 @@ def picture_size(path: str | Path) -> tuple[int, int]:
             if file.read() != _PNG_END:
                 raise _damaged(path)
         width, height = image.size
-        # The tags 5 to 8 turn a picture by a quarter.
-        return (width, height) if image.getexif().get(_ORIENTATION, 1) >= 5 else (height, width)
+        if image.format == "TIFF":  # whose `size` is turned already in some versions of Pillow
+            width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
+        # The orientations 5 to 8 turn a picture by a quarter.
+        return (width, height) if _exif(image).get(_ORIENTATION, 1) >= 5 else (height, width)
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -125,8 +127,14 @@ def read_picture(path: str | Path) -> Picture:
     path = Path(path)
     data = _read(path)
     image = _header(path, io.BytesIO(data))
-    form, exif = image.format or "", image.getexif()
-    orientation = exif.pop(_ORIENTATION, 1)
+    form, exif = image.format or "", _exif(image)
+    orientation = exif.get(_ORIENTATION, 1)
+    if form == "TIFF" and orientation != 1:
+        # Some versions of both libraries turn a TIFF themselves: they get it without the tag.
+        data = _without_orientation(data)
+        image = _header(path, io.BytesIO(data))
+        exif = _exif(image)
+    exif.pop(_ORIENTATION, None)
     # Phones write JPEGs with a second, hidden picture (MPO); the first is the photograph.
     if form == "MPO":
         form = "JPEG"
@@ -147,7 +155,7 @@ def read_picture(path: str | Path) -> Picture:
             image.load()
         except (OSError, SyntaxError, ValueError, zlib.error, struct.error):
             raise _damaged(path) from None
-        pixels = np.asarray(_plain(path, ImageOps.exif_transpose(image)))
+        pixels = _upright(np.asarray(_plain(path, image)), orientation)
     if pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(f"{path}: found {pixels.dtype} values, expected 8 or 16 bits per channel; convert the file")
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
@@ -269,12 +277,28 @@ def _header(path: Path, file: IO[bytes]) -> Image.Image:
     # Big pictures are wanted here, they are no attack; without this Pillow stops at 180 megapixels.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        image = Image.open(file, formats=("PNG", "JPEG", "MPO", "TIFF"))
+        image = Image.open(file, formats=("PNG", "JPEG", "TIFF"))
     except UnidentifiedImageError:
         raise UserError(f"{path}: found no picture that can be read, expected JPEG, PNG or TIFF") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error):
         raise _damaged(path) from None
     return image
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    # For a PNG, Pillow's own method decodes the whole picture, to look for EXIF data behind it too.
+    if image.format != "PNG":
+        return image.getexif()
+    exif = Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    return exif
+
+
+def _without_orientation(data: bytes) -> bytes:
+    file = io.BytesIO(data)
+    with tifffile.TiffFile(file) as tiff:
+        tiff.pages[0].tags[_ORIENTATION].overwrite(1)  # type: ignore[union-attr]
+        return file.getvalue()
 
 
 def _bits(image: Image.Image, data: bytes) -> int:

@@ -2,7 +2,7 @@
 
 A shake is a smooth random path of the camera during the exposure: the velocity is a random walk
 that is pulled back to a steady drift, its positions are summed at sub-pixel steps into a kernel
-of at most 17x17 pixels, up to 15 from end to end. As in a camera, light is averaged in linear
+of at most 17x17 pixels, up to 13 from end to end. As in a camera, light is averaged in linear
 intensity and encoded to sRGB afterwards; then come the sensor's noise and 8 bits. Nothing is
 downloaded. The three held-out photographs and their kernels are never trained on.
 """
@@ -38,7 +38,7 @@ HELD_OUT_PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg")
 
 KERNEL_SIZE = 17
 """Side of a kernel in pixels."""
-EXTENT = (8.0, 15.0)
+EXTENT = (6.0, 13.0)
 """Range of the path's larger side, in pixels; a path that is heavy at one end is shrunk to fit."""
 NOISE = (0.002, 0.01)
 """Range of the noise's standard deviation, on sRGB values in [0, 1]: 0.5 to 2.5 of 255."""

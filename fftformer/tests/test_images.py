@@ -1,0 +1,223 @@
+"""Picture files: every form read and written back, damage refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from common.errors import UserError
+from fftformer.images import picture_size, read_picture, read_pixels, read_rgb, write_picture
+
+HEIGHT, WIDTH = 22, 34
+
+
+def noise(channels: int, dtype: type = np.uint8) -> np.ndarray:
+    random = np.random.default_rng(channels)
+    values = random.integers(np.iinfo(dtype).max + 1, size=(HEIGHT, WIDTH, channels), dtype=dtype)
+    return values[..., 0] if channels == 1 else values
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    """Write with other libraries than the code under test uses for the same form, where there is one."""
+    if pixels.dtype == np.uint16 and path.suffix == ".png":
+        order = {2: [], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
+        assert cv2.imwrite(str(path), pixels if pixels.ndim == 2 else pixels[..., order[pixels.shape[2]]])
+    elif path.suffix == ".tif":
+        alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
+        grey = pixels.ndim == 2 or pixels.shape[2] == 2
+        tifffile.imwrite(
+            path,
+            pixels,
+            photometric="minisblack" if grey else "rgb",
+            planarconfig="contig" if pixels.ndim == 3 else None,
+            extrasamples=["unassalpha"] if alpha else None,
+        )
+    else:
+        Image.fromarray(pixels).save(path)
+    return path
+
+
+FORMS = [
+    (suffix, channels, dtype)
+    for suffix in (".png", ".tif")
+    for channels in (1, 2, 3, 4)
+    for dtype in (np.uint8, np.uint16)
+    if (suffix, channels, dtype) != (".png", 2, np.uint16)  # no library here writes it; see below
+    and (suffix, channels) != (".tif", 2)
+]
+
+
+@pytest.mark.parametrize(("suffix", "channels", "dtype"), FORMS)
+def test_form_is_kept(tmp_path: Path, suffix: str, channels: int, dtype: type) -> None:
+    pixels = noise(channels, dtype)
+    source = save(tmp_path / f"in{suffix}", pixels)
+    picture = read_picture(source)
+    assert picture.bits == 8 * dtype().itemsize
+    assert picture.grey == (channels in (1, 2))
+    assert (picture.alpha is not None) == (channels in (2, 4))
+    colours = pixels[..., None] if channels == 1 else pixels[..., : 1 if channels == 2 else 3]
+    np.testing.assert_array_equal(picture.rgb, np.broadcast_to(colours, (HEIGHT, WIDTH, 3)))
+    np.testing.assert_array_equal(read_pixels(source), picture.rgb)
+
+    target = tmp_path / "folder" / f"out{suffix}"
+    write_picture(target, picture.rgb / np.iinfo(dtype).max, like=picture)
+    again = read_picture(target)
+    assert (again.bits, again.grey, again.format) == (picture.bits, picture.grey, picture.format)
+    np.testing.assert_array_equal(again.rgb, picture.rgb)
+    if picture.alpha is not None:
+        np.testing.assert_array_equal(again.alpha, pixels[..., -1])
+    written = tifffile.imread(target) if suffix == ".tif" else cv2.imread(str(target), cv2.IMREAD_UNCHANGED)
+    assert written.dtype == dtype
+
+
+def test_jpeg_is_kept_closely(tmp_path: Path) -> None:
+    smooth = np.add.outer(np.arange(HEIGHT), np.arange(WIDTH)).astype(np.uint8)[..., None] * np.array(
+        [1, 2, 3], np.uint8
+    )
+    Image.fromarray(smooth).save(tmp_path / "in.jpg", quality=95)
+    picture = read_picture(tmp_path / "in.jpg")
+    write_picture(tmp_path / "out.jpg", picture.rgb / 255, like=picture)
+    again = read_picture(tmp_path / "out.jpg")
+    assert again.format == "JPEG" and not again.grey
+    assert np.abs(again.rgb.astype(int) - picture.rgb).max() <= 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["in.jpg", "in.png", "wide.png", "in.tif", "wide.tif"])
+def test_orientation_is_applied_once(tmp_path: Path, form: str, orientation: int) -> None:
+    """Against Pillow's own transposition, for 8 bits and for the 16 bits it cannot read."""
+    from PIL import ImageOps
+
+    path = tmp_path / form
+    pixels = np.kron(noise(3) // 2, np.ones((8, 8, 1), np.uint8))  # blocks, which JPEG keeps roughly
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    oriented = Image.fromarray(pixels)
+    oriented.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(oriented)).astype(float)
+    if form == "wide.tif":
+        wide = pixels.astype(np.uint16) * 257
+        tifffile.imwrite(path, wide, photometric="rgb", extratags=[(274, "H", 1, orientation, True)])
+        expected *= 257
+    elif form == "wide.png":
+        data = cv2.imencode(".png", pixels[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
+        chunk = io.BytesIO()
+        oriented.save(chunk, format="PNG", exif=exif)
+        start = chunk.getvalue().index(b"eXIf") - 4
+        length = int.from_bytes(chunk.getvalue()[start : start + 4], "big") + 12
+        path.write_bytes(data[:33] + chunk.getvalue()[start : start + length] + data[33:])
+        expected *= 257
+    else:
+        Image.fromarray(pixels).save(
+            path, exif=exif, **({"quality": 100, "subsampling": 0} if form == "in.jpg" else {})
+        )
+    picture = read_picture(path)
+    assert picture.rgb.shape == expected.shape
+    assert picture_size(path) == expected.shape[:2]
+    assert np.abs(picture.rgb - expected).max() <= (4 if form == "in.jpg" else 0)
+    np.testing.assert_array_equal(read_pixels(path), picture.rgb)
+
+    write_picture(tmp_path / f"out_{form}", picture.rgb / np.iinfo(picture.rgb.dtype).max, like=picture)
+    again = read_picture(tmp_path / f"out_{form}")
+    assert np.abs(again.rgb.astype(float) - expected).max() <= (8 if form == "in.jpg" else 0)
+
+
+def test_profile_and_exif_are_kept(tmp_path: Path) -> None:
+    profile, exif = b"a colour profile, opaque to us" * 9, Image.Exif()
+    exif[0x010F] = "the maker"
+    for name in ("in.jpg", "in.png"):
+        Image.fromarray(noise(3)).save(tmp_path / name, icc_profile=profile, exif=exif)
+        picture = read_picture(tmp_path / name)
+        write_picture(tmp_path / f"out_{name}", picture.rgb / 255, like=picture)
+        with Image.open(tmp_path / f"out_{name}") as written:
+            assert written.info["icc_profile"] == profile
+            assert written.getexif()[0x010F] == "the maker"
+    for name in ("wide.png", "wide.tif"):
+        save(tmp_path / name, noise(3, np.uint16))
+        picture = read_picture(tmp_path / name)
+        picture = type(picture)(**vars(picture) | {"profile": profile, "exif": exif.tobytes()})
+        write_picture(tmp_path / f"out_{name}", picture.rgb / 65535, like=picture)
+        assert read_picture(tmp_path / f"out_{name}").profile == profile
+        np.testing.assert_array_equal(read_picture(tmp_path / f"out_{name}").rgb, picture.rgb)
+
+
+def test_palettes_become_colours(tmp_path: Path) -> None:
+    image = Image.fromarray(noise(3)).quantize(16)
+    image.save(tmp_path / "palette.png")
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(read_picture(tmp_path / "palette.png").rgb, expected)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "palette.png"), expected)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("a.png", np.uint8), ("a.png", np.uint16), ("a.jpg", np.uint8),
+                                             ("a.tif", np.uint8), ("a.tif", np.uint16)])  # fmt: skip
+@pytest.mark.parametrize("kept", [0.5, 0.9, "all but 4 bytes", 8])
+def test_truncated_is_refused(tmp_path: Path, name: str, dtype: type, kept: float | str) -> None:
+    if kept == "all but 4 bytes" and name == "a.jpg":
+        pytest.skip("a JPEG that lacks only its end mark shows every pixel")
+    whole = save(tmp_path / name, np.kron(noise(3, dtype), np.ones((4, 4, 1), dtype)))
+    data = whole.read_bytes()
+    length = len(data) - 4 if isinstance(kept, str) else int(kept * len(data)) if kept < 1 else kept
+    cut = tmp_path / f"cut{whole.suffix}"
+    cut.write_bytes(data[:length])
+    for read in (read_picture, read_pixels, read_rgb):
+        with pytest.raises(UserError, match=f"cut{whole.suffix}"):
+            read(cut)
+
+
+def test_damage_inside_a_png_is_refused(tmp_path: Path) -> None:
+    data = bytearray(save(tmp_path / "a.png", noise(3)).read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (tmp_path / "b.png").write_bytes(data)
+    for read in (read_picture, read_pixels):
+        with pytest.raises(UserError, match=r"b\.png.*damaged"):
+            read(tmp_path / "b.png")
+
+
+def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture at all, but long enough to be looked at" * 5)
+    (tmp_path / "empty.png").touch()
+    Image.fromarray(noise(4)).convert("CMYK").save(tmp_path / "print.jpg")
+    Image.fromarray(noise(3)).save(tmp_path / "two.tif", save_all=True, append_images=[Image.fromarray(noise(3))])
+    tifffile.imwrite(tmp_path / "float.tif", noise(1).astype(np.float32))
+    for name, message in {
+        "text.png": "expected JPEG, PNG or TIFF",
+        "empty.png": "expected JPEG, PNG or TIFF",
+        "missing.png": "does not exist",
+        "print.jpg": "CMYK",
+        "two.tif": "several pictures",
+        "float.tif": "8 or 16 bits",
+    }.items():
+        with pytest.raises(UserError, match=rf"{name}.*{message}"):
+            read_picture(tmp_path / name)
+
+
+def test_jpeg_cannot_hold_alpha_or_16_bits(tmp_path: Path) -> None:
+    for name, pixels in {"alpha.png": noise(4), "wide.png": noise(3, np.uint16)}.items():
+        picture = read_picture(save(tmp_path / name, pixels))
+        with pytest.raises(UserError, match="JPEG cannot hold"):
+            write_picture(tmp_path / "out.jpg", picture.rgb / np.iinfo(pixels.dtype).max, like=picture)
+    with pytest.raises(UserError, match=r"unknown suffix \.bmp"):
+        write_picture(tmp_path / "out.bmp", picture.rgb / 65535, like=picture)
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = read_picture(save(tmp_path / "a.png", noise(3)))
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full(self: Image.Image, path: Path, **_: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        write_picture(tmp_path / "a.png", picture.rgb / 255, like=picture)
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
