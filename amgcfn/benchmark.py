@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -73,10 +73,17 @@ def main() -> None:
     note = f"{options.height}x{options.width}x{options.bands}, {len(graph.features)} superpixels"
     for row in rows:
         row |= {"scene": note, "device": environment.device(options.device), "torch": torch.__version__}
-    for file in (sys.stdout, *([open(options.output, "w", newline="")] if options.output else [])):
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write(rows, sys.stdout)
+    if options.output is not None:
+        with open(options.output, "w", newline="", encoding="utf-8") as file:
+            write(rows, file)
+
+
+def write(rows: list[dict[str, Any]], file: TextIO) -> None:
+    """Write rows as CSV with a header."""
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def made_up_scene(height: int, width: int, bands: int) -> np.ndarray:

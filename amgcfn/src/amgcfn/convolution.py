@@ -69,6 +69,7 @@ class ConvolutionLevel(nn.Module):
         self.concatenate = concatenate
         self.blocks = nn.ModuleList(ConvolutionBlock(in_channels, channels, kernel) for kernel in KERNELS)
 
+    @torch.compiler.disable  # has its own backward pass, and is a loop over bands of rows already
     def forward(self, x: Tensor) -> Tensor:
         """Filter an `(H, W, C)` map."""
         parameters: list[Tensor] = []

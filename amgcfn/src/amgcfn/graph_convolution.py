@@ -21,8 +21,10 @@ class GraphConvolution(nn.Module):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(in_features, out_features))
-        self.bias = nn.Parameter(torch.zeros(out_features))
-        nn.init.xavier_uniform_(self.weight)
+        self.bias = nn.Parameter(torch.empty(out_features))
+        bound = out_features**-0.5  # as in the first graph convolution, Kipf and Welling 2017
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, nodes: Tensor, adjacency: Tensor) -> Tensor:
         """Mix `(N, in_features)` nodes over an `(N, N)` adjacency."""

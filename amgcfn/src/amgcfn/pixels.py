@@ -25,11 +25,13 @@ from torch.autograd.function import once_differentiable
 _BLOCK = 1024  # pixels at a time: 0.75 MiB of 192 float32 channels
 
 
+@torch.compiler.disable  # has its own backward pass, and is a loop over blocks already
 def head_means(x: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     """Return x, handed through, and the mean over each head's channels: `(n, C)` → `(n, heads)`."""
     return _HeadMeans.apply(x, heads)
 
 
+@torch.compiler.disable  # has its own backward pass, and is a loop over blocks already
 def describe(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return x and weight, handed through, and mean and maximum over pixels of the attended map.
 
@@ -43,6 +45,7 @@ def describe(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return _Describe.apply(x, weight)
 
 
+@torch.compiler.disable  # has its own backward pass, and is a loop over blocks already
 def summarise(x: Tensor, weight: Tensor, thin: Tensor, mixing: Tensor) -> tuple[Tensor, Tensor]:
     """Return `f thin`, `(n, K)`, and the maximum over the channels of `f mixingᵀ`, `(n,)`.
 

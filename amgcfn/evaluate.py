@@ -1,0 +1,91 @@
+"""Score trained networks on their test pixels, measured beside published.
+
+    python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo                                  all seeds of a run, one table
+    python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo/seed_1330/model                  one seed
+    python amgcfn/evaluate.py --checkpoint runs/amgcfn_salinas_a --data-root DIR             the scene has moved
+    python amgcfn/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR     the authors' released file
+
+A run's model brings its split and its superpixel graph. A released file brings neither: both are
+drawn for --seed, and since the authors' split cannot be repeated, some of their training pixels are
+then among the test pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from amgcfn import scoring
+from amgcfn.checkpoints import load_model
+from amgcfn.data import Sample, find_scene, model_folders, recorded_config
+from amgcfn.presets import PRESETS
+from amgcfn.strips import classify_scene, rows_for_memory
+from common.config import parse
+from common.errors import UserError, command
+from common.results import measured, table, write_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's folder, one exported model folder, or the authors' released file."""
+    data_root: Path | None = None
+    """Folder that holds the scene, if it is not where the run found it."""
+    preset: str | None = None
+    """Scene and protocol for a released file."""
+    seed: int = 1330
+    """Split and graph for a released file."""
+    memory: float = 4.0
+    """GB for the maps; larger scenes go by strips, with the same result."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 ..."""
+    output: Path | None = None
+    """Where the rows go; by default evaluation.json in the checkpoint's folder."""
+
+
+@command
+def main() -> None:
+    """Load, score, print, write."""
+    options = parse(EvaluateConfig, __doc__)
+    released = options.checkpoint.is_file()
+    if released:
+        if options.preset not in PRESETS:
+            raise UserError(f"{options.checkpoint}: a released file needs --preset, one of {', '.join(PRESETS)}")
+        config = replace(PRESETS[options.preset](), preset=options.preset, seed=options.seed)
+        folders = [options.checkpoint]
+    else:
+        folders = model_folders(options.checkpoint)
+        config = recorded_config(folders[0])
+    scene = find_scene(replace(config, data_root=options.data_root or config.data_root))
+
+    runs, seeds = [], []
+    for folder in folders:
+        model = load_model(folder).to(options.device)
+        if model.bands != scene.bands or model.num_classes != scene.num_classes:
+            raise UserError(
+                f"{folder}: is for {model.bands} bands and {model.num_classes} classes, but {scene.name} has "
+                f"{scene.bands} and {scene.num_classes}; pass the scene it was trained on"
+            )
+        seed = options.seed if released else recorded_config(folder).seed
+        sample = Sample.draw(scene, config, seed) if released else Sample.load(folder, scene)
+        strip = rows_for_memory(model, scene.shape[1], 1e9 * options.memory)
+        logits = classify_scene(model, scene.cube, sample.graph, rows=strip)[0]
+        runs.append(scoring.score_map((logits.argmax(dim=1) + 1).numpy().reshape(scene.shape), sample))
+        seeds.append(seed)
+        print(f"seed {seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].metrics.items()))
+
+    rows = measured(scoring.rows(runs, sample, config.preset, seeds), torch.device(options.device))
+    output = options.output or (options.checkpoint.parent if released else options.checkpoint) / "evaluation.json"
+    write_rows(output, rows)
+    print(scoring.class_table(runs, sample))
+    print(table(rows))
+    print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
+    print(f"rows: {output}")
+
+
+if __name__ == "__main__":
+    main()

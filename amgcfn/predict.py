@@ -1,0 +1,84 @@
+"""Classify every pixel of a scene.
+
+    python amgcfn/predict.py --checkpoint runs/amgcfn_demo/seed_1330/model --output maps       the scene it was trained on
+    python amgcfn/predict.py --checkpoint DIR --input OTHER.mat:KEY --output maps --memory 2   another scene, same sensor
+
+Writes OUTPUT/classes.npy (H, W) of classes 1..K, probabilities.npy (H, W, K) float32, and the pictures
+map.png, confidence.png and graph.png. On the training scene the superpixel graph is the one beside the
+model; another scene gets its own, with the principal components of the training pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from amgcfn.checkpoints import load_model
+from amgcfn.data import find_scene, load_graph, model_folders, recorded_config
+from amgcfn.pictures import draw_confidence, draw_graph
+from amgcfn.strips import HALO, classify_scene, rows_for_memory
+from common.config import parse
+from common.errors import UserError, command
+from common.files import atomic_path
+from common.hyperspectral.drawing import composite
+from common.hyperspectral.scene import BandAxis, open_scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """One exported model folder of a run."""
+    output: Path
+    """Folder for maps and pictures."""
+    input: str | None = None
+    """FILE[:KEY] of another cube with the same bands; by default the scene of the run."""
+    band_axis: BandAxis | None = None
+    """Where the bands of --input are: first or last."""
+    data_root: Path | None = None
+    """Folder that holds the run's scene, if it has moved."""
+    memory: float = 4.0
+    """GB for the maps; larger scenes go by strips, with the same result."""
+    rows: int | None = None
+    """Rows of a strip, instead of --memory."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 ..."""
+
+
+@command
+def main() -> None:
+    """Load, classify, write, draw."""
+    options = parse(PredictConfig, __doc__)
+    folders = model_folders(options.checkpoint)
+    if len(folders) > 1:
+        raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
+    config = recorded_config(folders[0])
+    if options.input is not None:
+        scene = open_scene(options.input, band_axis=options.band_axis)
+    else:
+        scene = find_scene(replace(config, data_root=options.data_root or config.data_root))
+    model = load_model(folders[0]).to(options.device)
+    if model.bands != scene.bands:
+        raise UserError(f"{scene.source}: has {scene.bands} bands, but the model takes {model.bands}")
+    _, graph = load_graph(folders[0], scene)
+
+    rows = options.rows or rows_for_memory(model, scene.shape[1], 1e9 * options.memory)
+    strips = -(-scene.shape[0] // rows)
+    if strips > 1:
+        print(f"{strips} strips of {rows} rows with {HALO} rows around")
+    probabilities = classify_scene(model, scene.cube, graph, rows=rows)[0].softmax(dim=1)
+    probabilities = probabilities.numpy().reshape(*scene.shape, -1)
+    classes = (probabilities.argmax(axis=2) + 1).astype(np.uint8 if model.num_classes < 256 else np.uint16)
+    for name, array in (("classes", classes), ("probabilities", probabilities)):
+        with atomic_path(options.output / f"{name}.npy") as temporary:
+            np.save(temporary, array)
+    draw_confidence(probabilities, options.output / "confidence.png")
+    draw_graph(composite(scene), graph, options.output / "graph.png", title=scene.name)
+    print(f"{classes.size:,} pixels, {len(np.unique(classes))} of {model.num_classes} classes; see {options.output}")
+
+
+if __name__ == "__main__":
+    main()

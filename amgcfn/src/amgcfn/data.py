@@ -1,0 +1,153 @@
+"""From a scene to what the network takes: split, components, graph, tensors; and back from a model's folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amgcfn.graph import SuperpixelGraph, build_graph
+from amgcfn.presets import Config
+from common.errors import UserError
+from common.hyperspectral.catalogue import load_scene
+from common.hyperspectral.scene import Scene, open_scene
+from common.hyperspectral.splits import Split, per_class_split
+from common.hyperspectral.synthetic import synthetic_scene
+from common.hyperspectral.transforms import SpectralTransform, fit_pca
+
+GRAPH, SPLIT, COMPONENTS = "graph.safetensors", "split.npz", "components.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One scene with one seed's split and graph.
+
+    Attributes:
+        scene: cube and labels.
+        split: training, validation and test pixels.
+        components: principal components of the training pixels.
+        graph: superpixels and hop graphs.
+    """
+
+    scene: Scene
+    split: Split
+    components: SpectralTransform
+    graph: SuperpixelGraph
+
+    @classmethod
+    def draw(cls, scene: Scene, config: Config, seed: int) -> Sample:
+        """Draw the published split and build the published graph.
+
+        Raises:
+            UserError: the ratio leaves a class without a training or test pixel, or validation
+                without any; or the scene gives no graph.
+        """
+        labels = scene.require_labels()
+        split = per_class_split(labels, ratio=config.ratio, validation=config.validation, seed=seed)
+        if not len(split.validation):
+            raise UserError(
+                f"--validation {config.validation:g} of {int((labels > 0).sum())} labelled pixels is no pixel, "
+                "but validation chooses the checkpoint; raise it"
+            )
+        components = fit_pca(scene.cube, config.components, pixels=split.train)
+        graph = build_graph(
+            scene.cube, components, sigma=config.sigma, pixels_per_superpixel=config.pixels_per_superpixel
+        )
+        return cls(scene, split, components, graph)
+
+    def save(self, folder: Path) -> None:
+        """Write split, components and graph beside a model."""
+        self.split.save(folder / SPLIT)
+        self.components.save(folder / COMPONENTS)
+        self.graph.save(folder / GRAPH, cube_sha256=cube_sha256(self.scene.cube))
+
+    @classmethod
+    def load(cls, folder: Path, scene: Scene) -> Sample:
+        """Read what `save` wrote, for the same scene.
+
+        Raises:
+            UserError: files missing, or those of another scene.
+        """
+        split = Split.load(folder / SPLIT, scene.require_labels())
+        components, graph = load_graph(folder, scene)
+        return cls(scene, split, components, graph)
+
+    def tensors(self, device: torch.device) -> tuple[tuple[Tensor, Tensor, Tensor, list[Tensor]], Tensor]:
+        """Return the network's arguments, and the classes of all pixels from 0, `(H·W,)`, −1 unlabelled."""
+        cube = torch.from_numpy(self.scene.cube.astype(np.float32)).to(device)
+        classes = torch.from_numpy(self.scene.require_labels().reshape(-1) - 1).to(device)
+        return (cube, *self.graph.tensors(device)), classes
+
+
+def find_scene(config: Config) -> Scene:
+    """The scene that a configuration names: a user's own, the demo's, or one of the catalogue.
+
+    Raises:
+        UserError: no such scene, or its files are not as published.
+    """
+    if config.cube is not None:
+        return open_scene(config.cube, config.labels)
+    if config.dataset == "demo":
+        return synthetic_scene()
+    if config.data_root is None:
+        raise UserError(f"--data-root is missing: {config.dataset} is read from files; pass the folder that holds them")
+    return load_scene(config.dataset, config.data_root)
+
+
+def load_graph(folder: Path, scene: Scene) -> tuple[SpectralTransform, SuperpixelGraph]:
+    """The components beside a model, and the graph beside it, or a new one for another scene.
+
+    On another scene the components are still those of the training pixels; the superpixels and the
+    standardisation are the new scene's.
+
+    Raises:
+        UserError: files missing or damaged, or another number of bands.
+    """
+    components = SpectralTransform.load(folder / COMPONENTS)
+    graph, metadata = SuperpixelGraph.load(folder / GRAPH)
+    if metadata.get("cube_sha256") != cube_sha256(scene.cube):
+        graph = build_graph(scene.cube, components)
+    return components, graph
+
+
+def cube_sha256(cube: np.ndarray) -> str:
+    """Hash of a cube's values and shape, to recognise a scene."""
+    digest = hashlib.sha256(f"{cube.shape}{cube.dtype}".encode())
+    for row in cube:
+        digest.update(np.ascontiguousarray(row))
+    return digest.hexdigest()
+
+
+def model_folders(checkpoint: Path) -> list[Path]:
+    """The model folders that a checkpoint path means: itself, a run's, or those of a run's seeds.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (checkpoint / "model.safetensors").exists():
+        return [checkpoint]
+    found = [checkpoint / "model"] if (checkpoint / "model" / "model.safetensors").exists() else []
+    found = found or sorted(path.parent for path in checkpoint.glob("seed_*/model/model.safetensors"))
+    if not found:
+        raise UserError(f"{checkpoint}: holds no model; expected a run's folder, its model folder, or a released file")
+    return found
+
+
+def recorded_config(model_folder: Path) -> Config:
+    """The configuration of the run that wrote a model folder.
+
+    Raises:
+        UserError: there is no run around it.
+    """
+    path = model_folder.parent / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))["config"]
+        paths = {name: Path(values[name]) for name in ("data_root", "output") if values[name]}
+        return Config(**{**values, **paths, "seeds": tuple(values["seeds"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: does not describe a run of this project ({error}); keep a model in its run") from None

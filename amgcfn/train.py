@@ -1,0 +1,145 @@
+"""Train AMGCFN on one scene, once per seed, and print one table.
+
+    accelerate launch amgcfn/train.py                                                      the demo, two minutes
+    accelerate launch amgcfn/train.py --preset houston2018_crop --data-root DIR            ten seeds, one table
+    accelerate launch amgcfn/train.py --preset houston2018_crop --data-root DIR --seeds 1330 1331
+    accelerate launch --num_processes 4 amgcfn/train.py --preset pavia_university --data-root DIR
+    accelerate launch amgcfn/train.py --cube FILE:KEY --labels FILE:KEY --ratio 0.05       your own scene
+
+Every seed draws its own split, graph and weights and trains in OUTPUT/seed_N; several processes share
+the seeds out. Killed or interrupted, the same command continues between seeds and within one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from amgcfn import scoring
+from amgcfn.checkpoints import load_model
+from amgcfn.data import Sample, find_scene
+from amgcfn.model import AMGCFN
+from amgcfn.pictures import draw_graph
+from amgcfn.presets import PRESETS, Config
+from amgcfn.strips import classify_scene
+from common.config import from_command_line
+from common.errors import UserError, command
+from common.figures import curves
+from common.hyperspectral.drawing import composite
+from common.hyperspectral.scene import Scene
+from common.results import measured, table, write_rows
+from common.run import Run
+
+
+@command
+def main() -> None:
+    """Configuration, scene, one run per seed, results."""
+    config = from_command_line(PRESETS, __doc__)
+    if len(config.seeds) > 1 and config.resume not in ("auto", "none"):
+        raise UserError(f"--resume {config.resume} names one seed's checkpoint; pass that seed with --seeds")
+    state = PartialState(timeout=timedelta(days=30))  # whoever finishes first waits for the others' seeds
+    folder = config.output or Path("runs") / f"amgcfn_{config.preset}"
+    seeds = config.seeds or (config.seed,)
+    scene = find_scene(config)
+
+    for seed in seeds[state.process_index :: state.num_processes]:
+        train(replace(config, seed=seed, seeds=(), output=seed_folder(folder, config, seed)), scene)
+
+    state.wait_for_everyone()
+    if state.is_main_process and config.max_steps is None:
+        report(config, scene, folder, seeds)
+
+
+def train(config: Config, scene: Scene) -> None:
+    """Train, validate and test one seed."""
+    run = Run(config, paper="amgcfn", steps=config.epochs, alone=True)
+    device = run.accelerator.device
+    sample = Sample.draw(scene, config, config.seed)
+    arguments, classes = sample.tensors(device)
+    training, validation = (torch.from_numpy(p).to(device) for p in (sample.split.train, sample.split.validation))
+
+    model = AMGCFN(scene.bands, scene.num_classes, node_features=config.components).to(device)
+    optimizer = Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    if config.compile:
+        model.compile()
+    run.restore(model=model, optimizer=optimizer)
+    sample.save(run.folder / "model")
+    run.say(
+        f"{scene.name}, seed {config.seed}: {sum(p.numel() for p in model.parameters()):,} parameters, "
+        f"{len(sample.graph.features):,} superpixels, train/validation/test {sample.split.sizes}, "
+        f"{run.total - run.step} of {config.epochs} epochs to go, in {run.folder}"
+    )
+
+    for _ in run.updates():
+        model.train()
+        logits = model(*arguments)
+        loss = sum_of_losses(logits, classes, training)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        run.log(loss=loss)
+        if run.due(config.validate_every):
+            validate(run, model, arguments, classes, validation)
+
+    if run.step == run.total:
+        test(run, sample)
+    run.close()
+
+
+def sum_of_losses(logits: tuple[Tensor, ...], classes: Tensor, pixels: Tensor) -> Tensor:
+    """Cross-entropy of the three classifiers, summed over pixels, not averaged."""
+    losses = [F.cross_entropy(one[pixels], classes[pixels], reduction="sum") for one in logits]
+    return torch.stack(losses).sum()
+
+
+@torch.inference_mode()
+def validate(
+    run: Run, model: AMGCFN, arguments: tuple[Tensor, Tensor, Tensor, list[Tensor]], classes: Tensor, pixels: Tensor
+) -> None:
+    """Keep the weights with the smallest validation loss of the fused classifier."""
+    fused = model.eval()(*arguments)[0][pixels]
+    loss = F.cross_entropy(fused, classes[pixels], reduction="sum").item()
+    right = (fused.argmax(dim=1) == classes[pixels]).float().mean().item()
+    run.write(validation_loss=loss, validation_oa=100 * right)
+    run.keep_if_best(-loss, model)
+
+
+def test(run: Run, sample: Sample) -> None:
+    """Score the kept weights on the test pixels and draw the seed's pictures."""
+    model = load_model(run.folder / "model").to(run.accelerator.device)
+    logits = classify_scene(model, sample.scene.cube, sample.graph)[0]
+    found = (logits.argmax(dim=1) + 1).numpy().reshape(sample.scene.shape)
+    scores = scoring.score_map(found, sample)
+    scoring.write_scores(run.folder / "scores.json", scores)
+    figures = run.folder / "figures"
+    draw_graph(composite(sample.scene), sample.graph, figures / "graph.png", title=sample.scene.name)
+    curves(run.folder / "metrics.jsonl", figures / "curves.png")
+    run.say(f"seed {run.config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.metrics.items()))
+
+
+def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -> None:
+    """Write the rows over all seeds and print the tables."""
+    folders = [seed_folder(folder, config, seed) for seed in seeds]
+    runs = [scoring.read_scores(one / "scores.json") for one in folders]
+    sample = Sample.load(folders[0] / "model", scene)
+    found = measured(scoring.rows(runs, sample, config.preset, seeds), PartialState().device)
+    write_rows(folder / "results.json", found)
+    print(scoring.class_table(runs, sample))
+    print(table(found))
+    print(f"models: {folders[0] / 'model'}{' and so on' * (len(folders) > 1)}; rows: {folder / 'results.json'}")
+
+
+def seed_folder(folder: Path, config: Config, seed: int) -> Path:
+    """One folder per seed; the run's own when there is a single --seed."""
+    return folder / f"seed_{seed}" if config.seeds else folder
+
+
+if __name__ == "__main__":
+    main()
