@@ -1,4 +1,10 @@
-"""LSGA-ViT: *Light Self-Gaussian-Attention Vision Transformer for Hyperspectral Image Classification*."""
+"""LSGA-ViT (IEEE TGRS 2023, doi 10.1109/TGRS.2023.3279922): tokenizer, attention blocks, classifier.
+
+*Light Self-Gaussian-Attention Vision Transformer for Hyperspectral Image Classification.* Every
+default is the released training configuration (536,296 parameters with 16 classes). The pieces
+have the release's layout; `checkpoints` lists the names that differ. `LSGAViT.literal` runs the
+published equations one by one, `forward` computes the same numbers faster.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +35,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """`x + attention(norm(x))`, then `x + MLP(norm(x))`; `(B, N, C)` both ways."""
+    """`x + attention(norm1(x))`, then `x + MLP(norm2(x))`; `(B, N, C)` both ways."""
 
     def __init__(self, attention: LSGAttention, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
@@ -45,6 +51,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def literal(self, x: Tensor) -> Tensor:
+        """The same with the published equations of the attention."""
         x = x + self.drop_path(self.attention.literal(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -72,6 +79,27 @@ class PatchMerging(nn.Module):
 
 
 class LSGAViT(Pretrained, nn.Module):
+    """Classifies the centre pixel of a window from all pixels of the window.
+
+    Args:
+        image_size: side of the window in pixels, or (height, width).
+        bands: channels of a pixel, in the release 36 whitened principal components.
+        num_classes: classes of the classifier.
+        embed_dim: channels of a token; doubled after every stage.
+        depths: blocks of each stage; patch merging lies between stages and needs even sides.
+        num_heads: attention heads of each stage; further numbers are ignored, as in the release,
+            which always lists four.
+        position_bias: `"token_index"` as released, `"spatial"` as in the paper, `"none"`.
+        token_mixing: learned mixing of the tokens before attention, as released; the paper has none.
+        light: keys and values are the tokens themselves; False for ordinary attention.
+        sigma: of the Gaussian, in token indices or pixels.
+        mlp_ratio: hidden channels of the MLP per channel of a token.
+        drop_path: stochastic depth of the last block; rises linearly from 0 at the first.
+
+    Shape:
+        `(B, bands, height, width)` → logits `(B, num_classes)`.
+    """
+
     def __init__(
         self,
         image_size: int | Sequence[int] = 9,
@@ -88,31 +116,91 @@ class LSGAViT(Pretrained, nn.Module):
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()
+        if not depths or min(depths) < 1 or len(num_heads) < len(depths):
+            raise ValueError(
+                "depths needs at least one stage of at least one block and num_heads a number for each, "
+                f"got {tuple(depths)} and {tuple(num_heads)}"
+            )
+        if num_classes < 1 or not 0 <= drop_path < 1:
+            raise ValueError(f"num_classes must be at least 1 and drop_path in [0, 1), got {num_classes}, {drop_path}")
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size, self.bands, self.num_classes = (height, width), bands, num_classes
         self.tokenizer = SpectralSpatialTokenizer(bands, embed_dim)
         rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
-        stages: list[nn.Module] = []
+        blocks: list[nn.Module] = []
         dim, size = embed_dim, (height, width)
-        for stage, (depth, heads) in enumerate(zip(depths, num_heads)):
+        for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=False)):
+            if stage:
+                blocks.append(PatchMerging(dim, size))
+                dim, size = 2 * dim, (size[0] // 2, size[1] // 2)
             for _ in range(depth):
                 attention = LSGAttention(
                     dim, heads, size, token_mixing=token_mixing, light=light, position_bias=position_bias, sigma=sigma
                 )
-                stages.append(Block(attention, mlp_ratio, next(rates)))
-            if stage + 1 < len(depths):
-                stages.append(PatchMerging(dim, size))
-                dim, size = 2 * dim, (size[0] // 2, size[1] // 2)
-        self.blocks = nn.Sequential(*stages)
+                blocks.append(Block(attention, mlp_ratio, next(rates)))
+        self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, num_classes)
+        self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(self.tokenizer(x))
-        return self.head(self.norm(x).mean(dim=1))
+        self._check(x)
+        return self.classify(self.tokenizer(x))
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Tokens of windows `(B, N, C)` → logits `(B, num_classes)`."""
+        return self.head(self.norm(self.blocks(tokens)).mean(dim=1))
 
     def literal(self, x: Tensor) -> Tensor:
-        x = self.tokenizer.literal(x)
+        """The published equations one by one; what `forward` is measured against."""
+        self._check(x)
+        x = self.tokenizer(x)
         for block in self.blocks:
             x = block.literal(x) if isinstance(block, Block) else block(x)
         return self.head(self.norm(x).mean(dim=1))
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1:] != (self.bands, *self.image_size):
+            raise ValueError(f"expected windows (batch, {self.bands}, {self.image_size}), got {tuple(x.shape)}")
+
+
+def _initialise(module: nn.Module) -> None:
+    """Linear layers from a normal of deviation 0.02 cut at ±2, biases zero; the rest keeps torch's or its own."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "lsgavit": {},
+    # The ablation of the paper; "as the paper's text has it" is light + Gaussian without token mixing.
+    "lsgavit_paper": {"position_bias": "spatial", "token_mixing": False},
+    "lsgavit_light": {"position_bias": "none", "token_mixing": False},
+    "lsgavit_gaussian": {"position_bias": "spatial", "token_mixing": False, "light": False},
+    "lsgavit_plain": {"position_bias": "none", "token_mixing": False, "light": False},
+}
+
+
+def list_models() -> list[str]:
+    """Names for `create_model`: the released network first, then the paper's and its ablations."""
+    return list(_VARIANTS)
+
+
+def create_model(name: str = "lsgavit", **overrides: Any) -> LSGAViT:
+    """Build a named variant.
+
+    Args:
+        name: `"lsgavit"` (released), `"lsgavit_paper"` (spatial Gaussian, no token mixing),
+            `"lsgavit_light"`, `"lsgavit_gaussian"` and `"lsgavit_plain"` (ablations).
+        overrides: keywords of `LSGAViT` that replace the variant's.
+
+    Raises:
+        ValueError: unknown name or keyword, with the list of valid ones.
+    """
+    if name not in _VARIANTS:
+        raise ValueError(f"no variant {name!r}; there are {', '.join(_VARIANTS)}")
+    valid = [keyword for keyword in inspect.signature(LSGAViT.__init__).parameters if keyword != "self"]
+    if unknown := sorted(set(overrides) - set(valid)):
+        raise ValueError(f"LSGAViT has no {', '.join(unknown)}; its keywords are {', '.join(valid)}")
+    return LSGAViT(**_VARIANTS[name] | overrides)

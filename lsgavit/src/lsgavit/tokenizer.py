@@ -31,20 +31,14 @@ class SpectralSpatialTokenizer(nn.Module):
         self.norm3d = nn.BatchNorm3d(CHANNELS_3D)
         self.conv2d = nn.Conv2d(CHANNELS_3D * bands, dim, 3, padding=1)
         self.norm2d = nn.BatchNorm2d(dim)
-        # In the release and in its checkpoints, but in no forward pass.
+        # In the release and in its checkpoints, but in no forward pass. Without requires_grad,
+        # DistributedDataParallel does not wait for its gradient.
         self.proj = nn.Conv2d(bands, dim, 3).requires_grad_(False)
         self.norm = nn.LayerNorm(dim)
 
-    def literal(self, x: Tensor) -> Tensor:
-        """The released layers one by one."""
-        self._check(x)
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.bands:
+            raise ValueError(f"expected windows (batch, {self.bands} bands, height, width), got {tuple(x.shape)}")
         x = self.norm3d(self.conv3d(x[:, None])).relu()  # (B, 4, bands, h, w)
         x = self.norm2d(self.conv2d(x.flatten(1, 2))).relu()
         return self.norm(x.flatten(2).transpose(1, 2))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.literal(x)
-
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != self.bands:
-            raise ValueError(f"expected windows (batch, {self.bands} bands, height, width), got {tuple(x.shape)}")

@@ -1,0 +1,63 @@
+"""Windows around pixels, cut from one padded scene when they are needed.
+
+The released script copies the window of every labelled pixel into one array, several times: for
+Pavia University 42,776 × 9 × 9 × 36 values or 1 GB per copy. Here the padded scene (30 MB) lies on
+the device and a batch of windows is one indexed read from it.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import torch
+from common.errors import UserError
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class SceneWindows:
+    """A scene that hands out windows around pixels; beyond its border lie zeros, as released.
+
+    Args:
+        scene: `(H, W, bands)` float array, usually principal components.
+        size: height and width of the windows; a pixel lies at (height // 2, width // 2) of its own.
+
+    Attributes:
+        padded: `(bands, H + height - 1, W + width - 1)`.
+
+    Raises:
+        UserError: the window is larger than the scene.
+    """
+
+    def __init__(self, scene: np.ndarray | Tensor, size: tuple[int, int]) -> None:
+        height, width = size
+        rows, columns, _ = scene.shape
+        if height > rows or width > columns:
+            raise UserError(
+                f"a window of {height} × {width} pixels is larger than the scene of {rows} × {columns}; "
+                "choose a smaller --window or a larger scene"
+            )
+        self.shape, self.size = (rows, columns), (height, width)
+        bands_first = torch.as_tensor(scene).permute(2, 0, 1)
+        before, left = height // 2, width // 2
+        self.padded = F.pad(bands_first, (left, width - 1 - left, before, height - 1 - before)).contiguous()
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the scene to a device that has room for it; stays where it is otherwise."""
+        device = torch.device(device)
+        needed = 2 * self.padded.nbytes
+        if device.type != "cuda" or torch.cuda.mem_get_info(device)[0] > needed:
+            self.padded = self.padded.to(device)
+        return self
+
+    def __len__(self) -> int:
+        """Number of pixels."""
+        return self.shape[0] * self.shape[1]
+
+    def __getitem__(self, pixels: Tensor) -> Tensor:
+        """Windows `(n, bands, height, width)` around the flat pixel indices `(n,)`, on the scene's device."""
+        pixels = pixels.to(self.padded.device)
+        row, column = pixels // self.shape[1], pixels % self.shape[1]
+        views = self.padded.unfold(1, self.size[0], 1).unfold(2, self.size[1], 1)  # (bands, H, W, height, width)
+        return views[:, row, column].transpose(0, 1).contiguous()
