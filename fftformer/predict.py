@@ -28,7 +28,7 @@ from fftformer.images import FORMATS, picture_size, read_picture, to_float, writ
 from fftformer.tiling import MULTIPLE, OVERLAP, parse_size, restore_tiled, tile_for_memory
 
 SHEET_ROWS = 6
-DETAIL = 160
+DETAIL = 200
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -92,6 +92,8 @@ def main() -> None:
                 tile = options.tile or tile_for_memory(model, budget, *image.shape[1:])
                 restored = restore_tiled(model, image, tile, device=device, progress=bar.update)
                 result = restored.permute(1, 2, 0).numpy().clip(0, 1)
+                if picture.grey:
+                    result = np.broadcast_to(result.mean(axis=2, keepdims=True), result.shape)
                 write_picture(output, result, like=picture)
                 if options.sheet and source in shown:
                     rows.append(sheet_row(blurred, result))
@@ -168,16 +170,16 @@ def precision(device: torch.device, name: str) -> contextlib.AbstractContextMana
 
 
 def sheet_row(blurred: np.ndarray, restored: np.ndarray) -> list[np.ndarray]:
-    """Both pictures reduced, and at full size the square in which they differ most."""
+    """Both pictures reduced, and twice enlarged the part of the same proportions in which they differ most."""
     height, width = blurred.shape[:2]
-    scale = min(1.0, 400 / max(height, width))
+    scale = min(1.0, 2 * DETAIL / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    side = min(DETAIL, height, width)
-    change = cv2.boxFilter(np.abs(restored - blurred).sum(axis=2), -1, (side, side), anchor=(0, 0))
-    change = change[: height - side + 1, : width - side + 1]
-    top, left = np.unravel_index(int(change.argmax()), change.shape)
     reduced = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (blurred, restored)]
-    return reduced + [picture[top : top + side, left : left + side].copy() for picture in (blurred, restored)]
+    rows, columns = (min(max(length // 2, 1), full) for length, full in zip(size[::-1], (height, width), strict=True))
+    change = cv2.boxFilter(np.abs(restored - blurred).sum(axis=2), -1, (columns, rows), anchor=(0, 0))
+    change = change[: height - rows + 1, : width - columns + 1]
+    top, left = np.unravel_index(int(change.argmax()), change.shape)
+    return reduced + [picture[top : top + rows, left : left + columns].copy() for picture in (blurred, restored)]
 
 
 if __name__ == "__main__":

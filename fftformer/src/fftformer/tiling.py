@@ -19,17 +19,19 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from fftformer import strips
 from fftformer.model import MULTIPLE, FFTformer
 
 OVERLAP = 64
 """Default overlap of two tiles in pixels."""
 BYTES_PER_PIXEL = 270
-"""Peak memory of a forward pass in float32, per pixel and channel `dim` of the first level.
+"""Peak memory of a forward pass, per pixel and channel `dim` of the first level, outside `strips`.
 
-Measured on CPU as growth of the resident set over tiles of 256 to 640 pixels: 206 to 268 for
-dim 48 (the released configuration: 12.9 kB per pixel), 211 to 249 for dim 16; bfloat16 autocast
-182. The largest is used for all.
+Measured on CPU as growth of the resident set, tiles of 256 to 640 pixels: up to 268 in float32
+(the released configuration, dim 48: 12.9 kB per pixel) and 182 under bfloat16 autocast.
 """
+BYTES_PER_PIXEL_IN_STRIPS = 65
+"""The same where `strips` works, on a CPU without autocast: 49 to 52 for dim 48, 56 to 61 for dim 16."""
 
 
 @torch.inference_mode()
@@ -108,7 +110,7 @@ def tile_for_memory(model: FFTformer, budget: int, height: int, width: int, over
         UserError: not even tiles of twice the overlap fit.
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    per_pixel = BYTES_PER_PIXEL * model.patch_embed.out_channels
+    per_pixel = bytes_per_pixel(model)
     best: tuple[int, tuple[int, int]] | None = None
     for count_rows, rows in _sides(height, overlap):
         for count_columns, columns in _sides(width, overlap):
@@ -123,6 +125,13 @@ def tile_for_memory(model: FFTformer, budget: int, height: int, width: int, over
             f"tiles of {rows}x{columns} pixels need {needed:.0f} MiB"
         )
     return best[1]
+
+
+def bytes_per_pixel(model: FFTformer) -> int:
+    """Peak memory of a forward pass per pixel of a tile, on the model's device and under the autocast in force."""
+    stem = model.patch_embed
+    in_strips = strips.usable(stem.weight)
+    return (BYTES_PER_PIXEL_IN_STRIPS if in_strips else BYTES_PER_PIXEL) * stem.out_channels
 
 
 def parse_size(text: str) -> int:
