@@ -89,14 +89,20 @@ def _wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray
 
 
 def _place(fields: dict[str, str]) -> Georeference | None:
-    """`map info = {projection, column, row, x, y, width, height, zone, hemisphere, datum}`; pixels from 1."""
+    """`map info = {projection, column, row, x, y, width, height, zone, hemisphere, datum}`; pixels from 1.
+
+    The coordinate system is kept for UTM on WGS-84 and for plain longitude and latitude; otherwise
+    only the coordinates are.
+    """
     info = [value.strip() for value in fields.get("map info", "").split(",")]
     if len(info) < 7 or "rotation" in fields["map info"].lower():
         return None
     column, row, x, y, width, height = (float(value) for value in info[1:7])
-    crs = fields.get("coordinate system string", "")
-    if not crs and info[0].upper() == "UTM" and len(info) > 9 and "84" in info[9]:
-        crs = f"EPSG:{326 if info[8].lower() == 'north' else 327}{int(info[7]):02d}"
-    elif not crs and "lat" in info[0].lower():
-        crs = "EPSG:4326"
-    return Georeference((width, 0.0, x - (column - 1) * width, 0.0, -height, y + (row - 1) * height), crs)
+    tags: dict[int, tuple[float, ...] | str] = {33550: (width, height, 0.0)}
+    tags[33922] = (column - 1, row - 1, 0.0, x, y, 0.0)
+    if info[0].upper() == "UTM" and len(info) > 9 and "84" in info[9]:
+        epsg = (32600 if info[8].lower() == "north" else 32700) + int(info[7])
+        tags[34735] = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, epsg)
+    elif "lat" in info[0].lower():
+        tags[34735] = (1, 1, 0, 3, 1024, 0, 1, 2, 1025, 0, 1, 1, 2048, 0, 1, 4326)
+    return Georeference(tags)

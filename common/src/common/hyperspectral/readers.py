@@ -4,18 +4,16 @@
 and place. Nothing is converted: the type stays the file's, the axes become (rows, columns, bands).
 ENVI is read here (`envi.py`) rather than by a package: the format is a text header and a flat
 file, and a truncated one has to be refused, which GDAL and Spectral Python do not do.
-GeoTIFF needs rasterio, imported when one is read or written: it alone brings the coordinate
-system through unharmed and decodes every compression.
+GeoTIFF goes through tifffile, which scikit-image brings along: a map gets back the very tags its
+scene came with, so GDAL's 25 MB are not needed. (LZW files need `pip install imagecodecs`.)
 """
 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,21 +21,20 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomic_path
 
-FORMATS = "MATLAB .mat, NumPy .npy or .npz, ENVI .hdr, GeoTIFF .tif"
+FORMATS = "MATLAB .mat, NumPy .npy or .npz, ENVI .hdr or GeoTIFF .tif"
+_GEOTIFF_TAGS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s"}
 
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where a picture lies.
+    """Where a picture lies, as the tags with which a GeoTIFF says it.
 
     Attributes:
-        transform: a, b, c, d, e, f of x = a·column + b·row + c, y = d·column + e·row + f, for the
-            upper left corner of a pixel.
-        crs: coordinate system as WKT or an EPSG code; empty when the file does not say.
+        tags: number → values: 33550 pixel size, 33922 tie point, 34264 matrix, 34735 keys of the
+            coordinate system, 34736 and 34737 their numbers and texts.
     """
 
-    transform: tuple[float, ...]
-    crs: str = ""
+    tags: dict[int, tuple[float, ...] | str]
 
 
 @dataclass(frozen=True)
@@ -96,20 +93,14 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
 
 
 def write_geotiff(path: str | Path, bands: np.ndarray, georeference: Georeference | None = None) -> None:
-    """Write `(rows, columns)` or `(rows, columns, bands)` as a compressed GeoTIFF, atomically.
+    """Write `(rows, columns)` or `(rows, columns, bands)` as a deflated GeoTIFF, atomically."""
+    import tifffile  # noqa: PLC0415 - slow to import
 
-    Raises:
-        UserError: rasterio is not installed.
-    """
-    rasterio = _rasterio("writing a GeoTIFF")
-    stack = bands[None] if bands.ndim == 2 else np.moveaxis(bands, -1, 0)
-    place = {"transform": rasterio.Affine(*georeference.transform)} if georeference else {}
-    if georeference and georeference.crs:
-        place["crs"] = georeference.crs
-    layout = {"dtype": stack.dtype, "count": stack.shape[0], "height": stack.shape[1], "width": stack.shape[2]}
-    options = {"driver": "GTiff", "compress": "deflate", **layout, **place}
-    with atomic_path(path) as temporary, _quiet_about_missing_place(), rasterio.open(temporary, "w", **options) as to:
-        to.write(stack)
+    tags = georeference.tags.items() if georeference else ()
+    extra = [(tag, _GEOTIFF_TAGS[tag], 0 if isinstance(v, str) else len(v), v, True) for tag, v in tags]
+    layout = {"photometric": "minisblack", "planarconfig": None if bands.ndim == 2 else "contig"}
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(temporary, bands, compression="zlib", metadata=None, extratags=extra, **layout)
 
 
 def _parse(reference: str) -> tuple[Path, str | None]:
@@ -168,14 +159,16 @@ def _read_numpy(path: Path, key: str | None, ranks: Collection[int]) -> tuple[np
 
 
 def _read_geotiff(path: Path) -> Stored:
-    rasterio = _rasterio(f"{path}: reading a GeoTIFF")
-    with _damage_reported(path), _quiet_about_missing_place(), rasterio.open(path) as file:
-        stack = file.read()
-        transform = file.transform
-        crs = file.crs.to_wkt() if file.crs else ""
-    values = stack[0] if len(stack) == 1 else np.ascontiguousarray(np.moveaxis(stack, 0, -1))
-    place = None if transform.is_identity and not crs else Georeference(tuple(transform)[:6], crs)
-    return Stored(values, str(path), georeference=place)
+    import tifffile  # noqa: PLC0415 - slow to import
+
+    with _damage_reported(path), tifffile.TiffFile(path) as file:
+        series, known = file.series[0], file.pages.first.tags
+        values, axes = series.asarray(), series.axes
+        tags = {tag: known[tag].value for tag in _GEOTIFF_TAGS if tag in known}
+    if values.ndim == 3:  # bands are samples of a pixel, planes or pages
+        rows, columns = axes.index("Y"), axes.index("X")
+        values = np.ascontiguousarray(values.transpose(rows, columns, 3 - rows - columns))
+    return Stored(values, str(path), georeference=Georeference(tags) if tags else None)
 
 
 def _choose(path: Path, key: str | None, shapes: dict[str, tuple[int, ...]], ranks: Collection[int]) -> str:
@@ -206,23 +199,9 @@ def _damage_reported(path: Path) -> Iterator[None]:
     except Exception as error:
         if "allow_pickle" in str(error):
             raise UserError(f"{path}: holds values of type object; expected an array of real numbers") from None
+        if "imagecodecs" in str(error):
+            raise UserError(f"{path}: is compressed in a way that needs: pip install imagecodecs") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path}: cannot be read ({reason}); the file is damaged or incomplete, copy it again"
         ) from error
-
-
-def _rasterio(purpose: str) -> ModuleType:
-    try:
-        import rasterio  # noqa: PLC0415 - optional, and slow to import
-    except ImportError:
-        raise UserError(f"{purpose} needs rasterio; install it with: pip install rasterio") from None
-    return rasterio
-
-
-@contextlib.contextmanager
-def _quiet_about_missing_place() -> Iterator[None]:
-    """Scenes and maps without a place are ordinary here; rasterio warns of each."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(not been set|no geotransform).*")
-        yield
