@@ -17,7 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
@@ -44,16 +45,17 @@ def main() -> None:
     config = from_command_line(PRESETS, __doc__)
     if len(config.seeds) > 1 and config.resume not in ("auto", "none"):
         raise UserError(f"--resume {config.resume} names one seed's checkpoint; pass that seed with --seeds")
-    state = PartialState(timeout=timedelta(days=30))  # whoever finishes first waits for the others' seeds
+    # Whoever finishes first waits for the others' seeds.
+    processes = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=30))])
     folder = config.output or Path("runs") / f"amgcfn_{config.preset}"
     seeds = config.seeds or (config.seed,)
     scene = find_scene(config)
 
-    for seed in seeds[state.process_index :: state.num_processes]:
+    for seed in seeds[processes.process_index :: processes.num_processes]:
         train(replace(config, seed=seed, seeds=(), output=seed_folder(folder, config, seed)), scene)
 
-    state.wait_for_everyone()
-    if state.is_main_process and config.max_steps is None:
+    processes.wait_for_everyone()
+    if processes.is_main_process:
         report(config, scene, folder, seeds)
 
 
@@ -129,7 +131,7 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     folders = [seed_folder(folder, config, seed) for seed in seeds]
     runs = [scoring.read_scores(one / "scores.json") for one in folders]
     sample = Sample.load(folders[0] / "model", scene)
-    found = measured(scoring.rows(runs, sample, config.preset, seeds), PartialState().device)
+    found = measured(scoring.rows(runs, sample, config.preset, seeds), Accelerator().device)
     write_rows(folder / "results.json", found)
     print(scoring.class_table(runs, sample))
     print(table(found))
