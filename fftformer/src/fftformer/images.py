@@ -140,8 +140,6 @@ def read_picture(path: str | Path) -> Picture:
         form = "JPEG"
     elif getattr(image, "n_frames", 1) > 1:
         raise UserError(f"{path}: found several pictures in one file, expected one; split the file")
-    if form == "PNG" and not data.endswith(_PNG_END):
-        raise _damaged(path)
     profile, compression = image.info.get("icc_profile"), image.info.get("compression")
     if _bits(image, data) == 16:
         pixels = _decode(data, cv2.IMREAD_UNCHANGED)
