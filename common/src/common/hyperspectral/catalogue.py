@@ -177,3 +177,9 @@ def _read_sample_list(path: Path, entry: Published) -> np.ndarray:
     labels = np.zeros((rows, columns), dtype=np.int64)
     labels[pixels[:, 1] - 1, pixels[:, 0] - 1] = np.repeat(np.arange(1, len(sizes) + 1), sizes)
     return labels
+
+
+def files_of(entry: Published) -> list[Source]:
+    """The files of a scene and of its fixed split, each once."""
+    sources = [entry.cube, *([entry.labels] if entry.labels else []), *(entry.fixed or ())]
+    return list({source.file: source for source in reversed(sources)}.values())[::-1]

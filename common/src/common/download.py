@@ -1,0 +1,119 @@
+"""Download published files: temporary name, progress, checks, rename.
+
+    python -m common.download pavia_university --data-root DATA     what has a direct address
+    python -m common.download --help                                what can be fetched, what goes where
+
+A file appears under its name only when it is complete and its checksum is right. What sits behind
+registration or drive pages is not fetched; its place and origin are printed instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from common.errors import UserError, command
+from common.files import atomic_path
+
+_PIECE = 1 << 18
+
+
+def fetch(
+    url: str, path: str | Path, *, sha256: str = "", git_blob: str = "", size: int | None = None, timeout: float = 30.0
+) -> Path:
+    """Download one file.
+
+    Args:
+        sha256: expected checksum in hexadecimal; not checked when empty.
+        git_blob: expected id as a git object, where only that is known.
+        size: expected size in bytes.
+        timeout: seconds without an answer.
+
+    Raises:
+        UserError: unreachable, broken off, or another size or checksum; `path` is then untouched.
+        OSError: the folder cannot be written or the disk is full; `path` is then untouched.
+    """
+    path = Path(path)
+    with atomic_path(path) as temporary:
+        try:
+            _receive(url, temporary, path.name, timeout)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise UserError(f"{url}: cannot be fetched ({reason}); download it by hand and put it to {path}") from error
+        found = temporary.stat().st_size
+        if size is not None and found != size:
+            raise UserError(f"{url}: has {found:,} bytes, expected {size:,}; nothing was kept")
+        for kind, expected, start in (("sha256", sha256, b""), ("sha1", git_blob, b"blob %d\0" % found)):
+            if expected and (digest := _digest(temporary, kind, start)) != expected:
+                what = "sha256" if kind == "sha256" else "git id"
+                raise UserError(f"{url}: has {what} {digest}, expected {expected}; nothing was kept")
+    return path
+
+
+def _receive(url: str, temporary: Path, name: str, timeout: float) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (common.download)"})
+    with urllib.request.urlopen(request, timeout=timeout) as response, open(temporary, "wb") as file:
+        length = response.headers.get("Content-Length")
+        total = int(length) if length else None
+        with tqdm(total=total, desc=name, unit="B", unit_scale=True, unit_divisor=1024) as progress:
+            while piece := response.read(_PIECE):
+                file.write(piece)
+                progress.update(len(piece))
+        if total is not None and progress.n < total:
+            raise ConnectionError(f"the connection broke off after {progress.n:,} of {total:,} bytes")
+
+
+def _digest(path: Path, kind: str, start: bytes) -> str:
+    digest = hashlib.new(kind, start, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def describe_scenes() -> str:
+    """Which files of which scene can be fetched, and where the others come from."""
+    from common.hyperspectral.catalogue import files_of  # noqa: PLC0415 - `fetch` alone needs no scenes
+    from common.hyperspectral.published import CATALOGUE  # noqa: PLC0415
+
+    lines = ["scenes:"]
+    for name, entry in CATALOGUE.items():
+        lines.append(f"  {name}: {entry.title}, {' × '.join(map(str, entry.shape))}")
+        for source in files_of(entry):
+            lines.append(f"    {name}/{source.file}: {'fetched' if source.url else f'place by hand, {source.origin}'}")
+    return "\n".join(lines)
+
+
+@command
+def main() -> None:
+    """Fetch the files of one scene that have an address; say where the others go."""
+    from common.hyperspectral.catalogue import files_of, find_entry  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(
+        prog="python -m common.download",
+        description=__doc__,
+        epilog=describe_scenes(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scene", help="one of the scenes below")
+    parser.add_argument("--data-root", type=Path, required=True, help="files go to DATA_ROOT/SCENE/")
+    options = parser.parse_args()
+    for source in files_of(find_entry(options.scene)):
+        path = options.data_root / options.scene / source.file
+        if path.exists():
+            print(f"{path} is there")
+        elif source.url:
+            fetch(source.url, path, sha256=source.sha256, git_blob=source.git_blob)
+            print(f"{path} fetched" + ("" if source.sha256 or source.git_blob else " (no checksum is known)"))
+        else:
+            print(f"{path} must be placed by hand: {source.origin}")
+
+
+if __name__ == "__main__":
+    main()
