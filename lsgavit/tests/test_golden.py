@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
+
 from common.testing import ReferenceCase
 from lsgavit import LSGAttention, LSGAViT, convert_released
 from lsgavit.checkpoints import published_names, released_configuration

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from common.errors import UserError
 from lsgavit import SceneWindows, create_model, predict_pixels
 

@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from common.checkpoints import load_strictly, read_tensors
-from common.errors import UserError
 from torch import Tensor
 
+from common.checkpoints import load_strictly, read_tensors
+from common.errors import UserError
 from lsgavit.model import LSGAViT, PatchMerging
 
 _TOKENIZER = (

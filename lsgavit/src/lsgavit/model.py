@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from common.checkpoints import Pretrained
 from torch import Tensor, nn
 
+from common.checkpoints import Pretrained
 from lsgavit.attention import LSGAttention, PositionBias
 from lsgavit.tokenizer import SpectralSpatialTokenizer
 
@@ -28,6 +28,7 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """`(B, N, C)` → the same."""
         if not self.training or self.rate == 0:
             return x
         keep = torch.rand(len(x), 1, 1, device=x.device) >= self.rate
@@ -47,6 +48,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`(B, N, C)` → the same."""
         x = x + self.drop_path(self.attention(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -72,6 +74,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`(B, h · w, C)` → `(B, h · w / 4, 2 · C)`."""
         x = x.unflatten(1, self.size)
         # Order (0,0), (1,0), (0,1), (1,1): down first, then right.
         x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], dim=-1)
@@ -144,6 +147,7 @@ class LSGAViT(Pretrained, nn.Module):
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Windows `(B, bands, height, width)` → logits `(B, num_classes)`."""
         self._check(x)
         return self.classify(self.tokenizer(x))
 
@@ -174,6 +178,7 @@ def _initialise(module: nn.Module) -> None:
 
 _VARIANTS: dict[str, dict[str, Any]] = {
     "lsgavit": {},
+    "lsgavit_spatial": {"position_bias": "spatial"},
     # The ablation of the paper; "as the paper's text has it" is light + Gaussian without token mixing.
     "lsgavit_paper": {"position_bias": "spatial", "token_mixing": False},
     "lsgavit_light": {"position_bias": "none", "token_mixing": False},
@@ -192,7 +197,7 @@ def create_model(name: str = "lsgavit", **overrides: Any) -> LSGAViT:
 
     Args:
         name: `"lsgavit"` (released), `"lsgavit_paper"` (spatial Gaussian, no token mixing),
-            `"lsgavit_light"`, `"lsgavit_gaussian"` and `"lsgavit_plain"` (ablations).
+            `"lsgavit_spatial"` (released but for the bias), `"lsgavit_light"`, `"lsgavit_gaussian"` and `"lsgavit_plain"` (ablations).
         overrides: keywords of `LSGAViT` that replace the variant's.
 
     Raises:

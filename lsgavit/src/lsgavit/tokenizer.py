@@ -37,6 +37,7 @@ class SpectralSpatialTokenizer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`(B, bands, h, w)` → `(B, h · w, dim)`."""
         if x.ndim != 4 or x.shape[1] != self.bands:
             raise ValueError(f"expected windows (batch, {self.bands} bands, height, width), got {tuple(x.shape)}")
         x = self.norm3d(self.conv3d(x[:, None])).relu()  # (B, 4, bands, h, w)

@@ -11,9 +11,10 @@ from typing import Self
 
 import numpy as np
 import torch
-from common.errors import UserError
 from torch import Tensor
 from torch.nn import functional as F
+
+from common.errors import UserError
 
 
 class SceneWindows:

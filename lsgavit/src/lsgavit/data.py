@@ -1,0 +1,208 @@
+"""From a scene to what the network takes: split, components, windows; and back from a model's folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.errors import UserError
+from common.files import write_json
+from common.hyperspectral.catalogue import load_fixed_split, load_scene
+from common.hyperspectral.disjoint import disjoint_split
+from common.hyperspectral.scene import Scene, open_scene
+from common.hyperspectral.splits import Split, make_split, stratified_split
+from common.hyperspectral.synthetic import synthetic_scene
+from common.hyperspectral.transforms import SpectralTransform, fit_pca
+from lsgavit.presets import Config
+from lsgavit.windows import SceneWindows
+
+SPLIT, COMPONENTS, CLASSES = "split.npz", "components.npz", "classes.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One scene with one seed's split.
+
+    Attributes:
+        scene: cube and labels.
+        split: training, validation and test pixels.
+        components: principal components of all pixels, as released.
+    """
+
+    scene: Scene
+    split: Split
+    components: SpectralTransform
+
+    @classmethod
+    def draw(cls, scene: Scene, config: Config, seed: int) -> Sample:
+        """Draw the split that a configuration asks for and fit the components.
+
+        Raises:
+            UserError: the split leaves a class without training or test pixels, the window is larger
+                than the scene, or there are fewer bands than components.
+        """
+        labels = scene.require_labels()
+        if config.window > min(scene.shape):
+            raise UserError(
+                f"--window {config.window} is larger than the scene {scene.name} of {scene.shape[0]} × "
+                f"{scene.shape[1]} pixels; choose a smaller one"
+            )
+        if config.split_file is not None:
+            split = Split.load(config.split_file, labels)
+        elif config.split == "fixed":
+            split = load_fixed_split(config.dataset, data_root(config))[1]
+        elif config.split == "disjoint":
+            split = disjoint_split(labels, config.ratio, window=config.window, seed=seed, validation=config.validation)
+        else:
+            split = _hold_out(labels, stratified_split(labels, config.ratio, seed=seed), config.validation, seed)
+        if config.patience and not len(split.validation):
+            raise UserError("--patience needs validation pixels; pass --validation, for example 0.05")
+        return cls(scene, split, fit_pca(scene.cube, config.components))
+
+    def save(self, folder: Path) -> None:
+        """Write split, components and class names beside a model."""
+        self.split.save(folder / SPLIT)
+        self.components.save(folder / COMPONENTS)
+        write_json(folder / CLASSES, {"names": self.scene.class_names, "codes": self.scene.codes})
+
+    @classmethod
+    def load(cls, folder: Path, scene: Scene) -> Sample:
+        """Read what `save` wrote, for the same scene.
+
+        Raises:
+            UserError: files missing, or those of another scene.
+        """
+        split = Split.load(folder / SPLIT, scene.require_labels())
+        return cls(scene, split, SpectralTransform.load(folder / COMPONENTS))
+
+    def windows(self, size: tuple[int, int]) -> SceneWindows:
+        """The scene's components, ready to hand out windows."""
+        return SceneWindows(self.components.apply(self.scene.cube), size)
+
+
+class TrainingPixels(Dataset[dict[str, Tensor]]):
+    """Training pixels with their classes; windows are cut for a whole batch, on the device.
+
+    Args:
+        sample: scene and split.
+        seed: of the augmentation.
+        augmentation: draw one of the eight symmetries of a square for every sample.
+    """
+
+    def __init__(self, sample: Sample, seed: int, *, augmentation: bool) -> None:
+        self.pixels = torch.from_numpy(sample.split.train)
+        self.classes = torch.from_numpy(sample.scene.require_labels().reshape(-1)[sample.split.train] - 1)
+        self.seed, self.augmentation = seed, augmentation
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        symmetry = np.random.default_rng([self.seed, epoch, index]).integers(8) if self.augmentation else 0
+        return {"pixel": self.pixels[index], "class": self.classes[index], "symmetry": torch.tensor(symmetry)}
+
+
+def turned(windows: Tensor, symmetry: Tensor) -> Tensor:
+    """Apply one of the eight symmetries of a square to each window `(B, bands, s, s)`.
+
+    Args:
+        symmetry: `(B,)`, 0 to 7: quarter turns, from 4 on mirrored first.
+    """
+    result = torch.empty_like(windows)
+    for kind in range(8):
+        chosen = symmetry == kind
+        some = windows[chosen]
+        result[chosen] = torch.rot90(some.flip(-1) if kind >= 4 else some, kind % 4, (-2, -1))
+    return result
+
+
+def find_scene(config: Config) -> Scene:
+    """The scene that a configuration names: a user's own, the demo's, or one of the catalogue.
+
+    Raises:
+        UserError: no such scene, or its files are not as published.
+    """
+    if config.cube is not None:
+        if config.split == "fixed":
+            raise UserError("--split fixed belongs to a published scene; with --cube pass --split-file")
+        return open_scene(config.cube, config.labels, band_axis=config.band_axis)
+    if config.dataset == "demo":
+        return synthetic_scene()
+    scene = load_scene(config.dataset, data_root(config))
+    if config.split != "fixed" or config.split_file is not None:
+        return scene
+    # The published maps define their own labels: some follow an older ground truth.
+    return replace(scene, labels=load_fixed_split(config.dataset, data_root(config))[0])
+
+
+def data_root(config: Config) -> Path:
+    """The folder of a published scene's files.
+
+    Raises:
+        UserError: it was not given.
+    """
+    if config.data_root is None:
+        raise UserError(f"--data-root is missing: {config.dataset} is read from files; pass the folder that holds them")
+    return config.data_root
+
+
+def model_folders(checkpoint: Path) -> list[Path]:
+    """The model folders that a checkpoint path means: itself, a run's, or those of a run's seeds.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (checkpoint / "model.safetensors").exists():
+        return [checkpoint]
+    found = [checkpoint / "model"] if (checkpoint / "model" / "model.safetensors").exists() else []
+    found = found or sorted(path.parent for path in checkpoint.glob("seed_*/model/model.safetensors"))
+    if not found:
+        raise UserError(f"{checkpoint}: holds no model; expected a run's folder, its model folder, or a released file")
+    return found
+
+
+def recorded_config(model_folder: Path) -> Config:
+    """The configuration of the run that wrote a model folder.
+
+    Raises:
+        UserError: there is no run around it.
+    """
+    path = model_folder.parent / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))["config"]
+        paths = {name: Path(values[name]) for name in ("data_root", "output") if values[name]}
+        return Config(**{**values, **paths, "seeds": tuple(values["seeds"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: does not describe a run of this project ({error}); keep a model in its run") from None
+
+
+def recorded_classes(model_folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and codes of the classes a model was trained on.
+
+    Raises:
+        UserError: they are not beside the model.
+    """
+    path = model_folder / CLASSES
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(found["names"]), tuple(found["codes"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: does not hold class names ({error}); keep a model's folder together") from None
+
+
+def _hold_out(labels: np.ndarray, split: Split, share: float, seed: int) -> Split:
+    """Move a random share of the labelled pixels from the test to the validation part."""
+    count = int(share * (labels > 0).sum())
+    if not count:
+        return split
+    if count >= len(split.test):
+        raise UserError(f"--validation {share:g} asks for {count} pixels; {len(split.test)} are left beside training")
+    shuffled = np.random.default_rng(seed).permutation(split.test)
+    return make_split(labels, ([split.train], [shuffled[:count]], [shuffled[count:]]), split.description, split.notes)

@@ -1,0 +1,88 @@
+"""Scores of one seed on disk, and the table over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import write_json
+from common.hyperspectral.disjoint import overlap
+from common.hyperspectral.scores import DEFINITIONS, SPREAD, Scores, from_confusion, over_seeds, per_class_table, score
+from common.results import Row
+from lsgavit.data import Sample
+from lsgavit.model import LSGAViT
+from lsgavit.prediction import predict_pixels
+from lsgavit.published import PUBLISHED
+from lsgavit.windows import SceneWindows
+
+
+def score_pixels(model: LSGAViT, windows: SceneWindows, sample: Sample, pixels: np.ndarray) -> Scores:
+    """Classify labelled pixels (flat indices, ascending) and score them."""
+    parts: list[Tensor] = [logits.argmax(dim=1).cpu() for _, logits in predict_pixels(model, windows, pixels)]
+    labels = sample.scene.require_labels().reshape(-1)[pixels]
+    return score(labels, torch.cat(parts).numpy() + 1, sample.scene.num_classes)
+
+
+def write_scores(path: Path, scores: Scores, **facts: float) -> None:
+    """Write one seed's confusion matrix and whatever else is worth keeping."""
+    write_json(path, {**scores.metrics, **facts, "confusion": scores.confusion.tolist()})
+
+
+def read_scores(path: Path) -> Scores:
+    """Read what `write_scores` wrote.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        return from_confusion(np.array(json.loads(path.read_text(encoding="utf-8"))["confusion"]))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; that seed has not finished, run the same command again") from None
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: does not hold scores ({error})") from None
+
+
+def rows(
+    runs: Sequence[Scores], samples: Sequence[Sample], preset: str, seeds: Sequence[int], window: int
+) -> list[Row]:
+    """OA, AA and kappa over seeds, beside the published ones where the protocol is the same.
+
+    The split's text says how many test windows contain training pixels (mean over seeds): the
+    random protocol's accuracy is also a measure of that.
+    """
+    first = samples[0]
+    sizes = "/".join(f"{size:,}" for size in first.split.sizes)
+    protocol = first.split.description.partition(", seed")[0]
+    seen = np.mean([overlap(sample.split, window).contained for sample in samples])
+    kind = "disjoint" if protocol.startswith("disjoint") else "fixed" if "fixed" in protocol else "random"
+    ten_percent = kind == "fixed" or protocol.partition(" %")[0].endswith(" 10")
+    found = []
+    for metric, (value, spread) in over_seeds(runs).items():
+        published, source = PUBLISHED.get((first.scene.name, kind, metric), (None, None))
+        found.append(
+            Row(
+                paper="lsgavit",
+                preset=preset,
+                dataset=first.scene.name,
+                split=f"{protocol}, {sizes} train/validation/test, {seen:.0f} % of test windows hold training pixels",
+                metric=metric,
+                definition=DEFINITIONS[metric] + (f"; {SPREAD}" if spread is not None else ""),
+                value=value,
+                std=spread,
+                seeds=list(seeds),
+                published=published if ten_percent else None,
+                source=source if ten_percent else None,
+            )
+        )
+    return found
+
+
+def class_table(runs: Sequence[Scores], sample: Sample) -> str:
+    """Accuracy per class, with the pixels of each part (of the first seed)."""
+    return per_class_table(runs, sample.scene.class_names, sample.split.counts(sample.scene.require_labels()))

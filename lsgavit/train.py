@@ -1,0 +1,196 @@
+"""Train LSGA-ViT on one scene, once per seed, and print one table.
+
+    accelerate launch lsgavit/train.py                                                     the demo, two minutes
+    accelerate launch lsgavit/train.py --preset houston2018_crop --data-root DIR           three seeds, one table
+    accelerate launch lsgavit/train.py --preset houston2018_crop --data-root DIR --split disjoint
+    accelerate launch lsgavit/train.py --cube FILE:KEY --labels FILE:KEY --seeds 0 1 2     your own scene
+    accelerate launch --num_processes 3 lsgavit/train.py --preset salinas --data-root DIR  a seed per process
+
+Every seed draws its own split and weights and trains in OUTPUT/seed_N; several processes share the
+seeds out, or share the batches of a single one. The weights of the last epoch are scored, as no
+others can be chosen without looking at the test. Killed or interrupted, the same command continues.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from common.config import from_command_line
+from common.errors import UserError, command
+from common.figures import curves, save
+from common.hyperspectral.disjoint import overlap
+from common.hyperspectral.drawing import confusion_figure
+from common.hyperspectral.scene import Scene
+from common.results import measured, table, write_rows
+from common.run import Run
+from lsgavit import scoring
+from lsgavit.checkpoints import load_model
+from lsgavit.data import Sample, TrainingPixels, find_scene, turned
+from lsgavit.model import LSGAViT, create_model
+from lsgavit.presets import PRESETS, Config
+from lsgavit.windows import SceneWindows
+
+
+@command
+def main() -> None:
+    """Configuration, scene, one run per seed, results."""
+    config = from_command_line(PRESETS, __doc__)
+    if len(config.seeds) > 1 and config.resume not in ("auto", "none"):
+        raise UserError(f"--resume {config.resume} names one seed's checkpoint; pass that seed with --seeds")
+    # Whoever finishes first waits for the others' seeds.
+    processes = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=30))])
+    folder = config.output or Path("runs") / f"lsgavit_{config.preset}"
+    seeds = config.seeds or (config.seed,)
+    alone = len(seeds) > 1
+    scene = find_scene(config)
+
+    for seed in seeds[processes.process_index :: processes.num_processes] if alone else seeds:
+        train(replace(config, seed=seed, seeds=(), output=seed_folder(folder, config, seed)), scene, alone=alone)
+
+    processes.wait_for_everyone()
+    if processes.is_main_process:
+        report(config, scene, folder, seeds)
+
+
+def train(config: Config, scene: Scene, *, alone: bool) -> None:
+    """Train and test one seed."""
+    sample = Sample.draw(scene, config, config.seed)
+    training = TrainingPixels(sample, config.seed, augmentation=config.augmentation)
+    processes = 1 if alone else Accelerator().num_processes
+    per_update = config.batch_size * config.gradient_accumulation * processes
+    run = Run(config, paper="lsgavit", steps=config.epochs * -(-len(training) // per_update), alone=alone)
+    accelerator = run.accelerator
+    windows = sample.windows((config.window, config.window)).to(accelerator.device)
+
+    model = create_model(
+        config.model, image_size=config.window, bands=config.components, num_classes=scene.num_classes
+    ).to(accelerator.device)
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = Adam(trained, lr=config.learning_rate, fused=True)
+    schedule = CosineAnnealingLR(optimizer, run.steps) if config.schedule == "cosine" else None
+    patience = Patience(config.patience)
+    if config.compile:
+        model.compile()
+    model = model if alone else accelerator.prepare(model)
+    optimizer = accelerator.prepare(optimizer)
+    run.restore(model=model, optimizer=optimizer, schedule=schedule, ema=ema, patience=patience)
+    if run.is_main:
+        sample.save(run.folder / "model")
+    run.say(
+        f"{scene.name}, seed {config.seed}: {sum(p.numel() for p in trained):,} parameters, {sample.split.description}, "
+        f"train/validation/test {sample.split.sizes}, {overlap(sample.split, config.window)}, "
+        f"{run.total - run.step:,} of {run.steps:,} updates to go, in {run.folder}"
+    )
+    for note in sample.split.notes:
+        run.say(f"note: {note}")
+
+    model.train()
+    for batch in run.batches(training):
+        with accelerator.accumulate(model), accelerator.autocast():
+            inputs = windows[batch["pixel"]].to(accelerator.device)
+            if config.augmentation:
+                inputs = turned(inputs, batch["symmetry"])
+            loss = F.cross_entropy(model(inputs), batch["class"])
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        if not run.updated:
+            continue
+        run.log(loss=loss, learning_rate=optimizer.param_groups[0]["lr"])
+        if schedule is not None:
+            schedule.step()
+        if ema is not None:
+            ema.update_parameters(accelerator.unwrap_model(model))
+        if config.patience and run.due(run.steps // config.epochs):
+            validate(run, weights_to_score(run, model, ema), windows, sample, patience)
+            if patience.exhausted:
+                run.say(f"step {run.step}: no better validation accuracy for {config.patience} epochs")
+                break
+
+    if not config.patience:
+        run.export(weights_to_score(run, model, ema))
+    run.wait()
+    if run.is_main and (run.step == run.total or patience.exhausted):
+        test(run, windows, sample)
+    run.close()
+
+
+class Patience:
+    """Counts epochs without a better validation accuracy; part of the checkpoints."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs, self.waited = epochs, 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it is time to stop."""
+        return self.epochs > 0 and self.waited >= self.epochs
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue counting."""
+        self.waited = state["waited"]
+
+
+def weights_to_score(run: Run, model: nn.Module, ema: AveragedModel | None) -> LSGAViT:
+    """The averaged weights when there is an average, else the trained ones; a copy in evaluation mode."""
+    return deepcopy(ema.module if ema is not None else run.accelerator.unwrap_model(model)).eval()
+
+
+def validate(run: Run, model: LSGAViT, windows: SceneWindows, sample: Sample, patience: Patience) -> None:
+    """Keep the weights with the best overall accuracy on the validation pixels."""
+    accuracy = scoring.score_pixels(model, windows, sample, sample.split.validation).overall
+    if run.processes > 1:  # batch norms see each process's own windows; all must stop together
+        accuracy = broadcast(torch.tensor(accuracy, device=run.accelerator.device)).item()
+    run.write(validation_oa=accuracy)
+    patience.waited = 0 if run.keep_if_best(accuracy, model) else patience.waited + 1
+
+
+def test(run: Run, windows: SceneWindows, sample: Sample) -> None:
+    """Score the exported weights on the test pixels."""
+    model = load_model(run.folder / "model").to(windows.padded.device)
+    scores = scoring.score_pixels(model, windows, sample, sample.split.test)
+    scoring.write_scores(run.folder / "scores.json", scores)
+    figures = run.folder / "figures"
+    save(confusion_figure(scores.confusion, sample.scene.class_names), figures / "confusion.png")
+    if (run.folder / "metrics.jsonl").exists():  # not after fewer updates than --log-every
+        curves(run.folder / "metrics.jsonl", figures / "curves.png")
+    run.say(f"seed {run.config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.metrics.items()))
+
+
+def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -> None:
+    """Write the rows over all seeds and print the tables."""
+    folders = [seed_folder(folder, config, seed) for seed in seeds]
+    runs = [scoring.read_scores(one / "scores.json") for one in folders]
+    samples = [Sample.load(one / "model", scene) for one in folders]
+    found = measured(scoring.rows(runs, samples, config.preset, seeds, config.window), Accelerator().device)
+    write_rows(folder / "results.json", found)
+    print(scoring.class_table(runs, samples[0]))
+    print(table(found))
+    print(f"models: {folders[0] / 'model'}{' and so on' * (len(folders) > 1)}; rows: {folder / 'results.json'}")
+
+
+def seed_folder(folder: Path, config: Config, seed: int) -> Path:
+    """One folder per seed; the run's own when there is a single --seed."""
+    return folder / f"seed_{seed}" if config.seeds else folder
+
+
+if __name__ == "__main__":
+    main()
