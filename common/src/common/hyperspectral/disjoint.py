@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from common.errors import UserError
-from common.hyperspectral.splits import Split, class_counts, make_split
+from common.hyperspectral.splits import Split, check_classes, class_counts, make_split
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,14 @@ def disjoint_split(
         short of their share, and how many pixels the margin cost.
 
     Raises:
-        UserError: a window larger than the scene, or nothing left to train or test on.
+        UserError: a window larger than the scene, a class of one pixel, or nothing left to test on.
     """
     if window > min(labels.shape):
         raise UserError(f"a window of {window} pixels is larger than the scene of {labels.shape} pixels")
     block = block or 2 * window
     rng = np.random.default_rng(seed)
     counts = class_counts(labels[labels > 0], labels.max())
+    check_classes(counts, ratio)
     want_train, want_validation = np.ceil(ratio * counts).astype(int), (validation * counts).astype(int)
     chosen = _choose_blocks(labels, want_train + want_validation, window, block, rng)
     train, held_out = [], []
@@ -88,9 +89,9 @@ def disjoint_split(
         train.append(members[:n_train])
         held_out.append(members[n_train : n_train + n_validation])
     used = np.concatenate([*train, *held_out])
-    if not len(used):
-        raise UserError("no block can train without leaving a class untested; choose a smaller window or block")
     test = np.flatnonzero((labels > 0) & (_distance_to(used, labels.shape) >= window))
+    if not len(test):
+        raise UserError(f"every labelled pixel is within {window} pixels of a training pixel; choose a smaller window")
     description = f"disjoint {100 * ratio:g} %, blocks {block}, window {window}, seed {seed}"
     split = make_split(labels, (train, held_out, [test]), description)
     notes = _notes(split.counts(labels), want_train, int(counts.sum()) - sum(split.sizes))

@@ -79,7 +79,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], *, title
         shade = "white" if percent[row, column] > 55 else "black"
         text = f"{percent[row, column]:.0f}" if percent[row, column] >= 0.5 else "<1"
         axis.text(column, row, text, ha="center", va="center", fontsize=8, color=shade)
-    ticks = [f"{name} {i}" for i, name in enumerate(class_names, start=1)]
+    ticks = [f"{i} {name}" for i, name in enumerate(class_names, start=1)]
     axis.set_yticks(range(classes), ticks, fontsize=8)
     axis.set_xticks(range(classes), [f"{i}" for i in range(1, classes + 1)], fontsize=8)
     axis.set(xlabel="predicted class", ylabel="true class", title=title or "percent of the true class")

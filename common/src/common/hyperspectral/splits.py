@@ -103,7 +103,7 @@ def stratified_split(labels: np.ndarray, ratio: float, *, seed: int) -> Split:
     pixels = np.flatnonzero(labels)
     classes = labels.flat[pixels]
     counts = class_counts(classes, labels.max())
-    _check(counts, ratio)
+    check_classes(counts, ratio)
     size_test = math.ceil((1 - ratio) * len(pixels))
     rng = np.random.RandomState(seed)
     of_train = _proportional(counts, len(pixels) - size_test, rng)
@@ -141,7 +141,7 @@ def per_class_split(
     if (ratio is None) == (count is None):
         raise ValueError("give either ratio or count")
     counts = class_counts(labels[labels > 0], labels.max())
-    _check(counts, ratio)
+    check_classes(counts, ratio)
     if ratio is not None:
         of_train, what = np.ceil(ratio * counts).astype(np.int64), f"{100 * ratio:g} % per class"
     else:
@@ -214,7 +214,8 @@ def class_members(labels: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(labels == index) for index in range(1, labels.max() + 1)]
 
 
-def _check(counts: np.ndarray, ratio: float | None) -> None:
+def check_classes(counts: np.ndarray, ratio: float | None) -> None:
+    """Refuse a class of one pixel, and a ratio outside (0, 1)."""
     if ratio is not None and not 0 < ratio < 1:
         raise UserError(f"a training ratio of {ratio:g} was asked for; expected more than 0 and less than 1")
     if (counts < 2).any():

@@ -72,7 +72,7 @@ def synthetic_scene(
     )
     if labels is None:
         labels = np.where(shares.max(axis=-1) > 0.8, regions, 0)
-    light = 1 + 0.25 * _smooth_field(height, width, min(height, width) / 5, rng)
+    light = np.maximum(1 + 0.25 * _smooth_field(height, width, min(height, width) / 5, rng), 0.3)
     cube = np.empty((height, width, bands), dtype=np.uint16)
     level = noise * spectra.mean()
     for row in range(height):  # row by row: at Pavia University's size a float copy takes 85 MB more
@@ -81,7 +81,7 @@ def synthetic_scene(
         signal = (mixed @ spectra) * (light[row] * rng.normal(1, 0.05, width))[:, None]
         signal += level * rng.standard_normal((width, bands))
         cube[row] = np.clip(np.rint(10_000 * signal), 0, 65_535)
-    names = tuple(f"made-up class {k}" for k in range(1, num_classes + 1))
+    names = tuple(f"material {chr(64 + k) if k <= 26 else k}" for k in range(1, num_classes + 1))
     return Scene(
         "synthetic",
         cube,

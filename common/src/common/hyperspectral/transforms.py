@@ -19,7 +19,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomic_path
 
-_CHUNK_VALUES = 1 << 22  # 32 MiB of float64
+_CHUNK_VALUES = 1 << 20  # 8 MiB of float64
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,209 @@
+"""Scenes from files: every format gives the same arrays, and every kind of wrong file one sentence."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from scipy.io import savemat
+
+from common.errors import UserError
+from common.hyperspectral.readers import Georeference, read_array, write_geotiff
+from common.hyperspectral.scene import make_scene, open_scene
+
+RNG = np.random.default_rng(0)
+CUBE = RNG.integers(0, 9000, (6, 7, 5)).astype(np.uint16)
+CODES = np.zeros((6, 7), np.uint8)
+CODES[1, 1:4], CODES[4, 2:6] = 10, 3
+UTM = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32615)
+
+
+@pytest.fixture
+def files(tmp_path):
+    savemat(tmp_path / "cube.mat", {"cube": CUBE, "labels": CODES, "names": np.array(["a", "b"], dtype=object)})
+    savemat(tmp_path / "labels.mat", {"gt": CODES.astype(float)})
+    savemat(tmp_path / "packed.mat", {"cube": CUBE}, do_compression=True)
+    savemat(tmp_path / "alone.mat", {"cube": CUBE})
+    with h5py.File(tmp_path / "new.mat", "w") as file:  # MATLAB v7.3 reverses the axes
+        file["cube"], file["labels"] = CUBE.T, CODES.T
+        file["cube"].attrs["MATLAB_class"] = file["labels"].attrs["MATLAB_class"] = np.bytes_("uint16")
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        file["cube"] = CUBE
+    np.save(tmp_path / "cube.npy", CUBE)
+    np.save(tmp_path / "first.npy", np.moveaxis(CUBE, -1, 0))
+    np.savez(tmp_path / "cube.npz", cube=CUBE, labels=CODES)
+    tifffile.imwrite(
+        tmp_path / "bands.tif", np.moveaxis(CUBE, -1, 0), photometric="minisblack", planarconfig="separate"
+    )
+    write_geotiff(tmp_path / "pixels.tif", CUBE)
+    return tmp_path
+
+
+def envi(folder, interleave, byte_order=0, offset=0, extra=""):
+    axes = {"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}[interleave]
+    values = CUBE.transpose(axes).astype(">u2" if byte_order else "<u2")
+    (folder / "scene.img").write_bytes(b"x" * offset + values.tobytes())
+    (folder / "scene.hdr").write_text(
+        f"ENVI\ndescription = {{made\n for = tests}}\nsamples = 7\nlines = 6\nbands = 5\nheader offset = {offset}\n"
+        f"data type = 12\ninterleave = {interleave}\nbyte order = {byte_order}\n{extra}"
+    )
+    return folder / "scene.hdr"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cube.mat",
+        "cube.mat:cube",
+        "new.mat",
+        "plain.h5",
+        "cube.npy",
+        "cube.npz",
+        "cube.npz:cube",
+        "bands.tif",
+        "pixels.tif",
+    ],
+)
+def test_every_format_gives_the_same_cube(files, name):
+    stored = read_array(f"{files}/{name}", (3,))
+    assert stored.values.dtype == np.uint16
+    assert stored.values.flags.c_contiguous
+    np.testing.assert_array_equal(stored.values, CUBE)
+
+
+@pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
+@pytest.mark.parametrize(("byte_order", "offset"), [(0, 0), (1, 0), (0, 12)])
+def test_envi_layouts(tmp_path, interleave, byte_order, offset):
+    header = envi(tmp_path, interleave, byte_order, offset)
+    np.testing.assert_array_equal(read_array(header, (3,)).values, CUBE)
+    np.testing.assert_array_equal(read_array(header.with_suffix(".img"), (3,)).values, CUBE)
+
+
+@pytest.mark.parametrize("unit", ["wavelength units = Micrometers\n", ""])
+def test_envi_wavelengths_and_place(tmp_path, unit):
+    extra = "wavelength = {0.46, 0.5,\n 0.55, 0.6, 0.64}\n" + unit
+    extra += "map info = {UTM, 1.5, 1, 270000, 3290000, 2.5, 2.5, 15, North, WGS-84, units=Meters}\n"
+    stored = read_array(envi(tmp_path, "bil", extra=extra), (3,))
+    np.testing.assert_allclose(stored.wavelengths, [460, 500, 550, 600, 640])
+    assert stored.georeference.tags[33922] == (0.5, 0, 0, 270000, 3290000, 0)
+    assert stored.georeference.tags[34735] == UTM
+
+
+def test_a_map_keeps_its_scenes_place(tmp_path):
+    place = Georeference({33550: (2.5, 2.5, 0.0), 33922: (0.0, 0.0, 0.0, 5e5, 3e6, 0.0), 34735: UTM})
+    write_geotiff(tmp_path / "scene.tif", CUBE, place)
+    write_geotiff(tmp_path / "map.tif", CODES, read_array(tmp_path / "scene.tif", (3,)).georeference)
+    stored = read_array(tmp_path / "map.tif", (2,))
+    np.testing.assert_array_equal(stored.values, CODES)
+    assert stored.georeference == place
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is the independent reader of this check")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.crs.to_epsg() == 32615
+        assert tuple(file.transform)[:6] == (2.5, 0, 5e5, 0, -2.5, 3e6)
+
+
+def test_labels_lose_their_gaps_and_keep_their_codes(files):
+    scene = open_scene(f"{files}/cube.mat:cube", f"{files}/labels.mat")
+    assert scene.codes == (3, 10)
+    assert scene.class_names == ("class 3", "class 10")
+    assert scene.class_counts.tolist() == [4, 3]
+    np.testing.assert_array_equal(scene.labels, np.select([CODES == 3, CODES == 10], [1, 2]))
+    assert (scene.shape, scene.bands, scene.num_classes, scene.name) == ((6, 7), 5, 2, "cube")
+
+
+def test_bands_first_is_found_from_the_labels(files):
+    np.testing.assert_array_equal(open_scene(files / "first.npy", f"{files}/labels.mat").cube, CUBE)
+    np.testing.assert_array_equal(open_scene(files / "first.npy", band_axis="first").cube, CUBE)
+    with pytest.raises(UserError, match="fits the labels with bands first and with bands last"):
+        make_scene("x", np.zeros((4, 4, 4)), np.ones((4, 4), int))
+
+
+def test_a_key_may_follow_a_name_with_a_colon(tmp_path):
+    np.save(tmp_path / "a:b.npy", CUBE)
+    np.testing.assert_array_equal(read_array(tmp_path / "a:b.npy", (3,)).values, CUBE)
+
+
+def test_labels_without_an_unlabelled_pixel():
+    assert make_scene("x", CUBE, np.where(CODES > 0, 7, 2)).class_counts.tolist() == [35, 7]
+
+
+@pytest.mark.parametrize(
+    ("cube", "labels", "sentence"),
+    [
+        ("none.mat", None, "none.mat: no such file; expected a MATLAB"),
+        ("cube.mat:data", None, r"no key 'data'; it holds cube \(6, 7, 5\), labels \(6, 7\)"),
+        ("cube.npz:data", None, "no key 'data'; it holds cube, labels"),
+        ("cube.npy:data", None, "holds one array without a name; leave :data away"),
+        ("two.npz", None, r"several arrays could be meant; it holds a \(6, 7, 5\), b \(6, 7, 5\): name one"),
+        ("labels.mat", None, r"no array is three-dimensional \(rows, columns, bands\); it holds gt \(6, 7\)"),
+        ("labels.mat:gt", None, r"labels.mat:gt: has shape \(6, 7\); expected three-dimensional"),
+        ("cube.npy", "small.npy", r"labels are 6 × 6 pixels but the cube .*cube.npy is 6 × 7 with 5 bands"),
+        ("cube.npy", "turned.npy", "the labels look transposed"),
+        ("complex.npy", None, "holds complex numbers; expected real numbers"),
+        ("complex.mat", None, "holds complex numbers; expected real numbers"),
+        ("cube.mat:names", None, "holds values of type object; expected real numbers"),
+        ("object.npy", None, "holds values of type object"),
+        ("nan.npy", None, r"3 pixels hold NaN or infinity, in 2 of 5 bands \(counted from 0: 1, 4\)"),
+        ("cube.npy", "zero.npy", "expected at least one labelled pixel"),
+        ("cube.npy", "half.npy", "labels hold 0.5; expected whole numbers"),
+        ("cube.npy", "nan_labels.npy", "labels hold nan; expected whole numbers"),
+        ("cube.npy", "negative.npy", "labels hold -1; expected codes from 0"),
+        ("notes.txt", None, "unknown kind of file; expected MATLAB"),
+    ],
+)
+def test_wrong_input_is_said_in_one_sentence(files, cube, labels, sentence):
+    nan = CUBE.astype(np.float32)
+    nan[0, :2, 1], nan[3, 3, 4] = np.nan, np.inf
+    for name, value in {
+        "small": CODES[:, :6], "turned": CODES.T, "complex": CUBE * 1j, "nan": nan, "zero": CODES * 0,
+        "half": CODES / 6, "nan_labels": np.where(CODES > 0, np.nan, 1), "negative": CODES.astype(int) - 1,
+    }.items():  # fmt: skip
+        np.save(files / name, value)
+    np.save(files / "object.npy", np.array([CUBE, None], dtype=object), allow_pickle=True)
+    np.savez(files / "two.npz", a=CUBE, b=CUBE)
+    savemat(files / "complex.mat", {"cube": CUBE * 1j})
+    (files / "notes.txt").write_text("no scene")
+    np.save(files / "half.npy", np.where(CODES == 3, 0.5, 1.0))
+    with pytest.raises(UserError, match=sentence) as caught:
+        open_scene(f"{files}/{cube}", labels and f"{files}/{labels}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["alone.mat", "packed.mat", "new.mat", "cube.npy", "cube.npz", "bands.tif", "pixels.tif"]
+)
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+def test_a_truncated_file_is_refused(files, name, share):
+    content = (files / name).read_bytes()
+    (files / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=f"{name}.*(damaged or incomplete|it holds)"):
+        open_scene(files / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "replacement", "sentence"),
+    [
+        ("ENVI", "NV", "does not begin with ENVI"),
+        ("data type = 12", "data type = 99", "99 is missing or unknown; expected lines, samples, bands"),
+        ("lines = 6\n", "", "'lines' is missing"),
+        ("lines = 6", "lines = 9", r"scene.img: has 420 bytes but scene.hdr describes 630 \(9 × 7 × 5 of uint16\)"),
+        ("bands = 5\n", "bands = 5\nwavelength = {1, 2}\n", "lists 2 wavelengths; expected one for each of the 5"),
+    ],
+)
+def test_wrong_envi_headers(tmp_path, text, replacement, sentence):
+    header = envi(tmp_path, "bsq")
+    header.write_text(header.read_text().replace(text, replacement, 1))
+    with pytest.raises(UserError, match=sentence):
+        read_array(header, (3,))
+
+
+def test_envi_without_its_binary(tmp_path):
+    envi(tmp_path, "bsq").with_suffix(".img").unlink()
+    with pytest.raises(UserError, match=r"the binary file is missing; expected scene or scene\.img"):
+        read_array(tmp_path / "scene.hdr", (3,))
+
+
+def test_labels_are_asked_for():
+    with pytest.raises(UserError, match="has no labels; pass --labels"):
+        make_scene("x", CUBE).require_labels()
