@@ -61,10 +61,15 @@ def _constants() -> dict[str, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=64)
-def _constant(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _cached(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Built outside inference mode, or the cached tensor could not take part in training later.
     with torch.inference_mode(False), torch.no_grad():
-        return torch.tensor(np.ascontiguousarray(_constants()[name]), dtype=dtype, device=device)
+        return torch.tensor(_constants()[name], dtype=dtype, device=device)
+
+
+@torch.compiler.assume_constant_result
+def _constant(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return _cached(name, dtype, device)
 
 
 def constant(name: str, like: Tensor) -> Tensor:
@@ -73,8 +78,8 @@ def constant(name: str, like: Tensor) -> Tensor:
     `"analysis"` (64, 64): pixels → coefficients, unnormalised as `rfft2`. `"synthesis"` (64, 64):
     its inverse. `"gather"` (64, 40): a learned 8×5 matrix → its factor for every coefficient.
     """
-    if torch.compiler.is_compiling():  # a graph holds its own constants
-        return torch.tensor(_constants()[name].tolist(), dtype=like.dtype, device=like.device)
+    if torch.compiler.is_exporting():  # a program of its own holds its own copy
+        return torch.tensor(_constants()[name], dtype=like.dtype, device=like.device)
     return _constant(name, like.dtype, like.device)
 
 
