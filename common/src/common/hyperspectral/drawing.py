@@ -109,6 +109,7 @@ def _figure(panels: Sequence[tuple[np.ndarray, str]], labels: np.ndarray, class_
     ]
     if counts[0]:
         patches.append(Patch(color=UNLABELLED, label=f"unlabelled ({counts[0]:,})"))
+    place: Literal["outside lower center", "outside right center"]
     place = "outside lower center" if wide else "outside right center"
     figure.legend(handles=patches, loc=place, ncols=columns, fontsize=8, frameon=False)
     return figure

@@ -98,9 +98,11 @@ def write_geotiff(path: str | Path, bands: np.ndarray, georeference: Georeferenc
 
     tags = georeference.tags.items() if georeference else ()
     extra = [(tag, _GEOTIFF_TAGS[tag], 0 if isinstance(v, str) else len(v), v, True) for tag, v in tags]
-    layout = {"photometric": "minisblack", "planarconfig": None if bands.ndim == 2 else "contig"}
-    with atomic_path(path) as temporary:
-        tifffile.imwrite(temporary, bands, compression="zlib", metadata=None, extratags=extra, **layout)
+    plane = None if bands.ndim == 2 else "contig"
+    with atomic_path(path) as temporary, tifffile.TiffWriter(temporary) as file:
+        file.write(
+            bands, photometric="minisblack", planarconfig=plane, compression="zlib", metadata=None, extratags=extra
+        )
 
 
 def _parse(reference: str) -> tuple[Path, str | None]:

@@ -15,11 +15,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
 from common.files import atomic_path
+
+_PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +51,14 @@ class Split:
 
     def counts(self, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Pixels per class of each part, class 1 first."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {part: class_counts(labels.flat[pixels], labels.max()) for part, pixels in parts.items()}
+        return {part: class_counts(labels.flat[getattr(self, part)], labels.max()) for part in _PARTS}
 
     def save(self, path: str | Path) -> None:
         """Write one `.npz`, atomically."""
         meta = {"shape": self.shape, "labels_sha256": self.labels_sha256}
         meta |= {"description": self.description, "notes": self.notes}
         with atomic_path(path) as temporary:
-            parts = {"train": self.train, "validation": self.validation, "test": self.test}
+            parts: dict[str, Any] = {part: getattr(self, part) for part in _PARTS}
             np.savez_compressed(temporary, meta=json.dumps(meta), **parts)
 
     @classmethod
@@ -69,7 +71,7 @@ class Split:
         try:
             with np.load(path, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
-                train, validation, test = (file[part].astype(np.int64) for part in ("train", "validation", "test"))
+                train, validation, test = (file[part].astype(np.int64) for part in _PARTS)
                 shape, digest = tuple(meta["shape"]), meta["labels_sha256"]
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; expected a saved split (.npz)") from None
@@ -135,17 +137,17 @@ def per_class_split(
         validation: int(validation · labelled pixels) are drawn from what training leaves, over all classes.
 
     Raises:
-        ValueError: not exactly one of ratio and count.
+        ValueError: not exactly one of ratio and count, or no pixel.
         UserError: a class of one pixel or without a test pixel, or validation takes all that is left.
     """
-    if (ratio is None) == (count is None):
-        raise ValueError("give either ratio or count")
+    if (ratio is None) == (count is None) or (count is not None and count < 1):
+        raise ValueError("give either a ratio or a count of at least 1")
     counts = class_counts(labels[labels > 0], labels.max())
     check_classes(counts, ratio)
     if ratio is not None:
         of_train, what = np.ceil(ratio * counts).astype(np.int64), f"{100 * ratio:g} % per class"
     else:
-        of_train, what = np.minimum(count, counts // 2), f"{count} pixels per class"
+        of_train, what = np.minimum(count or 0, counts // 2), f"{count} pixels per class"
     _refuse_empty(counts, counts - of_train, "test", ratio)
     rng = np.random.default_rng(seed)
     shuffled = [rng.permutation(members) for members in class_members(labels)]
@@ -194,10 +196,7 @@ def fixed_split(
 
 
 def make_split(
-    labels: np.ndarray,
-    parts: Sequence[Sequence[np.ndarray]],
-    description: str,
-    notes: Sequence[str] = (),
+    labels: np.ndarray, parts: Sequence[Sequence[np.ndarray]], description: str, notes: Sequence[str] = ()
 ) -> Split:
     """Put together a split of `labels` from the pieces of its training, validation and test pixels."""
     train, validation, test = (np.sort(np.concatenate([np.empty(0, np.int64), *pieces])) for pieces in parts)
