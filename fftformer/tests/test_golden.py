@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import nn
+
 from common.testing import ReferenceCase
 from fftformer import DFFN, FSAS, FFTformer, convert_released, export_released
-from torch import nn
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common.checkpoints import load_strictly, read_tensors
-from common.errors import UserError
 from torch import Tensor
 
+from common.checkpoints import load_strictly, read_tensors
+from common.errors import UserError
 from fftformer.model import FFTformer
 
 # (published, ours), parts of dotted names
@@ -46,7 +46,8 @@ def export_released(model: FFTformer) -> dict[str, Tensor]:
     """Our weights under the published names, for tools that read the authors' files (spandrel, chaiNNer).
 
     `torch.save(export_released(model), "deblur.pth")` writes such a file; the tools know the
-    released product of spectra only.
+    released product of spectra only, and infer `ffn_expansion` from the first level, so that
+    dim · ffn_expansion should be a whole number.
 
     Raises:
         ValueError: the model conjugates a spectrum (`conjugate=True`), which those tools would ignore.
@@ -74,7 +75,7 @@ def load_model(path: str | Path) -> FFTformer:
     return _from_released(read_tensors(path), str(path)).eval()
 
 
-def released_configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+def _configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     """The keywords of `FFTformer` for published tensors, from their names and shapes."""
 
     def depth(level: str) -> int:
@@ -99,7 +100,7 @@ def released_configuration(tensors: Mapping[str, Tensor], source: str) -> dict[s
 
 def _from_released(tensors: Mapping[str, Tensor], source: str) -> FFTformer:
     with torch.device("meta"):
-        model = FFTformer(**released_configuration(tensors, source))
+        model = FFTformer(**_configuration(tensors, source))
     expected = {_published_name(name): name for name in model.state_dict()}
     # Unknown names pass through as they are, so that the strict loader names them.
     ours = {expected.get(name, name): value for name, value in tensors.items()}

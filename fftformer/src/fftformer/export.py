@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from common.files import atomic_path
-from torch import nn
 
-from fftformer.model import MULTIPLE, FFTformer
+from common.files import atomic_path
+from fftformer.model import FFTformer
 
 
 def export_onnx(model: FFTformer, path: str | Path, *, height: int, width: int) -> Path:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from common.checkpoints import Pretrained
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.checkpoints import Pretrained
 from fftformer.attention import FSAS
 from fftformer.feed_forward import DFFN
 
@@ -36,6 +36,7 @@ class TransformerBlock(nn.Module):
         self.ffn = DFFN(dim, expansion)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`(B, H, W, C)` → the same."""
         if self.attn is not None and self.norm1 is not None:
             x = x + self.attn.channels_last(self.norm1(x))
         return x + self.ffn.channels_last(self.norm2(x))
@@ -51,6 +52,7 @@ class Fusion(nn.Module):
         self.conv2 = nn.Conv2d(2 * dim, 2 * dim, 1)
 
     def forward(self, decoded: Tensor, encoded: Tensor) -> Tensor:
+        """The upsampled decoder feature comes first, as in the release."""
         x = torch.cat([decoded, encoded], dim=-1)
         x = self.block(F.linear(x, self.conv.weight.flatten(1), self.conv.bias))
         first, second = F.linear(x, self.conv2.weight.flatten(1), self.conv2.bias).chunk(2, dim=-1)
@@ -117,6 +119,11 @@ class FFTformer(Pretrained, nn.Module):
         self.output = conv3x3(dim, 3)
 
     def forward(self, picture: Tensor) -> Tensor:
+        """Restored pictures `(B, 3, H, W)`.
+
+        Raises:
+            ValueError: not a batch of three-channel pictures.
+        """
         if picture.ndim != 4 or picture.shape[1] != 3:
             raise ValueError(f"expected pictures (batch, 3, height, width), got {tuple(picture.shape)}")
         height, width = picture.shape[-2:]

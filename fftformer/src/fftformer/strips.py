@@ -15,6 +15,7 @@ float64, weights are matrices `(out, in)` and stencils `(C, 1, 3, 3)`. Patch map
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def feed_forward(x: Tensor, w_in: Tensor, factors: Tensor, stencil: Tensor, w_ou
 
 
 @torch.library.custom_op("fftformer::feed_forward_backward", mutates_args=())
-def _feed_forward_backward(
+def _feed_forward_backward(  # noqa: PLR0917
     gradient: Tensor, x: Tensor, w_in: Tensor, factors: Tensor, stencil: Tensor, w_out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     b, h, w, c = x.shape
@@ -106,7 +107,7 @@ def _feed_forward_backward(
 
 
 @torch.library.custom_op("fftformer::attention", mutates_args=())
-def attention(
+def attention(  # noqa: PLR0917
     x: Tensor, w_in: Tensor, stencil: Tensor, norm_weight: Tensor, norm_bias: Tensor, w_out: Tensor, conjugate: bool
 ) -> Tensor:
     """FSAS."""
@@ -115,8 +116,7 @@ def attention(
     out = torch.empty(x.shape, dtype=x.dtype)
     strips = _strips(h, w)
     parts = [
-        (_rows(w_in, 3, part), _rows(stencil, 3, part), part)
-        for part in _channel_parts(width, 3, strips[0][1] * w)
+        (_rows(w_in, 3, part), _rows(stencil, 3, part), part) for part in _channel_parts(width, 3, strips[0][1] * w)
     ]
     for image, result in zip(x, out, strict=True):
         windows = [_Window(h, w, len(weight), x) for weight, *_ in parts]
@@ -140,7 +140,7 @@ def attention(
 
 
 @torch.library.custom_op("fftformer::attention_backward", mutates_args=())
-def _attention_backward(
+def _attention_backward(  # noqa: PLR0917
     gradient: Tensor,
     x: Tensor,
     w_in: Tensor,
@@ -236,7 +236,7 @@ def _channel_parts(count: int, groups: int, pixels: int, piece: int = _PIECE) ->
     """Cut `count` channels evenly, so that `groups` such parts of `pixels` pixels make one piece."""
     number = min(count, -(-count * groups * pixels // piece))
     bounds = [count * i // number for i in range(number + 1)]
-    return [slice(start, stop) for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
 
 
 def _rows(weight: Tensor, groups: int, part: slice) -> Tensor:

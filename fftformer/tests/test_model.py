@@ -1,0 +1,119 @@
+"""The whole network: sizes, batches, gradients, precision, variants."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fftformer import FFTformer, create_model, list_models, literal
+from fftformer.model import pad_to_multiple
+
+
+@pytest.fixture
+def model() -> FFTformer:
+    torch.manual_seed(0)
+    return FFTformer(dim=8, num_blocks=(1, 1, 1), num_refinement_blocks=1)
+
+
+@pytest.mark.parametrize("conjugate", [False, True])
+def test_network_equals_the_literal_equations(conjugate: bool) -> None:
+    torch.manual_seed(0)
+    model = FFTformer(8, (1, 2, 1), 1, 2.5, conjugate).double()
+    x, projection = torch.rand(2, 2, 3, 40, 64, dtype=torch.float64)
+    results = []
+    for compute in (model, lambda picture: literal.fftformer(model, picture)):
+        output = compute(x)
+        used = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        results.append([output.detach(), *torch.autograd.grad((output * projection).sum(), used)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-9 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize(("name", "count"), [("fftformer", 16_560_474), ("fftformer_tiny", 496_478)])
+def test_parameter_counts(name: str, count: int) -> None:
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in create_model(name).parameters()) == count
+
+
+def test_every_parameter_is_trained_but_the_unused_one(model: FFTformer) -> None:
+    model(torch.rand(1, 3, 32, 32)).square().mean().backward()
+    untrained = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert untrained == ["reduce_chan_level2.weight"]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 7), (33, 64), (50, 31), (64, 17)])
+def test_any_size(model: FFTformer, height: int, width: int) -> None:
+    x = torch.rand(1, 3, height, width)
+    with torch.no_grad():
+        restored = model(x)
+        assert restored.shape == x.shape
+        whole = model(pad_to_multiple(x))[..., :height, :width]
+    torch.testing.assert_close(restored, whole)
+
+
+@pytest.mark.parametrize(("height", "width"), [(33, 60), (17, 95), (64, 32)])
+def test_padding_is_reflection_at_the_right_and_bottom(height: int, width: int) -> None:
+    x = torch.rand(2, 3, height, width)
+    expected = F.pad(x, (0, -width % 32, 0, -height % 32), mode="reflect")
+    assert torch.equal(pad_to_multiple(x), expected)
+
+
+def test_a_picture_smaller_than_its_padding_is_reflected_back_and_forth() -> None:
+    x = torch.tensor([10.0, 20.0, 30.0]).view(1, 1, 1, 3)
+    padded = pad_to_multiple(x, 8)
+    assert padded.shape == (1, 1, 8, 8)
+    assert padded[0, 0, 5].tolist() == [10, 20, 30, 20, 10, 20, 30, 20]
+
+
+def test_batch_of_two_equals_two_of_one(model: FFTformer) -> None:
+    x = torch.rand(2, 3, 32, 64, dtype=torch.float64)
+    model.double()
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), torch.cat([model(x[:1]), model(x[1:])]), rtol=0, atol=1e-12)
+
+
+def test_channels_last_pictures(model: FFTformer) -> None:
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x.contiguous(memory_format=torch.channels_last)), model(x))
+
+
+def test_bfloat16_autocast_trains(model: FFTformer) -> None:
+    x = torch.rand(1, 3, 32, 32)
+    exact = model(x)
+    exact.square().mean().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        restored = model(x)
+        restored.float().square().mean().backward()
+    assert (restored.float() - exact).norm() < 0.05 * exact.norm()
+    for name, parameter in model.named_parameters():
+        if name in expected:
+            assert parameter.grad is not None and parameter.grad.dtype == torch.float32
+            assert F.cosine_similarity(parameter.grad.flatten(), expected[name].flatten(), dim=0) > 0.9, name
+
+
+def test_compiled_whole_without_a_graph_break(model: FFTformer) -> None:
+    x = torch.rand(1, 3, 32, 32)
+    # The backend only records the graph; what inductor makes of it is the benchmark's affair.
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    ours, expected = (torch.autograd.grad(net(x).sum(), model.output.weight)[0] for net in (compiled, model))
+    torch.testing.assert_close(ours, expected)
+
+
+def test_variants_and_their_errors() -> None:
+    assert list_models()[0] == "fftformer"
+    assert create_model("fftformer_tiny", dim=8).patch_embed.out_channels == 8
+    with pytest.raises(ValueError, match="there are fftformer, fftformer_tiny"):
+        create_model("fftformer_huge")
+    with pytest.raises(ValueError, match="no depth; its keywords are dim, num_blocks"):
+        create_model("fftformer_tiny", depth=3)
+    with pytest.raises(ValueError, match="three numbers"):
+        create_model("fftformer_tiny", num_blocks=(1, 1))
+
+
+def test_wrong_pictures_are_refused(model: FFTformer) -> None:
+    with pytest.raises(ValueError, match=r"expected pictures \(batch, 3, height, width\)"):
+        model(torch.rand(1, 1, 32, 32))
