@@ -1,9 +1,9 @@
 """Score trained networks on their test pixels, measured beside published.
 
-    python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo                                  all seeds of a run, one table
-    python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo/seed_1330/model                  one seed
-    python amgcfn/evaluate.py --checkpoint runs/amgcfn_salinas_a --data-root DIR             the scene has moved
-    python amgcfn/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR     the authors' released file
+    python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo                               all seeds of a run, one table
+    python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo/seed_1330/model               one seed
+    python amgcfn/evaluate.py --checkpoint runs/amgcfn_salinas_a --data-root DIR          the scene has moved
+    python amgcfn/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  the authors' released file
 
 A run's model brings its split and its superpixel graph. A released file brings neither: both are
 drawn for --seed, and since the authors' split cannot be repeated, some of their training pixels are

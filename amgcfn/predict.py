@@ -1,7 +1,7 @@
 """Classify every pixel of a scene.
 
-    python amgcfn/predict.py --checkpoint runs/amgcfn_demo/seed_1330/model --output maps       the scene it was trained on
-    python amgcfn/predict.py --checkpoint DIR --input OTHER.mat:KEY --output maps --memory 2   another scene, same sensor
+    python amgcfn/predict.py --checkpoint runs/amgcfn_demo/seed_1330/model --output maps     the scene of the run
+    python amgcfn/predict.py --checkpoint DIR --input OTHER.mat:KEY --output maps --memory 2 another scene
 
 Writes OUTPUT/classes.npy (H, W) of classes 1..K, probabilities.npy (H, W, K) float32, and the pictures
 map.png, confidence.png and graph.png. On the training scene the superpixel graph is the one beside the
@@ -21,8 +21,9 @@ from amgcfn.pictures import draw_confidence, draw_graph
 from amgcfn.strips import HALO, classify_scene, rows_for_memory
 from common.config import parse
 from common.errors import UserError, command
+from common.figures import save
 from common.files import atomic_path
-from common.hyperspectral.drawing import composite
+from common.hyperspectral.drawing import composite, sheet
 from common.hyperspectral.scene import BandAxis, open_scene
 
 
@@ -63,7 +64,8 @@ def main() -> None:
     model = load_model(folders[0]).to(options.device)
     if model.bands != scene.bands:
         raise UserError(f"{scene.source}: has {scene.bands} bands, but the model takes {model.bands}")
-    _, graph = load_graph(folders[0], scene)
+    _, graph, names = load_graph(folders[0], scene)
+    scene = replace(scene, class_names=names)
 
     rows = options.rows or rows_for_memory(model, scene.shape[1], 1e9 * options.memory)
     strips = -(-scene.shape[0] // rows)
@@ -75,6 +77,7 @@ def main() -> None:
     for name, array in (("classes", classes), ("probabilities", probabilities)):
         with atomic_path(options.output / f"{name}.npy") as temporary:
             np.save(temporary, array)
+    save(sheet(scene, classes.astype(np.int64)), options.output / "map.png")
     draw_confidence(probabilities, options.output / "confidence.png")
     draw_graph(composite(scene), graph, options.output / "graph.png", title=scene.name)
     print(f"{classes.size:,} pixels, {len(np.unique(classes))} of {model.num_classes} classes; see {options.output}")

@@ -32,8 +32,8 @@ from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene
 from common.config import from_command_line
 from common.errors import UserError, command
-from common.figures import curves
-from common.hyperspectral.drawing import composite
+from common.figures import curves, save
+from common.hyperspectral.drawing import composite, confusion_figure, sheet
 from common.hyperspectral.scene import Scene
 from common.results import measured, table, write_rows
 from common.run import Run
@@ -121,6 +121,9 @@ def test(run: Run, sample: Sample) -> None:
     scores = scoring.score_map(found, sample)
     scoring.write_scores(run.folder / "scores.json", scores)
     figures = run.folder / "figures"
+    title = f"seed {run.config.seed}: OA {scores.overall:.2f} %"
+    save(sheet(sample.scene, found, title=title), figures / "map.png")
+    save(confusion_figure(scores.confusion, sample.scene.class_names), figures / "confusion.png")
     draw_graph(composite(sample.scene), sample.graph, figures / "graph.png", title=sample.scene.name)
     curves(run.folder / "metrics.jsonl", figures / "curves.png")
     run.say(f"seed {run.config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.metrics.items()))

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 KERNELS = (7, 5, 3)
 SLOPE = 0.01
-_BAND_VALUES = 1 << 18  # values of a band of rows: 1 MiB in float32
+_BAND_VALUES = 1 << 20  # values of a band of rows: 4 MiB in float32
 
 
 class ConvolutionBlock(nn.Module):

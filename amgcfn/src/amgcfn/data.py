@@ -61,10 +61,11 @@ class Sample:
         return cls(scene, split, components, graph)
 
     def save(self, folder: Path) -> None:
-        """Write split, components and graph beside a model."""
+        """Write split, components, graph and class names beside a model."""
         self.split.save(folder / SPLIT)
         self.components.save(folder / COMPONENTS)
-        self.graph.save(folder / GRAPH, cube_sha256=cube_sha256(self.scene.cube))
+        names = json.dumps(self.scene.class_names)
+        self.graph.save(folder / GRAPH, cube_sha256=cube_sha256(self.scene.cube), class_names=names)
 
     @classmethod
     def load(cls, folder: Path, scene: Scene) -> Sample:
@@ -74,7 +75,7 @@ class Sample:
             UserError: files missing, or those of another scene.
         """
         split = Split.load(folder / SPLIT, scene.require_labels())
-        components, graph = load_graph(folder, scene)
+        components, graph, _ = load_graph(folder, scene)
         return cls(scene, split, components, graph)
 
     def tensors(self, device: torch.device) -> tuple[tuple[Tensor, Tensor, Tensor, list[Tensor]], Tensor]:
@@ -99,8 +100,8 @@ def find_scene(config: Config) -> Scene:
     return load_scene(config.dataset, config.data_root)
 
 
-def load_graph(folder: Path, scene: Scene) -> tuple[SpectralTransform, SuperpixelGraph]:
-    """The components beside a model, and the graph beside it, or a new one for another scene.
+def load_graph(folder: Path, scene: Scene) -> tuple[SpectralTransform, SuperpixelGraph, tuple[str, ...]]:
+    """The components beside a model, the graph beside it or a new one for another scene, and the class names.
 
     On another scene the components are still those of the training pixels; the superpixels and the
     standardisation are the new scene's.
@@ -112,14 +113,14 @@ def load_graph(folder: Path, scene: Scene) -> tuple[SpectralTransform, Superpixe
     graph, metadata = SuperpixelGraph.load(folder / GRAPH)
     if metadata.get("cube_sha256") != cube_sha256(scene.cube):
         graph = build_graph(scene.cube, components)
-    return components, graph
+    return components, graph, tuple(json.loads(metadata.get("class_names", "[]")))
 
 
 def cube_sha256(cube: np.ndarray) -> str:
     """Hash of a cube's values and shape, to recognise a scene."""
     digest = hashlib.sha256(f"{cube.shape}{cube.dtype}".encode())
     for row in cube:
-        digest.update(np.ascontiguousarray(row))
+        digest.update(row.tobytes())
     return digest.hexdigest()
 
 

@@ -32,7 +32,7 @@ def draw_graph(composite: np.ndarray, graph: SuperpixelGraph, path: str | Path, 
     for axis, brightness in zip(axes, (1.0, 0.45), strict=True):  # edges show on a dark ground
         axis.imshow(brightness * composite, extent=extent, interpolation="nearest")
         axis.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
-    axes[0].add_collection(LineCollection(_boundaries(graph.segments), colors="white", linewidths=0.8))
+    axes[0].add_collection(LineCollection(list(_boundaries(graph.segments)), colors="white", linewidths=0.8))
     axes[0].set_title(f"{len(graph.features):,} superpixels")
 
     centres = _centres(graph.segments)
@@ -40,7 +40,7 @@ def draw_graph(composite: np.ndarray, graph: SuperpixelGraph, path: str | Path, 
     start, end = edges.coords
     once = start < end
     lines = LineCollection(
-        np.stack([centres[start[once]], centres[end[once]]], axis=1),
+        list(np.stack([centres[start[once]], centres[end[once]]], axis=1)),
         array=edges.data[once],
         cmap="plasma",
         linewidths=1.0,

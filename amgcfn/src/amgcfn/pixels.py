@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_BLOCK = 1024  # pixels at a time: 0.75 MiB of 192 float32 channels
+_BLOCK = 4096  # pixels at a time: 3 MiB of 192 float32 channels
 
 
 @torch.compiler.disable  # has its own backward pass, and is a loop over blocks already

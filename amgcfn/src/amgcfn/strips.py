@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from amgcfn.attention import PixelAttention
 from amgcfn.convolution import KERNELS, ConvolutionLevel
 from amgcfn.graph import SuperpixelGraph
 from amgcfn.model import AMGCFN, LEVELS
@@ -86,7 +85,7 @@ def _attended_strips(
         x = _tensor(cube[above:below], device)
         for level in model.levels:
             x = cast(ConvolutionLevel, level)(x)
-        x = cast(PixelAttention, model.pixel_attention)(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+        x = model.pixel_attention(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
         yield slice(top * width, bottom * width), x[top - above : bottom - above].reshape((bottom - top) * width, -1)
 
 
