@@ -91,8 +91,9 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
     if run.is_main:
         sample.save(run.folder / "model")
     run.say(
-        f"{scene.name}, seed {config.seed}: {sum(p.numel() for p in trained):,} parameters, {sample.split.description}, "
-        f"train/validation/test {sample.split.sizes}, {overlap(sample.split, config.window)}, "
+        f"{scene.name}, seed {config.seed}: {sum(p.numel() for p in trained):,} parameters, "
+        f"{sample.split.description}: train/validation/test {sample.split.sizes}, "
+        f"{overlap(sample.split, config.window)}; "
         f"{run.total - run.step:,} of {run.steps:,} updates to go, in {run.folder}"
     )
     for note in sample.split.notes:

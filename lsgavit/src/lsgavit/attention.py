@@ -96,15 +96,13 @@ class LSGAttention(nn.Module):
         if sigma <= 0:
             raise ValueError(f"sigma must be positive, got {sigma}")
         self.dim, self.num_heads, self.tokens = dim, num_heads, height * width
-        if token_mixing:
-            self.mix_tokens = nn.Parameter(torch.empty(self.tokens, dim))
-            self.mix_channels = nn.Parameter(torch.empty(dim, dim))
-            for weight in (self.mix_tokens, self.mix_channels):
+        self.mix_tokens = nn.Parameter(torch.empty(self.tokens, dim)) if token_mixing else None
+        self.mix_channels = nn.Parameter(torch.empty(dim, dim)) if token_mixing else None
+        for weight in (self.mix_tokens, self.mix_channels):
+            if weight is not None:
                 # Xavier as the release has it: on a leading axis of 1, so that "fan in" counts both
                 # axes and the values are about ten times smaller than those of a matrix.
                 nn.init.xavier_normal_(weight[None])
-        else:
-            self.mix_tokens = self.mix_channels = None
         self.qkv = nn.Linear(dim, dim if light else 3 * dim)
         self.out = nn.Linear(dim, dim)
         bias = None
@@ -137,17 +135,16 @@ class LSGAttention(nn.Module):
         batch = len(x)
         # Tokens last, (B, C, N): the narrow axis of every product below is then never the inner one.
         # Weights are expanded over the batch instead of folding it away, which would copy x.
-        x = self._mix(x) if self.mix_tokens is not None else x.transpose(1, 2)
+        if self.mix_tokens is not None and self.mix_channels is not None:
+            mixing = F.linear(x, self.mix_tokens).softmax(dim=1)  # Aᵀ: columns sum to 1
+            x = (x @ self.mix_channels).transpose(1, 2) @ mixing
+        else:
+            x = x.transpose(1, 2)
         weight, bias = self.qkv.weight.expand(batch, -1, -1), self.qkv.bias[None, :, None]
         q = torch.baddbmm(bias, weight, x)
         q, k, v = q.chunk(3, dim=1) if self.qkv.out_features == 3 * self.dim else (q, x, x)
         x = attend(q, k, v, self.num_heads, self.bias).transpose(1, 2)
         return torch.baddbmm(self.out.bias[None, None], x, self.out.weight.T.expand(batch, -1, -1))
-
-    def _mix(self, x: Tensor) -> Tensor:
-        """Token mixing A (X W_V) of `(B, N, C)`, returned tokens last, `(B, C, N)`."""
-        mixing = F.linear(x, self.mix_tokens).softmax(dim=1)  # Aᵀ: columns sum to 1
-        return (x @ self.mix_channels).transpose(1, 2) @ mixing
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != 3 or x.shape[1:] != (self.tokens, self.dim):
@@ -167,9 +164,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, bias: Tensor | None)
     batch, dim, tokens = q.shape
     width = dim // num_heads
     if q.is_cuda or torch.compiler.is_compiling():
-        heads = [part.unflatten(1, (num_heads, width)).transpose(-2, -1) for part in (q, k, v)]
+        q, k, v = (part.unflatten(1, (num_heads, width)).transpose(-2, -1) for part in (q, k, v))
         bias = None if bias is None else bias.to(q.dtype)
-        return F.scaled_dot_product_attention(*heads, attn_mask=bias).transpose(-2, -1).flatten(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(-2, -1).flatten(1, 2)
     bias = q.new_zeros(tokens, tokens) if bias is None else bias.T.to(q.dtype).contiguous()
     q, k, v = (part.reshape(batch * num_heads, width, tokens) for part in (q, k.to(q.dtype), v.to(q.dtype)))
     return _AttendOnCPU.apply(q, k, v, bias).view(batch, dim, tokens)

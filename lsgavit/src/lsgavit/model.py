@@ -108,6 +108,7 @@ class LSGAViT(Pretrained, nn.Module):
         image_size: int | Sequence[int] = 9,
         bands: int = 36,
         num_classes: int = 16,
+        *,
         embed_dim: int = 120,
         depths: Sequence[int] = (2,),
         num_heads: Sequence[int] = (12,),
@@ -179,7 +180,7 @@ def _initialise(module: nn.Module) -> None:
 _VARIANTS: dict[str, dict[str, Any]] = {
     "lsgavit": {},
     "lsgavit_spatial": {"position_bias": "spatial"},
-    # The ablation of the paper; "as the paper's text has it" is light + Gaussian without token mixing.
+    # The paper's four: light + Gaussian as its text has it, light, Gaussian, plain.
     "lsgavit_paper": {"position_bias": "spatial", "token_mixing": False},
     "lsgavit_light": {"position_bias": "none", "token_mixing": False},
     "lsgavit_gaussian": {"position_bias": "spatial", "token_mixing": False, "light": False},
@@ -196,8 +197,9 @@ def create_model(name: str = "lsgavit", **overrides: Any) -> LSGAViT:
     """Build a named variant.
 
     Args:
-        name: `"lsgavit"` (released), `"lsgavit_paper"` (spatial Gaussian, no token mixing),
-            `"lsgavit_spatial"` (released but for the bias), `"lsgavit_light"`, `"lsgavit_gaussian"` and `"lsgavit_plain"` (ablations).
+        name: `"lsgavit"` (released), `"lsgavit_spatial"` (released but for the bias), `"lsgavit_paper"`
+            (spatial Gaussian, no token mixing), `"lsgavit_light"`, `"lsgavit_gaussian"` and
+            `"lsgavit_plain"` (ablations).
         overrides: keywords of `LSGAViT` that replace the variant's.
 
     Raises:

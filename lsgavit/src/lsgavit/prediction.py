@@ -95,7 +95,7 @@ def scene_tokens(model: LSGAViT, windows: SceneWindows, top: int, bottom: int) -
     for vertical, (y, tall) in zip(_KINDS, spans[0], strict=True):
         for horizontal, (x, wide) in zip(_KINDS, spans[1], strict=True):
             shape = (count + tall - 1, columns + wide - 1)
-            total = _convolved_2d(model, maps, vertical, horizontal, (y, x), shape)
+            total = _convolved_2d(model, maps, vertical, horizontal, corner=(y, x), shape=shape)
             tables.append(tokenizer.norm(tokenizer.norm2d(total).relu_()[0].flatten(1).T))
             for i in range(tall):
                 for j in range(wide):
@@ -126,6 +126,7 @@ def _convolved_2d(
     maps: dict[tuple[int, int], Tensor],
     vertical: Sequence[tuple[int, tuple[int, int]]],
     horizontal: Sequence[tuple[int, tuple[int, int]]],
+    *,
     corner: tuple[int, int],
     shape: tuple[int, int],
 ) -> Tensor:

@@ -1,0 +1,141 @@
+"""The paper's ablation in one table: plain attention, light, Gaussian, light + Gaussian; and as released.
+
+    python lsgavit/ablation.py --data-root DIR                                  Houston 2018 crop, three seeds
+    python lsgavit/ablation.py --preset demo --seeds 5 --epochs 10              a quick look, without data
+
+Every variant is trained with `train.py` into OUTPUT/<variant>, so an interrupted ablation continues
+where it was. Parameters are those of one attention layer and of the network's trained part;
+multiply-adds are counted on the literal equations for one window (matrix products and
+convolutions, one multiplication with its addition as one). Times are of one training step and
+of one forward pass, both of 128 windows, medians of five.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from common.config import parse
+from common.errors import UserError, command
+from common.files import atomic_path
+from common.results import Row, markdown, measured, read_rows, write_rows
+from lsgavit import LSGAViT, create_model
+from lsgavit.model import Block
+from lsgavit.presets import PRESETS
+
+VARIANTS = {
+    "lsgavit_plain": "plain attention",
+    "lsgavit_light": "light",
+    "lsgavit_gaussian": "Gaussian",
+    "lsgavit_paper": "light + Gaussian (paper)",
+    "lsgavit_spatial": "light + Gaussian + token mixing",
+    "lsgavit": "light + token-index bias + token mixing (released)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationConfig:
+    """Flags of this script."""
+
+    preset: str = "houston2018_crop"
+    """Scene and recipe."""
+    data_root: Path | None = None
+    """Folder that holds the scene."""
+    seeds: tuple[int, ...] = (5, 6, 7)
+    """Seeds of every variant."""
+    epochs: int | None = None
+    """Instead of the preset's."""
+    max_steps: int | None = None
+    """Stop every training after this many updates."""
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Which of them."""
+    output: Path = Path("runs/lsgavit_ablation")
+    """One run per variant, ablation.md and results.json."""
+
+
+@command
+def main() -> None:
+    """Train every variant, measure it, print the table."""
+    options = parse(AblationConfig, __doc__)
+    if options.preset not in PRESETS:
+        raise UserError(f"--preset {options.preset} does not exist; choose one of {', '.join(PRESETS)}")
+    if unknown := set(options.variants) - set(VARIANTS):
+        raise UserError(f"--variants {', '.join(sorted(unknown))}: unknown; choose among {', '.join(VARIANTS)}")
+    lines, rows = [], []
+    for variant in options.variants:
+        scores = {row.metric: row for row in train(variant, options)}
+        rows += scores.values()
+        lines.append(
+            [VARIANTS[variant], *(_spread(scores[metric]) for metric in ("OA", "AA", "kappa")), *cost(variant)]
+        )
+    titles = ["attention", "OA", "AA", "kappa", "parameters of attention", "trained parameters"]
+    text = markdown([*titles, "multiply-adds, M", "step, ms", "forward, ms"], lines)
+    write_rows(options.output / "results.json", measured(rows, "cpu"))
+    with atomic_path(options.output / "ablation.md") as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+    print(text)
+    print(f"{rows[0].dataset}: {rows[0].split}; seeds {list(options.seeds)}; {torch.get_num_threads()} threads")
+
+
+def train(variant: str, options: AblationConfig) -> list[Row]:
+    """Train one variant over all seeds (or continue) and return its rows."""
+    folder = options.output / variant
+    command_line = [sys.executable, str(Path(__file__).with_name("train.py")), "--preset", options.preset]
+    command_line += ["--model", variant, "--output", str(folder), "--seeds", *map(str, options.seeds)]
+    if options.data_root is not None:
+        command_line += ["--data-root", str(options.data_root)]
+    if options.epochs is not None:
+        command_line += ["--epochs", str(options.epochs)]
+    if options.max_steps is not None:
+        command_line += ["--max-steps", str(options.max_steps)]
+    done = subprocess.run(command_line, check=False)
+    if done.returncode:
+        raise UserError(f"{variant}: training ended with status {done.returncode}; its message stands above")
+    return [_named(row, VARIANTS[variant]) for row in read_rows(folder / "results.json")]
+
+
+def cost(variant: str) -> list[str]:
+    """Parameters, multiply-adds and times of a variant at the released sizes."""
+    model: LSGAViT = create_model(variant)
+    block = next(block for block in model.blocks if isinstance(block, Block))
+    attention = sum(p.numel() for p in block.attention.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    windows, classes = torch.randn(128, 36, 9, 9), torch.arange(128) % 16
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.eval().literal(windows[:1])
+    with torch.inference_mode():
+        forward = _milliseconds(lambda: model(windows))
+    model.train()
+    step = _milliseconds(lambda: F.cross_entropy(model(windows), classes).backward())
+    macs = counter.get_total_flops() / 2e6
+    return [f"{attention:,}", f"{trained:,}", f"{macs:.1f}", f"{step:.0f}", f"{forward:.0f}"]
+
+
+def _milliseconds(function: Callable[[], object]) -> float:
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times[1:])
+
+
+def _spread(row: Row) -> str:
+    return f"{row.value:.2f}" + ("" if row.std is None else f" ± {row.std:.2f}")
+
+
+def _named(row: Row, variant: str) -> Row:
+    return replace(row, dataset=f"{row.dataset}, {variant}", published=None, source=None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""Speed and memory of LSGA-ViT against the literal equations, as CSV.
+
+    python lsgavit/benchmark.py                       released sizes, two CPU threads, about a minute
+    python lsgavit/benchmark.py --rounds 20 --device cuda
+
+A training step is forward, backward and Adam on one batch. Prediction classifies every pixel of a
+made-up strip of a scene as wide as Pavia University; the literal network gets single windows in
+batches, as released, ours shares the tokenizer between windows. Both sides take turns in one
+process; seconds are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Adam
+
+from common import environment
+from common.config import parse
+from common.errors import command
+from lsgavit import LSGAViT, SceneWindows, create_model, predict_pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """Flags of this script."""
+
+    rounds: int = 9
+    """Timed turns of each side, after one that is not timed."""
+    batch_size: int = 128
+    """Windows of a training step, and of the literal network's prediction."""
+    rows: int = 8
+    """Rows of the predicted strip, 340 pixels each."""
+    threads: int = 2
+    """CPU threads."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    output: Path | None = None
+    """Also write the rows to this CSV file."""
+
+
+@command
+def main() -> None:
+    """Measure training and prediction."""
+    options = parse(BenchmarkConfig, __doc__)
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    torch.manual_seed(0)
+    rows = training(options, device) + prediction(options, device)
+    for row in rows:
+        row |= {"device": environment.device(device), "torch": torch.__version__}
+    write(rows, sys.stdout)
+    if options.output is not None:
+        with open(options.output, "w", newline="", encoding="utf-8") as file:
+            write(rows, file)
+
+
+def training(options: BenchmarkConfig, device: torch.device) -> list[dict[str, Any]]:
+    """Training steps of both sides, each with its own weights and optimiser, on the same windows."""
+    windows = torch.randn(options.batch_size, 36, 9, 9, device=device)
+    classes = torch.arange(options.batch_size, device=device) % 16
+
+    def trainer(form: str) -> Callable[[], None]:
+        model = create_model().to(device)
+        forward: Callable[[Tensor], Tensor] = model.literal if form == "literal" else model
+        optimizer = Adam(model.parameters(), lr=5e-4, fused=form == "ours")
+
+        def step() -> None:
+            loss = F.cross_entropy(forward(windows), classes)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    sides = {"ours": trainer("ours"), "literal": trainer("literal")}
+    return race("training step", options.batch_size, **sides, rounds=options.rounds, device=device)
+
+
+def prediction(options: BenchmarkConfig, device: torch.device) -> list[dict[str, Any]]:
+    """Every pixel of a strip."""
+    model: LSGAViT = create_model().to(device).eval()
+    windows = SceneWindows(torch.randn(max(options.rows, 9), 340, 36), model.image_size).to(device)
+    pixels = torch.arange(options.rows * 340)
+
+    def ours() -> None:
+        for _, logits in predict_pixels(model, windows, pixels.numpy()):
+            logits.argmax(dim=1)
+
+    @torch.inference_mode()
+    def literal() -> None:
+        for batch in pixels.split(options.batch_size):
+            model.literal(windows[batch]).argmax(dim=1)
+
+    return race("whole-scene prediction", len(pixels), ours=ours, literal=literal, rounds=options.rounds, device=device)
+
+
+def race(
+    what: str,
+    pixels: int,
+    *,
+    ours: Callable[[], None],
+    literal: Callable[[], None],
+    rounds: int,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """Run both sides in turn; one CSV row for each."""
+    sides = {"ours": ours, "literal": literal}
+    times: dict[str, list[float]] = {form: [] for form in sides}
+    for _ in range(rounds + 1):
+        for form, run in sides.items():
+            start = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times[form].append(time.perf_counter() - start)
+    seconds = {form: statistics.median(values[1:]) for form, values in times.items()}
+    ratio = statistics.median(b / a for a, b in zip(times["ours"][1:], times["literal"][1:], strict=True))
+    return [
+        {
+            "what": what,
+            "form": form,
+            "seconds": f"{value:.4f}",
+            "pixels_per_second": f"{pixels / value:.0f}",
+            "times_ours": f"{ratio:.2f}" if form == "literal" else "",
+        }
+        for form, value in seconds.items()
+    ]
+
+
+def write(rows: list[dict[str, Any]], file: TextIO) -> None:
+    """Write rows as CSV with a header."""
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Score trained networks on their test pixels, measured beside published.
+
+    python lsgavit/evaluate.py --checkpoint runs/lsgavit_demo                              all seeds of a run, one table
+    python lsgavit/evaluate.py --checkpoint runs/random runs/disjoint --data-root DIR      two protocols side by side
+    python lsgavit/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  the authors' released file
+
+A run's model brings its split and its principal components. A released file brings neither: both
+come from the preset and --seed, and since the authors' split cannot be repeated, some of their
+training pixels are then among the test pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from common.config import parse
+from common.errors import UserError, command
+from common.figures import save
+from common.hyperspectral.drawing import confusion_figure
+from common.results import Row, measured, table, write_rows
+from lsgavit import scoring
+from lsgavit.checkpoints import load_model
+from lsgavit.data import Sample, find_scene, model_folders, recorded_config
+from lsgavit.presets import PRESETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Flags of this script."""
+
+    checkpoint: tuple[Path, ...]
+    """Folders of runs, exported model folders, or the authors' released file; each gives its own rows."""
+    data_root: Path | None = None
+    """Folder that holds the scene, if it is not where the run found it."""
+    preset: str | None = None
+    """Scene and protocol for a released file."""
+    seed: int = 5
+    """Split for a released file."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 ..."""
+    output: Path | None = None
+    """Where rows and confusion matrix go; by default the (first) checkpoint's folder."""
+
+
+@command
+def main() -> None:
+    """Load, score, print, write."""
+    options = parse(EvaluateConfig, __doc__)
+    first = options.checkpoint[0]
+    output = options.output or (first.parent if first.is_file() else first)
+    rows = [row for checkpoint in options.checkpoint for row in evaluate(checkpoint, options, output)]
+    rows = measured(rows, torch.device(options.device))
+    write_rows(output / "evaluation.json", rows)
+    print(table(rows))
+    print("\n".join(dict.fromkeys(f"{row.metric}: {row.definition}" for row in rows)))
+    print(f"rows: {output / 'evaluation.json'}; confusion matrices: {output / 'figures'}")
+
+
+def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path) -> list[Row]:
+    """Score one run over its seeds, print its classes, draw its confusion matrix (summed over seeds)."""
+    if checkpoint.is_file():
+        if options.preset not in PRESETS:
+            raise UserError(f"{checkpoint}: a released file needs --preset, one of {', '.join(PRESETS)}")
+        configs = [replace(PRESETS[options.preset](), preset=options.preset, seed=options.seed)]
+        folders = [checkpoint]
+    else:
+        folders = model_folders(checkpoint)
+        configs = [recorded_config(folder) for folder in folders]
+    scene = find_scene(replace(configs[0], data_root=options.data_root or configs[0].data_root))
+
+    runs, samples = [], []
+    for folder, config in zip(folders, configs, strict=True):
+        model = load_model(folder).to(options.device)
+        config = replace(config, components=model.bands, window=model.image_size[0])  # noqa: PLW2901
+        sample = Sample.draw(scene, config, config.seed) if folder.is_file() else Sample.load(folder, scene)
+        if len(sample.components.offset) != scene.bands or model.num_classes != scene.num_classes:
+            raise UserError(
+                f"{folder}: is for {len(sample.components.offset)} bands and {model.num_classes} classes, but "
+                f"{scene.name} has {scene.bands} and {scene.num_classes}; pass the scene it was trained on"
+            )
+        windows = sample.windows(model.image_size).to(options.device)
+        runs.append(scoring.score_pixels(model, windows, sample, sample.split.test))
+        samples.append(sample)
+        print(f"seed {config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].metrics.items()))
+    print(scoring.class_table(runs, samples[0]))
+    confusion = sum(run.confusion for run in runs)
+    name = "confusion.png" if len(options.checkpoint) == 1 else f"confusion_{checkpoint.name}.png"
+    save(confusion_figure(confusion, scene.class_names, title=scene.name), output / "figures" / name)
+    seeds = [config.seed for config in configs]
+    return scoring.rows(runs, samples, configs[0].preset, seeds, configs[0].window)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Classify every pixel of a scene.
+
+    python lsgavit/predict.py --checkpoint runs/lsgavit_demo/seed_5/model --output maps     the scene it was trained on
+    python lsgavit/predict.py --checkpoint DIR --input OTHER.tif --output maps              another scene, same sensor
+
+Writes OUTPUT/classes.npy and classes.mat (H, W) in the codes of the training labels,
+probabilities.npy (H, W, K) float32, map.png with legend, and classes.tif with the place of the
+input when the input has one. Another scene goes through the training scene's principal components.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import torch
+from tqdm.auto import tqdm
+
+from common.config import parse
+from common.errors import UserError, command
+from common.figures import save
+from common.files import atomic_path
+from common.hyperspectral.drawing import sheet
+from common.hyperspectral.readers import write_geotiff
+from common.hyperspectral.scene import BandAxis, open_scene
+from common.hyperspectral.transforms import SpectralTransform
+from lsgavit.checkpoints import load_model
+from lsgavit.data import COMPONENTS, find_scene, model_folders, recorded_classes, recorded_config
+from lsgavit.model import LSGAViT
+from lsgavit.prediction import predict_pixels
+from lsgavit.windows import SceneWindows
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """One exported model folder of a run."""
+    output: Path
+    """Folder for maps and pictures."""
+    input: str | None = None
+    """FILE[:KEY] of another cube with the same bands; by default the scene of the run."""
+    band_axis: BandAxis | None = None
+    """Where the bands of --input are: first or last."""
+    data_root: Path | None = None
+    """Folder that holds the run's scene, if it has moved."""
+    batch_size: int = 64
+    """Windows per forward pass."""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1 ..."""
+
+
+@command
+def main() -> None:
+    """Load, classify, write, draw."""
+    options = parse(PredictConfig, __doc__)
+    folders = model_folders(options.checkpoint)
+    if len(folders) > 1:
+        raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
+    if options.input is not None:
+        scene = open_scene(options.input, band_axis=options.band_axis)
+    else:
+        config = recorded_config(folders[0])
+        scene = find_scene(replace(config, data_root=options.data_root or config.data_root))
+    names, codes = recorded_classes(folders[0])
+    components = SpectralTransform.load(folders[0] / COMPONENTS)
+    model = load_model(folders[0]).to(options.device)
+
+    windows = SceneWindows(components.apply(scene.cube), model.image_size).to(options.device)
+    probabilities = classify(model, windows, options.batch_size)
+    classes = probabilities.argmax(axis=2) + 1
+    coded = np.array(codes, dtype=np.uint8 if max(codes) < 256 else np.uint16)[classes - 1]
+    for name, array in (("classes", coded), ("probabilities", probabilities)):
+        with atomic_path(options.output / f"{name}.npy") as temporary:
+            np.save(temporary, array)
+    with atomic_path(options.output / "classes.mat") as temporary:
+        scipy.io.savemat(temporary, {"classes": coded}, do_compression=True)
+    if scene.georeference is not None:
+        write_geotiff(options.output / "classes.tif", coded, scene.georeference)
+    save(sheet(replace(scene, class_names=names), classes, title="LSGA-ViT"), options.output / "map.png")
+    print(f"{classes.size:,} pixels, {len(np.unique(classes))} of {len(names)} classes; see {options.output}")
+
+
+def classify(model: LSGAViT, windows: SceneWindows, batch_size: int) -> np.ndarray:
+    """Class probabilities of every pixel, `(H, W, K)` float32."""
+    result = torch.empty(len(windows), model.num_classes)
+    with tqdm(total=len(windows), unit="pixel", dynamic_ncols=True) as bar:
+        for pixels, logits in predict_pixels(model, windows, batch_size=batch_size):
+            result[pixels.cpu()] = logits.softmax(dim=1).float().cpu()
+            bar.update(len(pixels))
+    return result.view(*windows.shape, -1).numpy()
+
+
+if __name__ == "__main__":
+    main()

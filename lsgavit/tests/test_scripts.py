@@ -1,0 +1,175 @@
+"""The scripts as a user runs them: training, interruption, two processes, evaluation, maps, wrong flags."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+
+from common.errors import UserError
+from common.hyperspectral.readers import Georeference, read_array, write_geotiff
+from common.testing import run_script
+from lsgavit.data import model_folders
+
+PROJECT = Path(__file__).parents[1]
+TRAIN = PROJECT / "train.py"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, flags: list[str]) -> Path:
+    """A run over two seeds with every option on."""
+    folder = tmp_path_factory.mktemp("runs") / "two_seeds"
+    options = ["--augmentation", "--ema", "0.9", "--schedule", "cosine"]
+    run_script(TRAIN, *flags, *options, "--seeds", "1", "2", "--output", folder)
+    return folder
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_run_leaves_its_results(finished: Path) -> None:
+    rows = json.loads((finished / "results.json").read_text(encoding="utf-8"))
+    assert [row["metric"] for row in rows] == ["OA", "AA", "kappa"]
+    assert all(row["seeds"] == [1, 2] and "std" in row and "published" not in row for row in rows)
+    assert "of test windows hold training pixels" in rows[0]["split"]
+    for seed in (1, 2):
+        names = {path.name for path in (finished / f"seed_{seed}" / "model").iterdir()}
+        assert names == {"model.safetensors", "config.json", "split.npz", "components.npz", "classes.json"}
+        assert (finished / f"seed_{seed}" / "figures" / "confusion.png").exists()
+    assert weights(finished / "seed_1") != weights(finished / "seed_2")
+
+
+def test_killed_and_continued_equals_straight(finished: Path, flags: list[str], tmp_path: Path) -> None:
+    options = ["--augmentation", "--ema", "0.9", "--schedule", "cosine", "--seeds", "1", "2", "--output", str(tmp_path)]
+    command = [sys.executable, str(TRAIN), *flags, *options]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("seed_1/checkpoints/step_*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(tmp_path.glob("seed_1/checkpoints/step_*"))
+    assert not (tmp_path / "seed_2" / "scores.json").exists()
+    run_script(TRAIN, *flags, *options)
+    for seed in ("seed_1", "seed_2"):
+        assert weights(tmp_path / seed) == weights(finished / seed)
+        assert (tmp_path / seed / "scores.json").read_text() == (finished / seed / "scores.json").read_text()
+
+
+def test_two_processes_share_the_seeds_out(finished: Path, flags: list[str], tmp_path: Path) -> None:
+    options = ["--augmentation", "--ema", "0.9", "--schedule", "cosine", "--seeds", "1", "2", "--output", str(tmp_path)]
+    done = run_script(TRAIN, *flags, *options, processes=2)
+    assert weights(tmp_path / "seed_1") == weights(finished / "seed_1")
+    assert weights(tmp_path / "seed_2") == weights(finished / "seed_2")
+    assert done.stdout.count("| kappa") == 2  # one table per class and one of rows, from one process
+
+
+def test_two_processes_share_the_batches_of_one_seed(flags: list[str], tmp_path: Path) -> None:
+    options = ["--seeds", "--seed", "1", "--output", str(tmp_path)]
+    done = run_script(TRAIN, *flags, *options, processes=2)
+    assert done.stdout.count("updates to go") == 1
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config["processes"] == 2
+    # 81 training pixels in global batches of 32: three updates an epoch.
+    assert "6 of 6 updates to go" in done.stdout
+    assert (tmp_path / "scores.json").exists()
+
+
+def test_patience_keeps_the_best_validation_weights(flags: list[str], tmp_path: Path) -> None:
+    options = ["--validation", "0.1", "--patience", "1", "--epochs", "12", "--learning-rate", "0.01", "--seeds", "1"]
+    done = run_script(TRAIN, *flags, *options, "--output", tmp_path)
+    lines = (tmp_path / "seed_1" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    scores = [line["validation_oa"] for line in map(json.loads, lines) if "validation_oa" in line]
+    assert "no better validation accuracy for 1 epochs" in done.stdout
+    assert scores[-1] <= max(scores[:-1])
+    assert len(scores) < 12
+
+
+def test_evaluation_repeats_the_scores_of_training(finished: Path) -> None:
+    done = run_script(PROJECT / "evaluate.py", "--checkpoint", finished)
+    trained, again = (
+        [row["value"] for row in json.loads((finished / name).read_text(encoding="utf-8"))]
+        for name in ("results.json", "evaluation.json")
+    )
+    assert again == trained
+    assert "made-up class" not in done.stdout  # the file's own codes have no names
+    assert (finished / "figures" / "confusion.png").exists()
+
+
+def test_maps_of_the_training_scene(finished: Path, tmp_path: Path) -> None:
+    run_script(PROJECT / "predict.py", "--checkpoint", finished / "seed_1" / "model", "--output", tmp_path)
+    classes, probabilities = (np.load(tmp_path / f"{name}.npy") for name in ("classes", "probabilities"))
+    assert classes.shape == (26, 22)
+    assert probabilities.shape == (26, 22, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=2), 1, atol=1e-5)
+    assert np.array_equal(classes, probabilities.argmax(axis=2) + 1)
+    assert np.array_equal(scipy.io.loadmat(tmp_path / "classes.mat")["classes"], classes)
+    assert (tmp_path / "map.png").exists()
+    assert not (tmp_path / "classes.tif").exists()
+
+
+def test_a_map_lies_where_its_input_lies(finished: Path, scene_file: Path, tmp_path: Path) -> None:
+    place = Georeference((2.5, 0.0, 271_000.0, 0.0, -2.5, 3_290_000.0), "EPSG:32615")
+    with np.load(scene_file) as file:
+        write_geotiff(tmp_path / "cube.tif", file["cube"], place)
+    run_script(
+        PROJECT / "predict.py",
+        *(
+            "--checkpoint",
+            finished / "seed_1" / "model",
+            "--input",
+            tmp_path / "cube.tif",
+            "--output",
+            tmp_path / "maps",
+        ),
+    )
+    stored = read_array(tmp_path / "maps" / "classes.tif", (2,))
+    assert stored.georeference is not None
+    assert stored.georeference.transform == place.transform
+    assert "32615" in stored.georeference.crs
+    assert np.array_equal(stored.values, np.load(tmp_path / "maps" / "classes.npy"))
+
+
+def test_wrong_flags_end_with_one_sentence(flags: list[str], finished: Path, tmp_path: Path) -> None:
+    wrong = [*flags, "--window", "23", "--output", str(tmp_path)]
+    done = run_script(TRAIN, *wrong, status=2)
+    assert "error: --window 23 is larger than the scene" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run_script(TRAIN, *flags, "--epochs", "3", "--seeds", "1", "--output", finished, status=2)
+    assert "holds a run with another configuration" in done.stderr
+    done = run_script(TRAIN, "--preset", "salinas_b", status=2)
+    assert "choose one of demo, indian_pines" in done.stderr
+    with pytest.raises(UserError, match="holds no model"):
+        model_folders(tmp_path)
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py", "benchmark.py", "ablation.py"])
+def test_help(script: str) -> None:
+    assert "usage" in run_script(PROJECT / script, "--help").stdout.lower()
+
+
+def test_benchmark_prints_both_sides() -> None:
+    small = ["--rounds", "1", "--rows", "1", "--batch-size", "8", "--threads", "1"]
+    lines = run_script(PROJECT / "benchmark.py", *small).stdout.splitlines()
+    assert lines[0].startswith("what,form,seconds,pixels_per_second,times_ours")
+    assert [line.split(",")[1] for line in lines[1:]] == ["ours", "literal"] * 2
+
+
+def test_ablation_prints_one_table(flags: list[str], tmp_path: Path) -> None:
+    variants = ["lsgavit_plain", "lsgavit"]
+    run = [PROJECT / "ablation.py", "--preset", "demo", "--seeds", "5", "--epochs", "1", "--output", tmp_path]
+    done = run_script(*run, "--variants", *variants, "--max-steps", "2")
+    table = (tmp_path / "ablation.md").read_text(encoding="utf-8")
+    assert table in done.stdout
+    assert "58,080" in table
+    assert "53,160" in table
+    assert len(json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))) == 6
