@@ -7,14 +7,13 @@
 A training epoch is forward, backward and Adam's step on the whole scene. The literal network has
 the same parts and weights, but multiplies with the dense assignment matrix, as released; the
 literal graph visits windows and paths one by one. Both sides take turns in one process; times are
-medians, memory is the largest resident size of the process (of the GPU's allocations on CUDA).
+the smallest of all turns, memory is the largest resident size of the process (on CUDA: of its allocations).
 """
 
 from __future__ import annotations
 
 import csv
 import gc
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +30,8 @@ import amgcfn.literal
 from amgcfn import AMGCFN, SuperpixelGraph
 from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
 from amgcfn.model import one_hot
-from common import config, environment
+from common.config import parse
+from common.environment import device as device_name
 from common.errors import command
 from common.hyperspectral.transforms import fit_pca
 
@@ -65,14 +65,14 @@ class BenchmarkConfig:
 @command
 def main() -> None:
     """Measure the graph, then the epochs of both sides in turn."""
-    options = config.parse(BenchmarkConfig, __doc__)
+    options = parse(BenchmarkConfig, __doc__)
     torch.set_num_threads(options.threads)
     cube = made_up_scene(options.height, options.width, options.bands)
     graph, rows = measure_graph(cube, options.literal)
     rows += measure_epochs(cube, graph, options)
     note = f"{options.height}x{options.width}x{options.bands}, {len(graph.features)} superpixels"
     for row in rows:
-        row |= {"scene": note, "device": environment.device(options.device), "torch": torch.__version__}
+        row |= {"scene": note, "device": device_name(options.device), "torch": torch.__version__}
     write(rows, sys.stdout)
     if options.output is not None:
         with open(options.output, "w", newline="", encoding="utf-8") as file:
@@ -113,7 +113,7 @@ def measure_graph(cube: np.ndarray, literal: bool) -> tuple[SuperpixelGraph, lis
         adjacency = amgcfn.literal.superpixel_adjacency(segments, features)
         return features, adjacency, [amgcfn.literal.hop_graph(adjacency, k) for k in range(1, HOPS + 1)]
 
-    ours_seconds = statistics.median(seconds(ours) for _ in range(3))
+    ours_seconds = min(seconds(ours) for _ in range(3))
     loop_seconds = seconds(loops) if literal else None
     rows = []
     for what, extra in (("graph from superpixels", 0.0), ("graph with PCA and SLIC", shared)):
@@ -143,7 +143,7 @@ def measure_epochs(cube: np.ndarray, graph: SuperpixelGraph, options: BenchmarkC
         def epoch() -> None:
             # The release keeps Q; here it exists during the literal epochs only, outside of the time.
             logits = model.literal(*arguments, assignment=assignment[0]) if form == "literal" else model(*arguments)
-            loss = sum(F.cross_entropy(one[pixels], classes, reduction="sum") for one in logits)
+            loss = torch.stack([F.cross_entropy(one[pixels], classes, reduction="sum") for one in logits]).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -165,10 +165,10 @@ def measure_epochs(cube: np.ndarray, graph: SuperpixelGraph, options: BenchmarkC
             peaks[form] = max(peaks[form], peak_gigabytes(device))
             assignment.clear()
     rows = []
-    ours = statistics.median(times["ours"][1:])
+    best = {form: min(times[form][1:]) for form in forms}
     for form in forms:
-        median = statistics.median(times[form][1:])
-        rows.append(row("training epoch", form, median, peaks[form], None if form == "ours" else median / ours))
+        ratio = None if form == "ours" else best[form] / best["ours"]
+        rows.append(row("training epoch", form, best[form], peaks[form], ratio))
     return rows
 
 

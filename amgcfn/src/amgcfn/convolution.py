@@ -151,7 +151,7 @@ class _Level(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
+    def backward(ctx: Any, gradient: Tensor, *statistics: Any) -> Any:
         x, mean, rate, *rest = ctx.saved_tensors
         parameters, saved = rest[: 4 * len(KERNELS)], rest[4 * len(KERNELS) :]
         height, width, channels = x.shape

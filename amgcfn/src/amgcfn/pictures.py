@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from amgcfn.graph import SuperpixelGraph
-from common import figures
+from common.figures import save
 
 
 def draw_graph(composite: np.ndarray, graph: SuperpixelGraph, path: str | Path, *, title: str = "") -> Path:
@@ -52,7 +52,7 @@ def draw_graph(composite: np.ndarray, graph: SuperpixelGraph, path: str | Path, 
     figure.colorbar(lines, ax=axes[1], label="edge weight", shrink=0.8)
     if title:
         figure.suptitle(title)
-    return figures.save(figure, path)
+    return save(figure, path)
 
 
 def draw_confidence(probabilities: np.ndarray, path: str | Path, *, title: str = "") -> Path:
@@ -64,7 +64,7 @@ def draw_confidence(probabilities: np.ndarray, path: str | Path, *, title: str =
     image = axis.imshow(confidence, cmap=colormaps["magma"], vmin=0, vmax=1, interpolation="nearest")
     axis.set(xticks=[], yticks=[], title=title or "probability of the chosen class")
     figure.colorbar(image, ax=axis, shrink=0.8)
-    return figures.save(figure, path)
+    return save(figure, path)
 
 
 def _boundaries(segments: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ that of the whole scene. So nothing changes: the result is that of one forward p
 rounding, at twice the time of the convolution branch.
 
 This holds in evaluation mode. Training in strips would change the statistics of the batch norms,
-so training takes the scene as a whole; its memory is about 6 kB per pixel in float32.
+so training takes the scene as a whole; it needs about 8 kB of memory per pixel in float32.
 """
 
 from __future__ import annotations
