@@ -8,6 +8,7 @@ A training epoch is forward, backward and Adam's step on the whole scene. The li
 the same parts and weights, but multiplies with the dense assignment matrix, as released; the
 literal graph visits windows and paths one by one. Both sides take turns in one process; times are
 the smallest of all turns, memory is the largest resident size of the process (on CUDA: of its allocations).
+`cpu_seconds` is processor time over all threads, which other programs disturb less.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import torch
@@ -98,10 +99,9 @@ def made_up_scene(height: int, width: int, bands: int) -> np.ndarray:
 
 def measure_graph(cube: np.ndarray, literal: bool) -> tuple[SuperpixelGraph, list[dict[str, Any]]]:
     """Build the graph both ways; components and superpixels are the same code on both sides."""
-    start = time.perf_counter()
     colours = standardise(fit_pca(cube, 3).apply(cube))
     segments = superpixels(colours)
-    shared = time.perf_counter() - start
+    shared = min(Seconds.of(lambda: superpixels(standardise(fit_pca(cube, 3).apply(cube)))) for _ in range(2))
 
     def ours() -> tuple[Any, ...]:
         features = superpixel_means(colours, segments)
@@ -113,14 +113,12 @@ def measure_graph(cube: np.ndarray, literal: bool) -> tuple[SuperpixelGraph, lis
         adjacency = amgcfn.literal.superpixel_adjacency(segments, features)
         return features, adjacency, [amgcfn.literal.hop_graph(adjacency, k) for k in range(1, HOPS + 1)]
 
-    ours_seconds = min(seconds(ours) for _ in range(3))
-    loop_seconds = seconds(loops) if literal else None
+    best = {"ours": min(Seconds.of(ours) for _ in range(3))}
+    if literal:
+        best["literal"] = min(Seconds.of(loops) for _ in range(2))
     rows = []
-    for what, extra in (("graph from superpixels", 0.0), ("graph with PCA and SLIC", shared)):
-        total = loop_seconds + extra if loop_seconds is not None else None
-        rows.append(row(what, "ours", ours_seconds + extra, None, None))
-        if total is not None:
-            rows.append(row(what, "literal", total, None, total / (ours_seconds + extra)))
+    for what, extra in (("graph from superpixels", Seconds(0.0, 0.0)), ("graph with PCA and SLIC", shared)):
+        rows += compared(what, {form: time + extra for form, time in best.items()}, {})
     features, adjacency, hops = ours()
     return SuperpixelGraph(segments, features, adjacency, tuple(hops)), rows
 
@@ -153,7 +151,7 @@ def measure_epochs(cube: np.ndarray, graph: SuperpixelGraph, options: BenchmarkC
     assignment: list[torch.Tensor] = []
     forms = ["ours", "literal"] if options.literal else ["ours"]
     epochs = {form: trainer(form) for form in forms}
-    times: dict[str, list[float]] = {form: [] for form in forms}
+    times: dict[str, list[Seconds]] = {form: [] for form in forms}
     peaks = dict.fromkeys(forms, 0.0)
     for _ in range(options.epochs + 1):
         for form in forms:
@@ -161,35 +159,45 @@ def measure_epochs(cube: np.ndarray, graph: SuperpixelGraph, options: BenchmarkC
             reset_peak(device)
             if form == "literal":
                 assignment.append(one_hot(segments, len(features)))
-            times[form].append(seconds(epochs[form], device))
+            times[form].append(Seconds.of(epochs[form], device))
             peaks[form] = max(peaks[form], peak_gigabytes(device))
             assignment.clear()
-    rows = []
-    best = {form: min(times[form][1:]) for form in forms}
-    for form in forms:
-        ratio = None if form == "ours" else best[form] / best["ours"]
-        rows.append(row("training epoch", form, best[form], peaks[form], ratio))
-    return rows
+    return compared("training epoch", {form: min(times[form][1:]) for form in forms}, peaks)
 
 
-def row(what: str, form: str, value: float, peak: float | None, ratio: float | None) -> dict[str, Any]:
-    """One CSV row; `times_ours` says how many times as long as ours."""
-    return {
-        "what": what,
-        "form": form,
-        "seconds": f"{value:.3f}",
-        "peak_gb": "" if peak is None else f"{peak:.2f}",
-        "times_ours": "" if ratio is None else f"{ratio:.1f}",
-    }
+class Seconds(NamedTuple):
+    """Wall and processor time."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def of(cls, function: Callable[[], Any], device: torch.device | None = None) -> Seconds:
+        """Time one call."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        function()
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return cls(time.perf_counter() - wall, time.process_time() - cpu)
+
+    def __add__(self, other: Any) -> Seconds:
+        return Seconds(self.wall + other.wall, self.cpu + other.cpu)
 
 
-def seconds(function: Callable[[], Any], device: torch.device | None = None) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    function()
-    if device is not None and device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def compared(what: str, best: dict[str, Seconds], peaks: dict[str, float]) -> list[dict[str, Any]]:
+    """One CSV row per form; the last columns say how many times as long as ours."""
+    return [
+        {
+            "what": what,
+            "form": form,
+            "seconds": f"{spent.wall:.3f}",
+            "cpu_seconds": f"{spent.cpu:.3f}",
+            "peak_gb": f"{peaks[form]:.2f}" if form in peaks else "",
+            "times_ours": f"{spent.wall / best['ours'].wall:.1f}",
+            "cpu_times_ours": f"{spent.cpu / best['ours'].cpu:.1f}",
+        }
+        for form, spent in best.items()
+    ]
 
 
 def reset_peak(device: torch.device) -> None:

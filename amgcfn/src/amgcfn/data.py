@@ -56,7 +56,11 @@ class Sample:
             )
         components = fit_pca(scene.cube, config.components, pixels=split.train)
         graph = build_graph(
-            scene.cube, components, sigma=config.sigma, pixels_per_superpixel=config.pixels_per_superpixel
+            scene.cube,
+            components,
+            sigma=config.sigma,
+            pixels_per_superpixel=config.pixels_per_superpixel,
+            rescale=config.rescale,
         )
         return cls(scene, split, components, graph)
 
@@ -112,7 +116,14 @@ def load_graph(folder: Path, scene: Scene) -> tuple[SpectralTransform, Superpixe
     components = SpectralTransform.load(folder / COMPONENTS)
     graph, metadata = SuperpixelGraph.load(folder / GRAPH)
     if metadata.get("cube_sha256") != cube_sha256(scene.cube):
-        graph = build_graph(scene.cube, components)
+        config = recorded_config(folder)
+        graph = build_graph(
+            scene.cube,
+            components,
+            sigma=config.sigma,
+            pixels_per_superpixel=config.pixels_per_superpixel,
+            rescale=config.rescale,
+        )
     return components, graph, tuple(json.loads(metadata.get("class_names", "[]")))
 
 

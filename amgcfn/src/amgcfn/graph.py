@@ -94,6 +94,7 @@ def build_graph(
     hops: int = 3,
     sigma: float = SIGMA,
     pixels_per_superpixel: int = PIXELS_PER_SUPERPIXEL,
+    rescale: bool = False,
 ) -> SuperpixelGraph:
     """Build the published graph of a scene.
 
@@ -104,6 +105,7 @@ def build_graph(
         hops: number of hop graphs.
         sigma: scale of the edge weight, in standard deviations of the components.
         pixels_per_superpixel: 100 in the paper.
+        rescale: see `superpixels`.
 
     Raises:
         UserError: values that are not finite, or a scene that gives fewer than two superpixels.
@@ -112,7 +114,7 @@ def build_graph(
     if not np.isfinite(colours).all():
         bad = int((~np.isfinite(colours).all(axis=2)).sum()) or colours[..., 0].size
         raise UserError(f"the cube holds NaN or infinite values in {bad} pixels; fill them or leave their bands out")
-    segments = superpixels(colours, pixels_per_superpixel=pixels_per_superpixel)
+    segments = superpixels(colours, pixels_per_superpixel=pixels_per_superpixel, rescale=rescale)
     features = superpixel_means(colours, segments)
     adjacency = superpixel_adjacency(segments, features, sigma=sigma)
     return SuperpixelGraph(segments, features, adjacency, tuple(hop_graphs(adjacency, hops)))
@@ -126,11 +128,18 @@ def standardise(components: FloatArray) -> FloatArray:
     return (values - values.mean(axis=(0, 1))) / np.where(spread > 0, spread, 1)
 
 
-def superpixels(colours: FloatArray, *, pixels_per_superpixel: int = PIXELS_PER_SUPERPIXEL) -> np.ndarray:
+def superpixels(
+    colours: FloatArray, *, pixels_per_superpixel: int = PIXELS_PER_SUPERPIXEL, rescale: bool = False
+) -> np.ndarray:
     """Segment a scene into about H·W / 100 superpixels with the published SLIC settings.
+
+    The published compactness of 1 depends on the scale of the colours. Until version 0.18
+    scikit-image took them as they were, here in standard deviations; since 0.19 it maps them to
+    [0, 1] first, which makes the same superpixels nearly square. The scale is undone here.
 
     Args:
         colours: `(H, W, F)`, standardised.
+        rescale: leave the scale to scikit-image, as the released code does with versions from 0.19.
 
     Returns:
         `(H, W)` int64 labels, contiguous from 0.
@@ -142,7 +151,7 @@ def superpixels(colours: FloatArray, *, pixels_per_superpixel: int = PIXELS_PER_
     labels = slic(
         colours,
         n_segments=max(1, height * width // pixels_per_superpixel),
-        compactness=1,
+        compactness=1.0 if rescale else 1.0 / max(float(np.ptp(colours)), 1e-12),
         max_num_iter=20,
         sigma=1,
         convert2lab=False,

@@ -34,6 +34,8 @@ class Config(RunConfig):
     """Principal components that are segmented and averaged over superpixels."""
     pixels_per_superpixel: int = 100
     """Mean size of a superpixel."""
+    rescale: bool = False
+    """Let SLIC map the components to [0, 1] first, as scikit-image does since 0.19: nearly square superpixels."""
     sigma: float = 5.0
     """Scale of the edge weights, in standard deviations of the components."""
     learning_rate: float = 5e-4
