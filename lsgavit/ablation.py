@@ -7,7 +7,7 @@ Every variant is trained with `train.py` into OUTPUT/<variant>, so an interrupte
 where it was. Parameters are those of one attention layer and of the network's trained part;
 multiply-adds are counted on the literal equations for one window (matrix products and
 convolutions, one multiplication with its addition as one). Times are of one training step and
-of one forward pass, both of 128 windows, medians of five.
+of one forward pass, both of 128 windows, medians of three.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ class AblationConfig:
     """Scene and recipe."""
     data_root: Path | None = None
     """Folder that holds the scene."""
+    cube: str | None = None
+    """Your own scene instead of the preset's: FILE[:KEY]."""
+    labels: str | None = None
+    """Its class codes: FILE[:KEY]."""
     seeds: tuple[int, ...] = (5, 6, 7)
     """Seeds of every variant."""
     epochs: int | None = None
@@ -91,12 +95,9 @@ def train(variant: str, options: AblationConfig) -> list[Row]:
     folder = options.output / variant
     command_line = [sys.executable, str(Path(__file__).with_name("train.py")), "--preset", options.preset]
     command_line += ["--model", variant, "--output", str(folder), "--seeds", *map(str, options.seeds)]
-    if options.data_root is not None:
-        command_line += ["--data-root", str(options.data_root)]
-    if options.epochs is not None:
-        command_line += ["--epochs", str(options.epochs)]
-    if options.max_steps is not None:
-        command_line += ["--max-steps", str(options.max_steps)]
+    for flag in ("data_root", "cube", "labels", "epochs", "max_steps"):
+        if (value := getattr(options, flag)) is not None:
+            command_line += [f"--{flag.replace('_', '-')}", str(value)]
     done = subprocess.run(command_line, check=False)
     if done.returncode:
         raise UserError(f"{variant}: training ended with status {done.returncode}; its message stands above")
@@ -122,7 +123,7 @@ def cost(variant: str) -> list[str]:
 
 def _milliseconds(function: Callable[[], object]) -> float:
     times = []
-    for _ in range(6):
+    for _ in range(4):
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)

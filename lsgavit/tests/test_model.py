@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.errors import UserError
 from lsgavit import LSGAttention, LSGAViT, convert_released, create_model, list_models, load_model
@@ -195,20 +196,10 @@ def test_released_weights_load_strictly() -> None:
         convert_released({"conv.weight": torch.zeros(3)})
 
 
-def test_part_in_another_network() -> None:
-    """The README's snippet: the attention as a drop-in in a network of one's own."""
-
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = nn.Conv2d(20, 48, 1)
-            self.attention = LSGAttention(48, 6, (7, 7), position_bias="spatial", token_mixing=False)
-
-        def forward(self, x: Tensor) -> Tensor:
-            tokens = self.embed(x).flatten(2).transpose(1, 2)
-            return (tokens + self.attention(tokens)).mean(dim=1)
-
-    assert Own()(torch.randn(3, 20, 7, 7)).shape == (3, 48)
+def test_the_readmes_snippet() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for snippet in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(snippet, "README.md", "exec"), {})
 
 
 def test_onnx_runtime_agrees() -> None:

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# The demo: train on a made-up scene, score it, map the whole scene.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+run=${1:-runs/lsgavit_demo}
+
+accelerate launch lsgavit/train.py --output "$run"
+python lsgavit/evaluate.py --checkpoint "$run"
+python lsgavit/predict.py --checkpoint "$run/seed_5/model" --output "$run/seed_5/maps"
