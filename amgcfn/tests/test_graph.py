@@ -81,6 +81,20 @@ def test_superpixels_are_contiguous_and_about_a_hundred_pixels():
     assert 24 <= segments.max() + 1 <= 96
 
 
+def test_superpixels_follow_edges_unless_rescaled():
+    rows, columns = np.mgrid[:80, :80]
+    side = rows > columns + 5 * np.sin(columns / 9)
+    noise = 0.05 * np.random.default_rng(0).standard_normal((80, 80, 3))
+    colours = standardise(np.where(side[..., None], [1, 0.5, 0], [0.9, 0.6, 0]) + noise)
+    colours[0, 0] = 30  # one outlier sets the range, and with it scikit-image's own scale
+
+    def mixed(segments: np.ndarray) -> float:
+        share = np.bincount(segments.ravel(), side.ravel()) / np.bincount(segments.ravel())
+        return float(np.minimum(share, 1 - share).mean())
+
+    assert mixed(superpixels(colours)) < 0.5 * mixed(superpixels(colours, rescale=True))
+
+
 def _graph_of(cube: np.ndarray, **keywords) -> SuperpixelGraph:
     return build_graph(cube, fit_pca(np.nan_to_num(cube), 3), **keywords)
 
