@@ -82,7 +82,8 @@ def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path) -> list[Ro
                 f"{scene.name} has {scene.bands} and {scene.num_classes}; pass the scene it was trained on"
             )
         windows = sample.windows(model.image_size).to(options.device)
-        runs.append(scoring.score_pixels(model, windows, sample, sample.split.test))
+        found = scoring.classify(model, windows, sample.split.test)
+        runs.append(scoring.score_pixels(found, sample, sample.split.test))
         samples.append(sample)
         print(f"seed {config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].metrics.items()))
     print(scoring.class_table(runs, samples[0]))

@@ -10,6 +10,7 @@ input when the input has one. Another scene goes through the training scene's pr
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def main() -> None:
 def classify(model: LSGAViT, windows: SceneWindows, batch_size: int) -> np.ndarray:
     """Class probabilities of every pixel, `(H, W, K)` float32."""
     result = torch.empty(len(windows), model.num_classes)
-    with tqdm(total=len(windows), unit="pixel", dynamic_ncols=True) as bar:
+    seconds_between_lines = 0.5 if sys.stderr.isatty() else 20
+    with tqdm(total=len(windows), unit="pixel", dynamic_ncols=True, mininterval=seconds_between_lines) as bar:
         for pixels, logits in predict_pixels(model, windows, batch_size=batch_size):
             result[pixels.cpu()] = logits.softmax(dim=1).float().cpu()
             bar.update(len(pixels))

@@ -32,7 +32,7 @@ from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
 from common.hyperspectral.disjoint import overlap
-from common.hyperspectral.drawing import confusion_figure
+from common.hyperspectral.drawing import confusion_figure, sheet
 from common.hyperspectral.scene import Scene
 from common.results import measured, table, write_rows
 from common.run import Run
@@ -126,7 +126,7 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
         run.export(weights_to_score(run, model, ema))
     run.wait()
     if run.is_main and (run.step == run.total or patience.exhausted):
-        test(run, windows, sample)
+        test(run, windows, sample, draw_map=config.draw_map)
     run.close()
 
 
@@ -157,22 +157,27 @@ def weights_to_score(run: Run, model: nn.Module, ema: AveragedModel | None) -> L
 
 def validate(run: Run, model: LSGAViT, windows: SceneWindows, sample: Sample, patience: Patience) -> None:
     """Keep the weights with the best overall accuracy on the validation pixels."""
-    accuracy = scoring.score_pixels(model, windows, sample, sample.split.validation).overall
+    pixels = sample.split.validation
+    accuracy = scoring.score_pixels(scoring.classify(model, windows, pixels), sample, pixels).overall
     if run.processes > 1:  # batch norms see each process's own windows; all must stop together
         accuracy = broadcast(torch.tensor(accuracy, device=run.accelerator.device)).item()
     run.write(validation_oa=accuracy)
     patience.waited = 0 if run.keep_if_best(accuracy, model) else patience.waited + 1
 
 
-def test(run: Run, windows: SceneWindows, sample: Sample) -> None:
-    """Score the exported weights on the test pixels."""
+def test(run: Run, windows: SceneWindows, sample: Sample, *, draw_map: bool) -> None:
+    """Score the exported weights on the test pixels and draw the seed's pictures."""
     model = load_model(run.folder / "model").to(windows.padded.device)
-    scores = scoring.score_pixels(model, windows, sample, sample.split.test)
+    found = scoring.classify(model, windows, None if draw_map else sample.split.test)
+    scores = scoring.score_pixels(found, sample, sample.split.test)
     scoring.write_scores(run.folder / "scores.json", scores)
     figures = run.folder / "figures"
+    if draw_map:
+        title = f"LSGA-ViT, seed {run.config.seed}: OA {scores.overall:.2f} %"
+        save(sheet(sample.scene, found, title=title), figures / "map.png")
     save(confusion_figure(scores.confusion, sample.scene.class_names), figures / "confusion.png")
     if (run.folder / "metrics.jsonl").exists():  # not after fewer updates than --log-every
-        curves(run.folder / "metrics.jsonl", figures / "curves.png")
+        curves(run.folder / "metrics.jsonl", figures / "curves.png", ("loss", "validation_oa"))
     run.say(f"seed {run.config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.metrics.items()))
 
 

@@ -28,7 +28,7 @@ TRAIN = PROJECT / "train.py"
 def finished(tmp_path_factory: pytest.TempPathFactory, flags: list[str]) -> Path:
     """A run over two seeds with every option on."""
     folder = tmp_path_factory.mktemp("runs") / "two_seeds"
-    options = ["--augmentation", "--ema", "0.9", "--schedule", "cosine"]
+    options = ["--augmentation", "--ema", "0.9", "--schedule", "cosine", "--draw-map"]
     run_script(TRAIN, *flags, *options, "--seeds", "1", "2", "--output", folder)
     return folder
 
@@ -45,12 +45,14 @@ def test_a_run_leaves_its_results(finished: Path) -> None:
     for seed in (1, 2):
         names = {path.name for path in (finished / f"seed_{seed}" / "model").iterdir()}
         assert names == {"model.safetensors", "config.json", "split.npz", "components.npz", "classes.json"}
-        assert (finished / f"seed_{seed}" / "figures" / "confusion.png").exists()
+        pictures = {path.name for path in (finished / f"seed_{seed}" / "figures").iterdir()}
+        assert pictures == {"map.png", "confusion.png", "curves.png"}
     assert weights(finished / "seed_1") != weights(finished / "seed_2")
 
 
 def test_killed_and_continued_equals_straight(finished: Path, flags: list[str], tmp_path: Path) -> None:
-    options = ["--augmentation", "--ema", "0.9", "--schedule", "cosine", "--seeds", "1", "2", "--output", str(tmp_path)]
+    options = ["--augmentation", "--ema", "0.9", "--schedule", "cosine", "--draw-map"]
+    options += ["--seeds", "1", "2", "--output", str(tmp_path)]
     command = [sys.executable, str(TRAIN), *flags, *options]
     process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"})
     deadline = time.monotonic() + 120
@@ -67,7 +69,8 @@ def test_killed_and_continued_equals_straight(finished: Path, flags: list[str], 
 
 
 def test_two_processes_share_the_seeds_out(finished: Path, flags: list[str], tmp_path: Path) -> None:
-    options = ["--augmentation", "--ema", "0.9", "--schedule", "cosine", "--seeds", "1", "2", "--output", str(tmp_path)]
+    options = ["--augmentation", "--ema", "0.9", "--schedule", "cosine", "--draw-map"]
+    options += ["--seeds", "1", "2", "--output", str(tmp_path)]
     done = run_script(TRAIN, *flags, *options, processes=2)
     assert weights(tmp_path / "seed_1") == weights(finished / "seed_1")
     assert weights(tmp_path / "seed_2") == weights(finished / "seed_2")

@@ -53,6 +53,8 @@ class Config(RunConfig):
     patience: int = 0
     """Stop after so many epochs without a better validation accuracy and keep the best weights; 0: the
     weights of the last epoch, as the presets have it. No weights are ever chosen by test pixels."""
+    draw_map: bool = False
+    """Classify the whole scene after training, not the test pixels alone, and draw its map."""
     batch_size: int = 128
     workers: int = 0
     """Windows are cut on the device; loading processes would only slow it down."""
@@ -65,7 +67,7 @@ def demo() -> Config:
 
     accelerate launch lsgavit/train.py
     """
-    return Config(seeds=(5,), ratio=0.05, epochs=20)
+    return Config(seeds=(5,), ratio=0.05, epochs=20, draw_map=True)
 
 
 def indian_pines() -> Config:
@@ -119,7 +121,7 @@ def salinas_a() -> Config:
     accelerate launch lsgavit/train.py --preset salinas_a --data-root DIR
     Expected: OA 99.99 ± 0.01, four minutes per seed on one CPU core.
     """
-    return Config(dataset="salinas_a")
+    return Config(dataset="salinas_a", draw_map=True)
 
 
 def houston2018_crop() -> Config:
@@ -128,7 +130,7 @@ def houston2018_crop() -> Config:
     accelerate launch lsgavit/train.py --preset houston2018_crop --data-root DIR
     Expected: OA 98.01 ± 0.35, AA 93.83 ± 2.00, kappa 97.29 ± 0.48, three minutes per seed on one CPU core.
     """
-    return Config(dataset="houston2018_crop")
+    return Config(dataset="houston2018_crop", draw_map=True)
 
 
 PRESETS: dict[str, Callable[[], Config]] = {

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from common.errors import UserError
 from common.files import write_json
@@ -22,11 +20,18 @@ from lsgavit.published import PUBLISHED
 from lsgavit.windows import SceneWindows
 
 
-def score_pixels(model: LSGAViT, windows: SceneWindows, sample: Sample, pixels: np.ndarray) -> Scores:
-    """Classify labelled pixels (flat indices, ascending) and score them."""
-    parts: list[Tensor] = [logits.argmax(dim=1).cpu() for _, logits in predict_pixels(model, windows, pixels)]
+def classify(model: LSGAViT, windows: SceneWindows, pixels: np.ndarray | None = None) -> np.ndarray:
+    """Classes 1..K as a map `(H, W)`, of the given pixels only (flat indices, ascending) and 0 elsewhere, or of all."""
+    found = np.zeros(len(windows), dtype=np.int64)
+    for batch, logits in predict_pixels(model, windows, pixels):
+        found[batch.cpu().numpy()] = logits.argmax(dim=1).cpu().numpy() + 1
+    return found.reshape(windows.shape)
+
+
+def score_pixels(classes: np.ndarray, sample: Sample, pixels: np.ndarray) -> Scores:
+    """Score a map of classes 1..K, `(H, W)`, on labelled pixels."""
     labels = sample.scene.require_labels().reshape(-1)[pixels]
-    return score(labels, torch.cat(parts).numpy() + 1, sample.scene.num_classes)
+    return score(labels, classes.reshape(-1)[pixels], sample.scene.num_classes)
 
 
 def write_scores(path: Path, scores: Scores, **facts: float) -> None:
