@@ -51,20 +51,8 @@ from fftformer import FFTformer, create_model, list_models, literal
 _LITERAL_TRAINING_BYTES = 340_000
 """The released configuration's memory per pixel in a literal training step, measured; scales with dim."""
 
-COLUMNS = [
-    "what",
-    "network",
-    "device",
-    "dtype",
-    "size",
-    "batch",
-    "compiled",
-    "threads",
-    "seconds",
-    "peak_memory_mib",
-    "ratio",
-    "difference",
-]
+_SETTING = ("what", "network", "device", "dtype", "size", "batch", "compiled", "threads")
+COLUMNS = (*_SETTING, "seconds", "peak_memory_mib", "ratio", "difference")
 
 
 @dataclass(frozen=True, kw_only=True)

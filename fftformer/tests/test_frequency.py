@@ -67,8 +67,9 @@ def test_part_equals_its_equation(
     if isinstance(module, DFFN):
         nn.init.normal_(module.fft, mean=1.0, std=0.3)
     if way == "whole":
-        monkeypatch.setattr(strips, "usable", lambda _: False)
+        monkeypatch.setattr(strips, "worthwhile", lambda *_: False)
     else:  # several strips and several parts of the channels, which also divide unevenly
+        monkeypatch.setattr(strips, "_SMALL", {False: 0, True: 0})
         monkeypatch.setattr(strips, "_PIECE", 8 * width * 9)
         monkeypatch.setattr(strips, "_FEWEST_PIXELS", 2 * 8 * width)
     x, projection = random(2, 6, height, width), random(2, 6, height, width)

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from common.testing import ReferenceCase
-from fftformer import DFFN, FSAS, FFTformer, convert_released, export_released
+from fftformer import DFFN, FSAS, FFTformer, convert_released, export_released, strips
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -35,8 +35,10 @@ def test_network_equals_the_release(name: str) -> None:
     case.check([model(inputs["x"])], inputs, published_parameters(model), output_tolerance=1e-4)
 
 
+@pytest.mark.parametrize("way", ["strips", "whole"])
 @pytest.mark.parametrize("part", ["fsas", "dffn"])
-def test_part_equals_the_release(part: str) -> None:
+def test_part_equals_the_release(part: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strips, "worthwhile", lambda *_: way == "strips")
     case = ReferenceCase.load(GOLDEN / f"fftformer_{part}.npz")
     dim = case.meta["constructor"]["dim"]
     module = (FSAS(dim) if part == "fsas" else DFFN(dim, 3.0)).double()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fftformer import FFTformer, create_model, list_models, literal
+from fftformer import FFTformer, create_model, list_models, literal, strips
 from fftformer.model import pad_to_multiple
 
 
@@ -95,7 +95,10 @@ def test_bfloat16_autocast_trains(model: FFTformer) -> None:
             assert F.cosine_similarity(parameter.grad.flatten(), expected[name].flatten(), dim=0) > 0.9, name
 
 
-def test_compiled_whole_without_a_graph_break(model: FFTformer) -> None:
+@pytest.mark.parametrize("way", ["strips", "whole"])
+def test_compiled_whole_without_a_graph_break(model: FFTformer, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.reset()
+    monkeypatch.setattr(strips, "worthwhile", lambda *_: way == "strips")
     x = torch.rand(1, 3, 32, 32)
     # The backend only records the graph; what inductor makes of it is the benchmark's affair.
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

@@ -49,7 +49,7 @@ class FSAS(nn.Module):
 
     def channels_last(self, x: Tensor) -> Tensor:
         """The same on `(B, H, W, C)`, without the check."""
-        if strips.usable(x):
+        if strips.worthwhile(x, 6 * self.dim):
             matrices = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
             return strips.attention(x, *matrices, self.project_out.weight.flatten(1), self.conjugate)
         b, h, w, _ = x.shape

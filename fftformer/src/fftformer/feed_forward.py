@@ -48,7 +48,7 @@ class DFFN(nn.Module):
 
     def channels_last(self, x: Tensor) -> Tensor:
         """The same on `(B, H, W, C)`, without the check."""
-        if strips.usable(x):
+        if strips.worthwhile(x, len(self.fft)):
             matrices = (self.project_in.weight.flatten(1), frequency.filter_factors(self.fft), self.dwconv.weight)
             return strips.feed_forward(x, *matrices, self.project_out.weight.flatten(1))
         b, h, w, _ = x.shape
