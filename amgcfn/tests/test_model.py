@@ -90,7 +90,7 @@ def test_convolution_level_in_many_bands_of_rows(monkeypatch):
     torch.testing.assert_close(ours(x), whole, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("block", [1024, 100])
+@pytest.mark.parametrize("block", [4096, 128])
 def test_network_equals_its_literal_form_in_training(block, monkeypatch):
     monkeypatch.setattr("amgcfn.pixels._BLOCK", block)
     cube, features, segments, hops = _scene()

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _BLOCK = 4096  # pixels at a time: 3 MiB of 192 float32 channels
+_GROUP = 64  # pixels of which the maximum is taken first; divides _BLOCK
 
 
 @torch.compiler.disable  # has its own backward pass, and is a loop over blocks already
@@ -60,16 +61,15 @@ def summarise(x: Tensor, weight: Tensor, thin: Tensor, mixing: Tensor) -> tuple[
 class _HeadMeans(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, heads: int) -> Any:
-        return x.view_as(x), x.unflatten(1, (heads, -1)).mean(dim=2)
+        ctx.heads = heads
+        return x.view_as(x), x @ _by_head(x.new_full((x.shape[1],), heads / x.shape[1]), heads)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_x: Tensor, grad_means: Tensor) -> Any:
-        heads = grad_means.shape[1]
-        channels = grad_x.shape[1] // heads
+        share = grad_x.new_full((grad_x.shape[1],), ctx.heads / grad_x.shape[1])
         # In place: only `_Describe` takes x from here, and its gradient is a buffer of its own.
-        grad_x.unflatten(1, (heads, channels)).add_(grad_means.unsqueeze(2), alpha=1 / channels)
-        return grad_x, None
+        return grad_x.addmm_(grad_means, _by_head(share, ctx.heads).T), None
 
 
 class _Describe(torch.autograd.Function):
@@ -81,16 +81,15 @@ class _Describe(torch.autograd.Function):
         for block in _blocks(x):
             f = _attended(x[block], weight[block])
             total += f.sum(dim=0)
-            tops.append(f.amax(dim=0))
-        maximum, winner = torch.stack(tops).max(dim=0)
-        # The first pixel that reaches the maximum, as pooling chooses it.
-        starts = winner * _block_size(x)
-        rows = starts + torch.arange(_block_size(x), device=x.device)[:, None]
-        candidates = rows.clamp(max=count - 1)
+            whole = len(f) // _GROUP * _GROUP
+            tops.append(f[:whole].view(-1, _GROUP, channels).amax(dim=1))
+            tops += [f[whole:].amax(dim=0, keepdim=True)] if whole < len(f) else []
+        maximum, group = torch.cat(tops).max(dim=0)
+        # The first pixel that reaches the maximum, as pooling chooses it; looked for in its group only.
+        rows = (group * _GROUP + torch.arange(_GROUP, device=x.device)[:, None]).clamp(max=count - 1)
         columns = torch.arange(channels, device=x.device)
-        heads = columns // (channels // weight.shape[1])
-        chosen = (x[candidates, columns] * weight[candidates, heads]).argmax(dim=0)
-        peak = candidates[chosen, columns]
+        head = columns // (channels // weight.shape[1])
+        peak = rows[(x[rows, columns] * weight[rows, head]).argmax(dim=0), columns]
         ctx.save_for_backward(x, weight, peak)
         return x.view_as(x), weight.view_as(weight), total / count, maximum
 
@@ -100,13 +99,10 @@ class _Describe(torch.autograd.Function):
         x, weight, peak = ctx.saved_tensors
         count, channels = x.shape
         heads = weight.shape[1]
-        share = (grad_mean / count).view(heads, -1)
-        grad_weight = grad_weight.clone()
-        for block in _blocks(x):
-            grouped = x[block].unflatten(1, (heads, -1))
-            grad_weight[block] += torch.einsum("nhc,hc->nh", grouped, share)
-            # In place: only `_Summarise` takes x from here, and its gradient is a buffer of its own.
-            grad_x[block].unflatten(1, (heads, -1)).add_(weight[block].unsqueeze(2) * share)
+        share = _by_head(grad_mean / count, heads)
+        grad_weight = torch.addmm(grad_weight, x, share)
+        # In place: only `_Summarise` takes x from here, and its gradient is a buffer of its own.
+        grad_x.addmm_(weight, share.T)
         columns = torch.arange(channels, device=x.device)
         head = columns // (channels // heads)
         grad_x.index_put_((peak, columns), grad_maximum * weight[peak, head], accumulate=True)
@@ -154,6 +150,11 @@ def _block_size(x: Tensor) -> int:
 def _blocks(x: Tensor) -> list[slice]:
     size = _block_size(x)
     return [slice(first, first + size) for first in range(0, len(x), size)]
+
+
+def _by_head(values: Tensor, heads: int) -> Tensor:
+    """Spread `(C,)` values over a `(C, heads)` matrix, each in its head's column."""
+    return torch.block_diag(*values.view(heads, -1, 1))
 
 
 def _attended(x: Tensor, weight: Tensor) -> Tensor:
