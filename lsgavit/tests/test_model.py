@@ -87,9 +87,9 @@ def test_spatial_bias_favours_the_centre_pixel_for_every_query() -> None:
 @pytest.mark.parametrize("mixing", [True, False])
 def test_fast_path_equals_the_literal_equations(bias: str, light: bool, mixing: bool) -> None:
     model = small(position_bias=bias, light=light, token_mixing=mixing).double()
-    # 11 windows of 3 heads: more than one piece of the CPU kernel, the last one smaller.
-    x = torch.randn(11, 6, 5, 7, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(11, 4, dtype=torch.float64)
+    # 19 windows of 3 heads: more than one piece of the CPU kernel with two threads, the last one smaller.
+    x = torch.randn(19, 6, 5, 7, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(19, 4, dtype=torch.float64)
     results = []
     for forward in (model, model.literal):
         torch.manual_seed(1)  # the same stochastic depth

@@ -172,15 +172,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, bias: Tensor | None)
     return _AttendOnCPU.apply(q, k, v, bias).view(batch, dim, tokens)
 
 
-_HEADS_AT_ONCE = 24
-"""Heads whose N × N matrices are worked on at a time: 81 tokens make 0.6 MB, which stays in cache."""
+_HEADS_PER_THREAD = 24
+"""Heads whose N × N matrices a thread works on at a time: 81 tokens make 0.6 MB, which stays in its cache."""
 
 
 class _AttendOnCPU(torch.autograd.Function):
     """Attention of `(heads, d, N)` in cache-sized pieces; keeps the weights for the backward pass.
 
-    On CPU twice as fast as `scaled_dot_product_attention`, whose kernel is made for heads wider
-    than 10 channels, when its backward pass is counted.
+    Forward and backward take 0.6 of the time of `scaled_dot_product_attention`, whose CPU kernel is
+    made for heads wider than 10 channels.
     """
 
     @staticmethod
@@ -188,8 +188,8 @@ class _AttendOnCPU(torch.autograd.Function):
         scale = q.shape[1] ** -0.5
         out, kept = torch.empty_like(q), []
         needed = any(ctx.needs_input_grad)
-        for i in range(0, len(q), _HEADS_AT_ONCE):
-            piece = slice(i, i + _HEADS_AT_ONCE)
+        ctx.pieces = _pieces(len(q))
+        for piece in ctx.pieces:
             weights = torch.baddbmm(bias, k[piece].transpose(1, 2), q[piece], alpha=scale)
             torch.softmax(weights, 1, out=weights)  # over keys
             torch.bmm(v[piece], weights, out=out[piece])
@@ -205,11 +205,15 @@ class _AttendOnCPU(torch.autograd.Function):
         q, k, v, *kept = ctx.saved_tensors
         scale = q.shape[1] ** -0.5
         dq, dk, dv = (torch.empty_like(part) for part in (q, k, v))
-        for i, weights in zip(range(0, len(q), _HEADS_AT_ONCE), kept, strict=True):
-            piece = slice(i, i + _HEADS_AT_ONCE)
+        for piece, weights in zip(ctx.pieces, kept, strict=True):
             torch.bmm(gradient[piece], weights.transpose(1, 2), out=dv[piece])
             dlogits = torch.bmm(v[piece].transpose(1, 2), gradient[piece])
             dlogits = torch._softmax_backward_data(dlogits, weights, 1, weights.dtype)
             torch.bmm(k[piece], dlogits, out=dq[piece])
             torch.bmm(q[piece], dlogits.transpose(1, 2), out=dk[piece])
         return dq.mul_(scale), dk.mul_(scale), dv, None
+
+
+def _pieces(heads: int) -> list[slice]:
+    size = _HEADS_PER_THREAD * torch.get_num_threads()
+    return [slice(start, start + size) for start in range(0, heads, size)]
