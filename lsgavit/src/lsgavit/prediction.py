@@ -43,7 +43,7 @@ def predict_pixels(
     """Classify pixels of a scene in row order, strip by strip.
 
     Args:
-        model: in evaluation mode, on the scene's device.
+        model: in evaluation mode; the scene may lie elsewhere and is then moved strip by strip.
         pixels: flat indices, ascending; all pixels when None.
         batch_size: windows per forward pass; small ones stay in a CPU's cache.
         rows: height of a strip; its tokens take rows · W · 12 kB.
@@ -54,7 +54,7 @@ def predict_pixels(
     assert not model.training, "the shared convolutions use the batch norms' running statistics"
     height, width = windows.shape
     wanted = torch.arange(len(windows)) if pixels is None else torch.as_tensor(pixels)
-    device = windows.padded.device
+    device = model.head.weight.device
     shared = min(model.image_size) >= 5
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -70,7 +70,7 @@ def predict_pixels(
                 inputs = tokens[place + row[:, None] * step + column[:, None]]
                 logits = model.classify(inputs)
             else:
-                logits = model(windows[batch])
+                logits = model(windows[batch].to(device))
             yield batch, logits
 
 
@@ -84,7 +84,7 @@ def scene_tokens(model: LSGAViT, windows: SceneWindows, top: int, bottom: int) -
     tokenizer = model.tokenizer
     (height, width), columns = windows.size, windows.shape[1]
     count = bottom - top
-    strip = windows.padded[:, top : bottom + height - 1]
+    strip = windows.padded[:, top : bottom + height - 1].to(model.head.weight.device)
     maps = _convolved_3d(model, strip)
     # Of each kind: first row (column) among the windows' tokens, and how many it stands for.
     spans = [[(0, 1), (1, 1), (2, side - 4), (side - 2, 1), (side - 1, 1)] for side in (height, width)]
