@@ -58,15 +58,15 @@ def demo() -> Config:
     """
     return Config(
         model="fftformer_tiny",
-        crop=96,
-        batch_size=8,
+        crop=64,
+        batch_size=4,
         workers=1,
-        iterations=900,
-        learning_rate=1e-3,
+        iterations=700,
+        learning_rate=2e-3,
         clip=1.0,
-        ema=0.99,
+        ema=0.98,
         save_every=100,
-        validate_every=300,
+        validate_every=350,
         validation_pictures=6,
     )
 
