@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from fftformer import create_model
-from fftformer.tiling import MULTIPLE, bytes_per_pixel, parse_size, restore_tiled, tile_for_memory
+from fftformer.tiling import MULTIPLE, parse_size, peak_bytes, restore_tiled, tile_for_memory
 
 SIZES = [(200, 330), (96, 512), (31, 400), (224, 97), (160, 160), (1, 300), (129, 257)]
 
@@ -101,14 +101,13 @@ def test_infinite_results_are_refused() -> None:
 def test_tiles_fit_the_budget_with_the_least_work() -> None:
     model = create_model("fftformer_tiny")
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
-    per_pixel = bytes_per_pixel(model)
+    whole = weights + peak_bytes(model, 736 * 1280)
     with torch.autocast("cpu", torch.bfloat16):
-        assert bytes_per_pixel(model) > 2 * per_pixel, "whole maps instead of strips"
-    whole = weights + per_pixel * 736 * 1280
+        assert peak_bytes(model, 736 * 1280) > 2 * (whole - weights), "whole maps instead of strips"
     assert tile_for_memory(model, whole, 720, 1280) == (736, 1280)
-    for share in (0.9, 0.5, 0.1, 0.03):
+    for share in (0.9, 0.5, 0.12):
         rows, columns = tile_for_memory(model, int(share * whole), 720, 1280)
-        assert weights + per_pixel * rows * columns <= share * whole
+        assert weights + peak_bytes(model, rows * columns) <= share * whole
         assert rows % MULTIPLE == columns % MULTIPLE == 0
         seen = []
 

@@ -30,24 +30,25 @@ _FEWEST_PIXELS = 512
 """Pixels in a strip, at least: matrix products on fewer are slow."""
 
 
-_SMALL = {False: 8 * 2**20, True: 32 * 2**20}
+SMALL = {False: 8 * 2**20, True: 32 * 2**20}
 """Bytes of an inner map up to which the plain way is as fast, without and with gradients. With
 gradients the plain way saves computing twice, but above 32 MiB the C library hands memory back to
 the system after every operation, and fetching it again costs more than the arithmetic."""
 
 
-def worthwhile(x: Tensor, channels: int) -> bool:
-    """Whether this way is possible and faster for `x` `(B, H, W, C)` and maps of `channels` inside.
-
-    It needs a CPU, single or double precision, no autocast and no export.
-    """
+def possible(x: Tensor) -> bool:
+    """Whether this way exists for `x`: on a CPU, in single or double precision, no autocast, no export."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
-        and x[..., 0].numel() * channels * x.element_size() > _SMALL[torch.is_grad_enabled()]
     )
+
+
+def worthwhile(x: Tensor, channels: int) -> bool:
+    """Whether this way is possible and faster for `x` `(B, H, W, C)` and maps of `channels` inside."""
+    return possible(x) and x[..., 0].numel() * channels * x.element_size() > SMALL[torch.is_grad_enabled()]
 
 
 @torch.library.custom_op("fftformer::feed_forward", mutates_args=())

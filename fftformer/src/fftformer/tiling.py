@@ -110,16 +110,15 @@ def tile_for_memory(model: FFTformer, budget: int, height: int, width: int, over
         UserError: not even tiles of twice the overlap fit.
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    per_pixel = bytes_per_pixel(model)
     best: tuple[int, tuple[int, int]] | None = None
     for count_rows, rows in _sides(height, overlap):
         for count_columns, columns in _sides(width, overlap):
             work = count_rows * count_columns * rows * columns
-            if weights + per_pixel * rows * columns <= budget and (best is None or work < best[0]):
+            if weights + peak_bytes(model, rows * columns) <= budget and (best is None or work < best[0]):
                 best = work, (rows, columns)
     if best is None:
         (_, rows), (_, columns) = _sides(height, overlap)[-1], _sides(width, overlap)[-1]
-        needed = (weights + per_pixel * rows * columns) / 2**20
+        needed = (weights + peak_bytes(model, rows * columns)) / 2**20
         raise UserError(
             f"--memory of {budget / 2**20:.0f} MiB is too small for this network: "
             f"tiles of {rows}x{columns} pixels need {needed:.0f} MiB"
@@ -127,11 +126,15 @@ def tile_for_memory(model: FFTformer, budget: int, height: int, width: int, over
     return best[1]
 
 
-def bytes_per_pixel(model: FFTformer) -> int:
-    """Peak memory of a forward pass per pixel of a tile, on the model's device and under the autocast in force."""
+def peak_bytes(model: FFTformer, pixels: int) -> int:
+    """Peak memory of a forward pass on a tile, on the model's device and under the autocast in force."""
     stem = model.patch_embed
-    in_strips = strips.usable(stem.weight)
-    return (BYTES_PER_PIXEL_IN_STRIPS if in_strips else BYTES_PER_PIXEL) * stem.out_channels
+    whole_maps = BYTES_PER_PIXEL * stem.out_channels * pixels
+    if not strips.possible(stem.weight):
+        return whole_maps
+    # Small maps stay whole: at most those whose inner map (6 · dim channels of 4 bytes) is SMALL.
+    largest_small = BYTES_PER_PIXEL * strips.SMALL[False] // (6 * 4)
+    return max(BYTES_PER_PIXEL_IN_STRIPS * stem.out_channels * pixels, min(whole_maps, largest_small))
 
 
 def parse_size(text: str) -> int:
