@@ -69,7 +69,7 @@ def test_part_equals_its_equation(
     if way == "whole":
         monkeypatch.setattr(strips, "worthwhile", lambda *_: False)
     else:  # several strips and several parts of the channels, which also divide unevenly
-        monkeypatch.setattr(strips, "_SMALL", {False: 0, True: 0})
+        monkeypatch.setattr(strips, "SMALL", {False: 0, True: 0})
         monkeypatch.setattr(strips, "_PIECE", 8 * width * 9)
         monkeypatch.setattr(strips, "_FEWEST_PIXELS", 2 * 8 * width)
     x, projection = random(2, 6, height, width), random(2, 6, height, width)
