@@ -4,6 +4,8 @@
     nox -s demo                    every project's demo;   demo-<paper> one of them, into runs/
     nox -s lint                    style, types, and the arrows between the packages
     nox -s minimums                the tests with the lowest supported versions
+
+Environments are made by uv where it is installed, else by virtualenv.
 """
 
 import shutil
