@@ -150,7 +150,7 @@ def test_tiles_within_a_memory_budget(run, tmp_path: Path) -> None:
     Image.fromarray(photograph(300, 400)).save(tmp_path / "large.png")
     assert run(tmp_path / "large.png", tmp_path / "whole.png", "--memory", "4G")[0] == 0
     whole = read_rgb(tmp_path / "whole.png")
-    for flags in (("--memory", "25M"), ("--tile", "160")):
+    for flags in (("--memory", "80M"), ("--tile", "160")):
         assert run(tmp_path / "large.png", tmp_path / "tiled.png", "--overwrite", *flags)[0] == 0
         assert 0 < np.abs(read_rgb(tmp_path / "tiled.png") - whole).max() < 0.02
     for flags, message in {
