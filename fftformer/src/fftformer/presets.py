@@ -54,7 +54,7 @@ def demo() -> Config:
     """Real photographs with synthetic camera shake, a small network, five minutes on two CPU cores.
 
     accelerate launch fftformer/train.py
-    Expected: at least 1 dB above the blurred input on held-out photographs and shakes.
+    Expected: 26.25 dB on held-out photographs and shakes, blurred 25.00 dB (results/demo.json).
     """
     return Config(
         model="fftformer_tiny",
