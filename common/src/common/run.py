@@ -120,7 +120,6 @@ class Run:
         if self.is_main:
             purge = {"tensorboard": {"purge_step": self.step + 1}}
             self.accelerator.init_trackers("tensorboard", init_kwargs=purge)
-        sys.stdout.flush()
 
     def batches(self, dataset: Dataset[Any]) -> Iterator[Any]:
         """Yield batches on the device until the last step, saving, logging and stopping in between.
