@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 
-def literal_routed_attention(q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float) -> Tensor:
+def literal_routed_attention(  # noqa: PLR0917 - six operands
+    q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float
+) -> Tensor:
     """Softmax attention of each region's tokens to all tokens of its routed regions.
 
     Args:
