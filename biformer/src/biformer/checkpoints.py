@@ -1,0 +1,162 @@
+"""Weights in the authors' published form: their tensor names ↔ ours, and files of either form.
+
+Only names differ; no tensor is reshaped. In the release, STL is a class of its own with other names
+inside a stage (`stages.0.blocks.1`, `mlp.2`) than the others (`stages.0.1`, `mlp.3`). The released ImageNet weights are the raw network's; a file
+that also holds the average (`model_ema`) gives it on request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from biformer.model import BiFormer, BiFormerStage
+from common.checkpoints import load_strictly, read_tensors
+from common.errors import UserError
+
+# (published, ours); a rule that does not match leaves the name alone
+_RULES = (
+    (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.([123])\.", r"stages.\1.downsample."),
+    (r"^stages\.(\d)\.(?:blocks\.)?(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.attn\.qkv\.qkv\.", ".attn.qkv."),
+    (r"\.attn\.(wo|proj)\.", ".attn.out."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.[23]\.", ".mlp.fc2."),
+    (r"^head\.(weight|bias)$", r"head.fc.\1"),
+)
+_AVERAGES = ("model_ema", "state_dict_ema")
+
+
+def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published tensors → our state dict of the same sizes.
+
+    Raises:
+        UserError: one sentence that names every unknown, missing and misshapen tensor, or says
+            that this is no BiFormer at all.
+    """
+    return dict(_from_released(state_dict, "the released state dict").state_dict())
+
+
+def export_released(model: BiFormer) -> dict[str, Tensor]:
+    """Our weights under the published names, for code that reads the authors' files."""
+    names, state = published_names(model), model.state_dict()
+    return {names[name]: value.detach().cpu().clone() for name, value in state.items()}
+
+
+def load_model(path: str | Path, *, ema: bool = False) -> BiFormer:
+    """A network from a folder written by `save_pretrained`, or from the authors' released file.
+
+    The released file (`.pth`, `.pt` or `.safetensors`, plain or wrapped in `model`) is recognised
+    by its tensor names; the variant is taken from the tensors' shapes.
+
+    Args:
+        path: folder or file.
+        ema: take the averaged weights of a training checkpoint that holds both, instead of the raw
+            ones, which are what the authors released.
+
+    Returns:
+        the network in evaluation mode, on CPU, in the file's floating type.
+
+    Raises:
+        UserError: no such file, damaged, carries code, another model's, or without an average.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.suffix:
+        if ema:
+            raise UserError(f"{path}: a model folder holds one set of weights; name the run's model_ema folder instead")
+        return BiFormer.from_pretrained(path)
+    tensors = read_tensors(path)
+    return _from_released(_average(path) if ema else tensors, str(path)).eval()
+
+
+def configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """The keywords of `BiFormer` for published tensors, from their names and shapes.
+
+    Heads, regions and top-k leave no trace in a tensor; they are the release's.
+
+    Raises:
+        UserError: these are another model's tensors.
+    """
+    ours = from_published(tensors)
+    stem, head = ours.get("stem.0.weight"), ours.get("head.fc.weight")
+    hidden = ours.get("stages.0.blocks.0.mlp.fc1.weight")
+    blocks = {(int(m[1]), int(m[2])) for name in ours if (m := re.match(r"stages\.(\d)\.blocks\.(\d+)\.", name))}
+    depths = tuple(sum(stage == number for stage, _ in blocks) for number in range(4))
+    norms = [norm for i in range(4) if (norm := ours.get(f"stages.{i}.blocks.0.norm1.weight")) is not None]
+    if stem is None or stem.ndim != 4 or hidden is None or hidden.ndim != 2 or len(norms) < 4:
+        raise UserError(
+            f"{source}: holds another model ({len(tensors)} tensors, first {next(iter(tensors), 'none')}), expected "
+            "BiFormer's published tensors (downsample_layers.0.0.weight, stages.0.0.attn.qkv.qkv.weight, ...)"
+        )
+    return {
+        "in_chans": stem.shape[1],
+        "num_classes": 0 if head is None else head.shape[0],
+        "depths": depths,
+        "dims": tuple(norm.shape[0] for norm in norms),
+        "mlp_ratio": hidden.shape[0] / hidden.shape[1],
+        "overlapping": stem.shape[-1] == 3,
+        "position": "stages.0.blocks.0.pos_embed.weight" in ours,
+    }
+
+
+def from_published(tensors: Mapping[str, Any], model: nn.Module | None = None) -> dict[str, Tensor]:
+    """Rename published tensors, unchecked; names that are ours already stay. timm calls it before it loads.
+
+    Args:
+        tensors: as read from a file; a wrapping `model` is opened.
+        model: not needed; timm passes it.
+    """
+    tensors = tensors.get("model", tensors)
+    published = any(name.startswith("downsample_layers.") for name in tensors)
+    return {_our_name(name) if published else name: value for name, value in tensors.items()}
+
+
+def published_names(model: BiFormer) -> dict[str, str]:
+    """Our tensors' names → the published ones."""
+    first = model.stages[0]
+    assert isinstance(first, BiFormerStage)
+    swin_layout = first.blocks[0].pos_embed is None
+    return {name: _published_name(name, swin_layout) for name in model.state_dict()}
+
+
+def _published_name(name: str, swin_layout: bool) -> str:
+    name = re.sub(r"^stem\.", "downsample_layers.0.", name)
+    name = re.sub(r"^stages\.([123])\.downsample\.", r"downsample_layers.\1.", name)
+    if name.startswith("stages.3."):
+        name = name.replace(".attn.out.", ".attn.proj.")
+    else:
+        name = name.replace(".attn.out.", ".attn.wo.").replace(".attn.qkv.", ".attn.qkv.qkv.")
+    name = name.replace(".mlp.fc1.", ".mlp.0.").replace(".mlp.fc2.", ".mlp.2." if swin_layout else ".mlp.3.")
+    if not swin_layout:
+        name = name.replace(".blocks.", ".")
+    return name.replace("head.fc.", "head.")
+
+
+def _our_name(name: str) -> str:
+    for published, ours in _RULES:
+        name = re.sub(published, ours, name)
+    return name
+
+
+def _from_released(tensors: Mapping[str, Tensor], source: str) -> BiFormer:
+    keywords = configuration(tensors, source)
+    with torch.device("meta"):
+        model = BiFormer(**keywords)
+    model = model.to(next(iter(tensors.values())).dtype).to_empty(device="cpu")
+    load_strictly(model, from_published(tensors), source)
+    return model
+
+
+def _average(path: Path) -> dict[str, Tensor]:
+    """The averaged weights of a training checkpoint; `read_tensors` has accepted the file before."""
+    content = torch.load(path, map_location="cpu", weights_only=True) if path.suffix != ".safetensors" else {}
+    found = next((content[name] for name in _AVERAGES if isinstance(content.get(name), dict)), None)
+    if found is None:
+        raise UserError(f"{path}: holds no average ({' or '.join(_AVERAGES)}); leave out --ema for the raw weights")
+    return {str(name).removeprefix("module."): value for name, value in found.items() if isinstance(value, Tensor)}

@@ -1,0 +1,59 @@
+"""The network that a training run starts from: new, or with given weights and a classifier that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from biformer.checkpoints import load_model
+from biformer.model import BiFormer
+from biformer.presets import Config
+from biformer.variants import create_model
+from common.errors import UserError
+
+
+def starting_model(config: Config, classes: Sequence[str]) -> BiFormer:
+    """Build `config.model` for `classes`, with `config.weights` if there are any.
+
+    Weights of the same classes keep their classifier; for others it starts anew.
+
+    Raises:
+        UserError: no such variant, or the weights are of another one, with both sizes.
+    """
+    try:
+        model = create_model(
+            config.model,
+            num_classes=len(classes),
+            num_regions=config.num_regions,
+            drop_path_rate=config.drop_path,
+            class_names=list(classes),
+            image_size=config.image_size,
+            crop_pct=config.crop_pct,
+        )
+    except ValueError as error:
+        raise UserError(f"--model {config.model}: {error}") from None
+    if config.weights is None:
+        return model
+    source = load_model(config.weights)
+    given, ours = source.state_dict(), model.state_dict()
+    if _backbone_shapes(given) != _backbone_shapes(ours):
+        raise UserError(
+            f"{config.weights}: holds another variant ({_summary(source)}) than --model {config.model} "
+            f"({_summary(model)}); name the variant that the weights are of"
+        )
+    same_classes = source.num_classes == len(classes) and source.class_names in (None, list(classes))
+    if not same_classes:
+        given |= {name: value for name, value in ours.items() if name.startswith("head.")}
+    model.load_state_dict(given)
+    return model
+
+
+def _backbone_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items() if not name.startswith("head.")}
+
+
+def _summary(model: BiFormer) -> str:
+    depths = "-".join(str(len(stage.blocks)) for stage in model.stages)
+    widths = "-".join(str(info["num_chs"]) for info in model.feature_info)
+    return f"blocks {depths}, widths {widths}"

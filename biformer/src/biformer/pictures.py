@@ -1,0 +1,169 @@
+"""Pictures of what the network does: the classes it names, and the regions that a query attends to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from biformer.attention import BiLevelRoutingAttention
+from biformer.augmentation import Transform
+from biformer.data import Pictures, UnreadablePicture
+from biformer.model import BiFormer
+from common.figures import save
+
+_QUERY, _DIM = "#ff3b30", 0.35
+
+
+def routes_of(model: BiFormer, image: Tensor) -> list[Tensor]:
+    """The route tables of every bi-level routing attention, in the order of depth.
+
+    Args:
+        model: in evaluation mode.
+        image: `(1, 3, H, W)`, normalised, on the model's device.
+
+    Returns:
+        per attention `(S², top_k)` region numbers, on CPU; with the map's size as `(S², top_k)` only
+        regions count, `map_sizes` gives their extent.
+    """
+    found: list[Tensor] = []
+    attentions = [module for module in model.modules() if isinstance(module, BiLevelRoutingAttention)]
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, BiLevelRoutingAttention)
+        found.append(module.choices(inputs[0])[0].cpu())
+
+    handles = [attention.register_forward_pre_hook(note) for attention in attentions]
+    try:
+        with torch.inference_mode():
+            model(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def region_box(region: int, num_regions: int, stride: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """Left, top, width and height in pixels of a region, cut at the picture's border.
+
+    Args:
+        region: its number, row by row.
+        num_regions: regions along each side, S.
+        stride: pixels per token of the stage's map.
+        height, width: of the picture.
+    """
+    tokens = [-(-(-(-length // stride)) // num_regions) for length in (height, width)]
+    row, column = divmod(region, num_regions)
+    top, left = row * tokens[0] * stride, column * tokens[1] * stride
+    bottom, right = min(top + tokens[0] * stride, height), min(left + tokens[1] * stride, width)
+    return left, top, max(right - left, 0), max(bottom - top, 0)
+
+
+def routing_figure(
+    model: BiFormer, images: Tensor, queries: Sequence[tuple[float, float]], names: Sequence[str]
+) -> Figure:
+    """One row per picture: the query's region, then what it attends to in the last block of stages 1, 2 and 3.
+
+    Regions that are attended to stay bright; the query's own region has a red border. Stage 4 attends
+    to everything and is left out.
+
+    Args:
+        model: in evaluation mode.
+        images: `(N, 3, H, W)`, normalised, on the model's device.
+        queries: a place per picture, as shares of height and width in [0, 1).
+        names: titles of the rows.
+    """
+    height, width = images.shape[-2:]
+    stages = [stage for stage in model.stages if isinstance(stage.blocks[0].attn, BiLevelRoutingAttention)]
+    last = np.cumsum([len(stage.blocks) for stage in stages]) - 1
+    figure = Figure(figsize=(2.6 * (len(stages) + 1), 2.75 * len(images) + 0.3), dpi=100, layout="constrained")
+    axes = figure.subplots(len(images), len(stages) + 1, squeeze=False)
+    for row, (image, query) in enumerate(zip(images, queries, strict=True)):
+        picture = to_picture(image)
+        routes = routes_of(model, image[None])
+        axes[row, 0].imshow(picture)
+        axes[row, 0].plot(query[1] * width, query[0] * height, "+", color=_QUERY, markersize=12, markeredgewidth=2)
+        axes[row, 0].set_ylabel(names[row])
+        for i, (stage, index) in enumerate(zip(stages, last, strict=True)):
+            attention = stage.blocks[-1].attn
+            side, stride = attention.num_regions, model.feature_info[i]["reduction"]
+            own = region_at(query, side, stride, height, width)
+            shown = picture * _DIM
+            for region in routes[index][own].tolist():
+                left, top, across, down = region_box(region, side, stride, height, width)
+                shown[top : top + down, left : left + across] = picture[top : top + down, left : left + across]
+            axis = axes[row, i + 1]
+            axis.imshow(shown)
+            left, top, across, down = region_box(own, side, stride, height, width)
+            axis.add_patch(Rectangle((left - 0.5, top - 0.5), across, down, fill=False, edgecolor=_QUERY, linewidth=2))
+            if row == 0:
+                axis.set_title(f"stage {i + 1}: {attention.top_k} of {side * side} regions")
+        axes[0, 0].set_title("query")
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    return figure
+
+
+def region_at(query: tuple[float, float], num_regions: int, stride: int, height: int, width: int) -> int:
+    """The region that a place (shares of height and width) lies in."""
+    _, _, across, down = region_box(0, num_regions, stride, height, width)
+    row, column = int(query[0] * height) // down, int(query[1] * width) // across
+    return row * num_regions + column
+
+
+def routing_sheet(
+    model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, rows: int = 4
+) -> Path:
+    """Draw `routing_figure` for pictures of different classes, queries a little above the middle."""
+    images, labels = _spread(pictures, transform, rows)
+    names = [pictures.classes[label] for label in labels]
+    return save(routing_figure(model, images.to(device), [(0.45, 0.5)] * len(images), names), path)
+
+
+def prediction_sheet(
+    model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, count: int = 24
+) -> Path:
+    """Draw pictures with the class that the network names, green where it is right."""
+    images, labels = _spread(pictures, transform, count)
+    with torch.inference_mode():
+        shares = model(images.to(device)).float().softmax(dim=1).cpu()
+    columns = min(8, len(images))
+    lines = -(-len(images) // columns)
+    figure = Figure(figsize=(1.6 * columns, 1.95 * lines), dpi=100, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, image, label, share in zip(axes.flat, images, labels, shares, strict=False):
+        found = int(share.argmax())
+        axis.imshow(to_picture(image))
+        right = found == label
+        text = f"{pictures.classes[found]} {100 * share[found]:.0f} %" + f"\n(is {pictures.classes[label]})" * (
+            not right
+        )
+        axis.set_title(text, fontsize=8, color="#1b7f3b" if right else "#b3261e")
+    return save(figure, path)
+
+
+def to_picture(image: Tensor) -> np.ndarray:
+    """Undo the normalisation: `(3, H, W)` → `(H, W, 3)` in [0, 1]."""
+    mean, std = np.array(IMAGENET_DEFAULT_MEAN), np.array(IMAGENET_DEFAULT_STD)
+    return (image.permute(1, 2, 0).cpu().numpy() * std + mean).clip(0, 1)
+
+
+def _spread(pictures: Pictures, transform: Transform, count: int) -> tuple[Tensor, list[int]]:
+    """Up to `count` readable pictures, evenly spread over the split."""
+    images, labels = [], []
+    for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist():
+        try:
+            picture, label = pictures.read(index)
+        except UnreadablePicture:
+            continue
+        images.append(transform(picture))
+        labels.append(label)
+    return torch.stack(images), labels

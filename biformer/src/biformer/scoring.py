@@ -1,0 +1,133 @@
+"""Top-1 and top-5 accuracy over whole splits, each picture counted once in any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from timm.data import ImageNetInfo
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from biformer.augmentation import EvaluationPictures, Transform
+from biformer.data import Pictures
+from biformer.published import PUBLISHED
+from common.errors import UserError
+from common.results import Row
+
+TOP_1 = "share of pictures whose class has the largest logit, in percent"
+TOP_5 = "share of pictures whose class is among the five largest logits, in percent"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one network on one split.
+
+    Attributes:
+        top1, top5: percent; top5 is None with fewer than six classes, where it says nothing.
+        loss: mean cross-entropy.
+        pictures: how many were scored.
+        unreadable: how many could not be read and were left out.
+    """
+
+    top1: float
+    top5: float | None
+    loss: float
+    pictures: int
+    unreadable: int
+
+
+def score(
+    model: nn.Module,
+    pictures: Pictures,
+    transform: Transform,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    workers: int = 0,
+    strict: bool = False,
+) -> Scores:
+    """Score a network, shared out over the processes.
+
+    Sums and counts are added up over processes, not accuracies, so uneven last batches weigh right.
+
+    Args:
+        model: in evaluation mode, on the accelerator's device.
+        pictures: of the split.
+        transform: from `evaluation_transform`.
+        batch_size: per process.
+        workers: loading processes per process.
+        strict: refuse unreadable pictures.
+
+    Returns:
+        the same in every process.
+
+    Raises:
+        UserError: no picture could be read.
+    """
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    share = EvaluationPictures(pictures, transform, rank=rank, processes=processes, strict=strict)
+    loader: DataLoader[Any] = DataLoader(share, batch_size, num_workers=workers)
+    sums = torch.zeros(5, dtype=torch.float64)  # right, right among five, loss, pictures, unreadable
+    for images, labels, _ in tqdm(loader, unit="batch", disable=rank > 0, leave=False):
+        with torch.inference_mode(), accelerator.autocast():
+            logits = model(images.to(accelerator.device)).float().cpu()
+        readable = labels >= 0
+        logits, labels = logits[readable], labels[readable]
+        best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        found = [best[:, 0].sum(), best.sum(), loss, readable.sum(), (~readable).sum()]
+        sums += torch.stack([value.double() for value in found])
+    # Metal and some accelerators have no float64; these counts are exact in float32 up to 16.7 million.
+    total = accelerator.reduce(sums.float().to(accelerator.device), reduction="sum") if processes > 1 else sums
+    right, right5, loss_sum, count, unreadable = total.tolist()
+    if not count:
+        raise UserError(f"none of the {len(pictures)} pictures could be read (first: {pictures.names[0]})")
+    top5 = 100 * right5 / count if len(pictures.classes) > 5 else None
+    return Scores(100 * right / count, top5, loss_sum / count, int(count), int(unreadable))
+
+
+def rows(scores: Scores, *, variant: str, preset: str, dataset: str, split: str, crop: str) -> list[Row]:
+    """Result rows, beside the published values where there are some.
+
+    Args:
+        crop: how pictures were resized and cropped, for the definition.
+    """
+    left_out = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
+    found = []
+    for metric, value, definition in (("top-1", scores.top1, TOP_1), ("top-5", scores.top5, TOP_5)):
+        if value is None:
+            continue
+        published, source = PUBLISHED.get((variant, dataset, metric), (None, None))
+        found.append(
+            Row(
+                paper="biformer",
+                preset=preset,
+                dataset=dataset,
+                split=f"{split}, {scores.pictures:,} pictures{left_out}",
+                metric=metric,
+                definition=f"{definition}; {crop}",
+                value=value,
+                published=published,
+                source=source,
+            )
+        )
+    return found
+
+
+def crop_text(image_size: int, crop_pct: float) -> str:
+    """How evaluation resizes and crops, in words."""
+    return f"bicubic resize of the shorter side to {int(image_size / crop_pct)} pixels, centre crop of {image_size}"
+
+
+def dataset_name(root: Path | None, classes: Sequence[str]) -> str:
+    """What the rows call a data set: ImageNet-1K by its class folders, else the folder's name."""
+    if len(classes) == 1000 and list(classes) == ImageNetInfo("imagenet-1k").label_names():
+        return "ImageNet-1K"
+    return root.resolve().name if root else "demo photographs"
