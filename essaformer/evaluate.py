@@ -1,0 +1,121 @@
+"""Score a network on whole test regions, measured beside bicubic and published.
+
+    python essaformer/evaluate.py --checkpoint runs/essaformer_demo/model             what the run was to be tested on
+    python essaformer/evaluate.py --checkpoint runs/essaformer_abu_x2/model --data-root DIR
+    python essaformer/evaluate.py --checkpoint RELEASED.pth --dataset chikusei --data-root DIR   the authors' file
+    accelerate launch --num_processes 8 essaformer/evaluate.py ...                    pictures shared out over GPUs
+
+Prints and writes PSNR, SSIM, SAM, CC, RMSE and ERGAS under both protocols (sspsr and mcnet), pictures with
+error maps, and spectra of a few pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from common import config
+from common.errors import command
+from common.figures import comparison_sheet
+from common.results import measured, write_rows
+from essaformer import scoring
+from essaformer.checkpoints import load_model, load_scaling
+from essaformer.data import EvaluationPictures
+from essaformer.metrics import DEFINITIONS
+from essaformer.pictures import captions, draw_spectra, picture_row
+from essaformer.resize import imresize
+from essaformer.scenes import TITLES, load_regions
+from essaformer.tiling import check_bands, enlarge_tiled, parse_size, tile_for_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's exported model folder, or the authors' released file."""
+    data_root: Path | None = None
+    """Folder that holds the data set; by default the run's."""
+    dataset: str | None = None
+    """chikusei, pavia_centre, cave, harvard, abu, jasper_ridge, pavia_crop, muufl or demo; by default the run's."""
+    cube: str | None = None
+    """FILE[:KEY] of your own scene; its lower right is tested on, see scenes.py."""
+    test_scene: str | None = None
+    """The scene of abu to test on; by default the run's."""
+    memory: str = "4G"
+    """Memory for the network on one tile; larger pictures are tiled without seams."""
+    tile: int | None = None
+    """Side of the tiles in pixels of the input, instead of --memory."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto takes what accelerate finds."""
+    output: Path | None = None
+    """Folder for results.json and pictures; by default evaluation beside the checkpoint."""
+
+
+@command
+def main() -> None:
+    """Load, score, print, write."""
+    options = config.parse(EvaluateConfig, __doc__)
+    accelerator = Accelerator()
+    device = accelerator.device if options.device == "auto" else torch.device(options.device)
+    model = load_model(options.checkpoint).float().to(device)
+    trained = recorded_config(options.checkpoint)
+    dataset = options.dataset or trained.get("dataset", "demo")
+    cube = options.cube or (None if options.dataset else trained.get("cube"))
+    root = options.data_root or (Path(trained["data_root"]) if trained.get("data_root") else None)
+    test_scene = options.test_scene or trained.get("test_scene")
+    scaling = load_scaling(options.checkpoint)
+    regions = load_regions(dataset, root, scaling, model.scale, test_scene=test_scene, cube=cube)["test"]
+    check_bands(model, regions[0].scene.bands, regions[0].scene.source)
+    items = EvaluationPictures(regions, model.scale)
+    title = regions[0].scene.name if cube else TITLES[dataset]
+    output = options.output or options.checkpoint.parent / "evaluation"
+    rows: list[list[np.ndarray]] = []
+    below: list[list[str]] = []
+
+    def enlarge(low: Tensor) -> Tensor:
+        tile = options.tile or tile_for_memory(model, parse_size(options.memory), low.shape[1], low.shape[2])
+        return enlarge_tiled(model, low, tile)
+
+    def show(item: dict[str, Any], result: Tensor, score: scoring.PictureScore) -> None:
+        if len(rows) >= 4:
+            return
+        if not rows and accelerator.is_main_process:
+            truth = item["high"].permute(1, 2, 0).numpy()
+            bicubic = imresize(item["low"], size=(truth.shape[0], truth.shape[1])).permute(1, 2, 0).numpy()
+            drawn = {"bicubic": bicubic, "ESSAformer": result.permute(1, 2, 0).numpy()}
+            draw_spectra(output / "spectra.png", item["region"].scene, drawn, truth=truth)
+        rows.append(picture_row(item, result))
+        below.append(captions(score))
+
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    scores = scoring.score_pictures(items, enlarge, model.scale, rank=rank, processes=processes, show=show)
+    if accelerator.is_main_process:
+        split = f"test {test_scene or regions[0].name}" if len(regions) == 1 else "test"
+        preset = trained.get("preset", "released" if options.checkpoint.is_file() else "unknown")
+        found = measured(scoring.rows(scores, title, model.scale, split, preset), device)
+        write_rows(output / "results.json", found)
+        titles = ["bicubic", "ESSAformer", "truth", "error of bicubic", "error of ESSAformer"]
+        comparison_sheet(rows, titles, output / "pictures.png", below)
+        print(scoring.comparison(scores, title, model.scale))
+        print("\n".join(f"{metric}: {text}" for metric, text in DEFINITIONS["sspsr"].items()))
+        print(f"rows: {output / 'results.json'}; pictures and spectra: {output}")
+
+
+def recorded_config(checkpoint: Path) -> dict[str, Any]:
+    """The configuration of the run that exported a model folder; empty for other checkpoints."""
+    try:
+        return json.loads((checkpoint.parent / "config.json").read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Training patches and evaluation pictures: the low-resolution input is made from the high-resolution truth.
+
+Scenes stay in memory in their files' type (that is the cache: the patches of one scene overlap); a patch is
+scaled, turned and reduced by MATLAB's `imresize` when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.errors import UserError
+from essaformer.resize import imresize
+from essaformer.scenes import Region
+
+
+class TrainingPatches(Dataset[dict[str, Tensor]]):
+    """Square patches on a grid, in eight flips and rotations.
+
+    Args:
+        regions: of the training split.
+        crop: side of a high-resolution patch in pixels, a multiple of `scale`.
+        stride: between patches in pixels; 1 makes every position a patch.
+        scale: of the super-resolution.
+        seed: of every random choice.
+
+    Item `(epoch, index)`:
+        `{"low": (bands, crop / scale, crop / scale), "high": (bands, crop, crop)}`, float32, truth in [0, 1].
+
+    Raises:
+        ValueError: crop, stride or scale do not fit together.
+        UserError: a region is smaller than a patch, or regions differ in bands.
+    """
+
+    def __init__(self, regions: Sequence[Region], crop: int, stride: int, scale: int, seed: int) -> None:
+        if crop < scale or crop % scale or stride < 1:
+            raise ValueError(f"crop must be a multiple of scale {scale}, stride at least 1; got {crop} and {stride}")
+        check_bands(regions)
+        self.crop, self.scale, self.seed = crop, scale, seed
+        self.windows: list[tuple[Region, int, int]] = []
+        for region in regions:
+            if min(region.height, region.width) < crop:
+                raise UserError(
+                    f"{region.scene.source or region.scene.name}: the training region has {region.height} × "
+                    f"{region.width} pixels, too few for a crop of {crop}; lower --crop"
+                )
+            places = [range(0, side - crop + 1, stride) for side in (region.height, region.width)]
+            self.windows += [(region, top, left) for top in places[0] for left in places[1]]
+
+    @property
+    def bands(self) -> int:
+        """Of every patch."""
+        return self.windows[0][0].scene.bands
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        region, top, left = self.windows[index]
+        patch = region.values(top, left, self.crop, self.crop).transpose(2, 0, 1)
+        down, across, transpose = np.random.default_rng([self.seed, epoch, index]).integers(2, size=3)
+        patch = patch[:, :: -1 if down else 1, :: -1 if across else 1]
+        high = np.ascontiguousarray(patch.swapaxes(1, 2) if transpose else patch)
+        return {"low": torch.from_numpy(imresize(high, 1 / self.scale)), "high": torch.from_numpy(high)}
+
+
+class EvaluationPictures(Dataset[dict[str, Any]]):
+    """Whole regions for scoring.
+
+    Item `index`:
+        `{"name": str, "region": Region, "low": (bands, h, w), "high": (bands, H, W)}`, float32.
+    """
+
+    def __init__(self, regions: Sequence[Region], scale: int) -> None:
+        check_bands(regions)
+        self.regions, self.scale = list(regions), scale
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        region = self.regions[index]
+        high = np.ascontiguousarray(region.values().transpose(2, 0, 1))
+        low = imresize(high, 1 / self.scale)
+        return {"name": region.name, "region": region, "low": torch.from_numpy(low), "high": torch.from_numpy(high)}
+
+
+def check_bands(regions: Sequence[Region]) -> None:
+    """Refuse scenes of different bands.
+
+    Raises:
+        UserError: naming the first two that differ.
+    """
+    first = regions[0].scene
+    for region in regions[1:]:
+        if region.scene.bands != first.bands:
+            raise UserError(
+                f"{region.scene.source or region.scene.name}: has {region.scene.bands} bands but "
+                f"{first.source or first.name} has {first.bands}; one network needs one number of bands"
+            )

@@ -1,0 +1,143 @@
+"""The six measures of hyperspectral super-resolution, under the two protocols that papers follow.
+
+The authors of ESSAformer point to two frameworks that do not agree; every row of a result names its protocol.
+
+| | `sspsr` | `mcnet` |
+|---|---|---|
+| PSNR | mean over bands, data range 1 | one mean square error over the cube |
+| SSIM | mean over bands, uniform 7 × 7 window | mean over bands, Gaussian 11 × 11, σ = 1.5 |
+| SAM | degrees, pixels of zero norm skipped | the same |
+| CC, RMSE, ERGAS | as below | the same |
+| before | nothing | the prediction is clipped to [0, 1] |
+
+CC is the mean over bands of Pearson's correlation; RMSE is over the cube; ERGAS is
+`100 / scale · sqrt(mean over bands of (RMSE_b / mean_b)²)` with the real scale (the first framework's code has
+a fixed 4, with which its published ×8 rows cannot be had). Arrays are `(H, W, bands)` in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+Protocol = Literal["sspsr", "mcnet"]
+METRICS = ("PSNR (dB)", "SSIM", "SAM (°)", "CC", "RMSE", "ERGAS")
+LOWER_IS_BETTER = ("SAM (°)", "RMSE", "ERGAS")
+
+DEFINITIONS: dict[str, dict[str, str]] = {
+    "sspsr": {
+        "PSNR (dB)": "sspsr: mean over bands, data range 1",
+        "SSIM": "sspsr: mean over bands, uniform 7 × 7 window, sample covariance, border of 3 left out, data range 1",
+        "SAM (°)": "sspsr: mean over pixels, degrees, pixels of zero norm skipped",
+        "CC": "sspsr: Pearson correlation, mean over bands that vary",
+        "RMSE": "sspsr: over the cube",
+        "ERGAS": "sspsr: 100 / scale · sqrt(mean over bands of (RMSE / mean)²), real scale",
+    },
+}
+DEFINITIONS["mcnet"] = {
+    name: text.replace("sspsr", "mcnet") + "; prediction clipped to [0, 1]"
+    for name, text in DEFINITIONS["sspsr"].items()
+} | {
+    "PSNR (dB)": "mcnet: one mean square error over the cube, data range 1; prediction clipped to [0, 1]",
+    "SSIM": "mcnet: mean over bands, Gaussian 11 × 11 window, σ 1.5, border of 5 left out, data range 1; "
+    "prediction clipped to [0, 1]",
+}
+
+
+def score(predicted: np.ndarray, truth: np.ndarray, scale: int, protocol: Protocol = "sspsr") -> dict[str, float]:
+    """All six measures of one picture.
+
+    Args:
+        predicted, truth: `(H, W, bands)`, values nominally in [0, 1]; at least as large as the SSIM's window.
+        scale: of the super-resolution, for ERGAS.
+        protocol: see the module.
+
+    Returns:
+        metric → value, in the order of `METRICS`.
+
+    Raises:
+        ValueError: shapes differ, or are smaller than the window.
+    """
+    if predicted.shape != truth.shape or predicted.ndim != 3:
+        raise ValueError(f"expected two arrays (rows, columns, bands), got {predicted.shape} and {truth.shape}")
+    predicted, truth = predicted.astype(np.float64), truth.astype(np.float64)
+    if protocol == "mcnet":
+        predicted = predicted.clip(0, 1)
+    return {
+        "PSNR (dB)": psnr(predicted, truth, per_band=protocol == "sspsr"),
+        "SSIM": ssim(predicted, truth, gaussian=protocol == "mcnet"),
+        "SAM (°)": sam(predicted, truth),
+        "CC": cc(predicted, truth),
+        "RMSE": float(np.sqrt(np.mean((predicted - truth) ** 2))),
+        "ERGAS": ergas(predicted, truth, scale),
+    }
+
+
+def psnr(predicted: np.ndarray, truth: np.ndarray, *, per_band: bool) -> float:
+    """Peak signal-to-noise ratio in dB for a data range of 1; infinite for equal arrays."""
+    error = np.square(predicted - truth).mean(axis=(0, 1) if per_band else None)
+    with np.errstate(divide="ignore"):
+        return float(np.mean(-10 * np.log10(error)))
+
+
+def ssim(predicted: np.ndarray, truth: np.ndarray, *, gaussian: bool) -> float:
+    """Structural similarity, mean over bands.
+
+    Args:
+        gaussian: 11 × 11 Gaussian window of σ 1.5 with weighted moments; otherwise uniform 7 × 7 with the
+            sample covariance (n − 1), which is scikit-image's default.
+    """
+    window = 11 if gaussian else 7
+    if min(truth.shape[:2]) < window:
+        raise ValueError(f"SSIM's window has {window} × {window} pixels, the picture only {truth.shape[:2]}")
+    correction = 1.0 if gaussian else window**2 / (window**2 - 1)
+    inside = slice(window // 2, -(window // 2))
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        if gaussian:
+            filtered = ndimage.gaussian_filter(x, 1.5, radius=5, axes=(0, 1))
+        else:
+            filtered = ndimage.uniform_filter(x, (window, window, 0), axes=(0, 1, 2))
+        return filtered[inside, inside]
+
+    values = []
+    for band in range(truth.shape[2]):  # band by band: five filtered copies of a whole scene are too many
+        x, y = predicted[..., band : band + 1], truth[..., band : band + 1]
+        mean_x, mean_y = mean(x), mean(y)
+        var_x, var_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
+        covariance = mean(x * y) - mean_x * mean_y
+        c1, c2 = 0.01**2, 0.03**2
+        top = (2 * mean_x * mean_y + c1) * (2 * correction * covariance + c2)
+        values.append(np.mean(top / ((mean_x**2 + mean_y**2 + c1) * (correction * (var_x + var_y) + c2))))
+    return float(np.mean(values))
+
+
+def sam(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Mean angle between spectra in degrees; pixels in which either spectrum is zero do not count."""
+    norms = np.linalg.norm(predicted, axis=2) * np.linalg.norm(truth, axis=2)
+    counted = norms > 0
+    if not counted.any():
+        return 0.0
+    cosine = np.einsum("hwb,hwb->hw", predicted, truth)[counted] / norms[counted]
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())
+
+
+def cc(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """Pearson's correlation per band, mean over bands; a band constant in either has none and does not count."""
+    x, y = predicted - predicted.mean(axis=(0, 1)), truth - truth.mean(axis=(0, 1))
+    denominator = np.sqrt((x * x).sum(axis=(0, 1)) * (y * y).sum(axis=(0, 1)))
+    varies = denominator > 0
+    if not varies.any():
+        return float("nan")
+    return float(((x * y).sum(axis=(0, 1))[varies] / denominator[varies]).mean())
+
+
+def ergas(predicted: np.ndarray, truth: np.ndarray, scale: int) -> float:
+    """Relative global error: 0 is perfect. Bands whose true mean is zero do not count."""
+    error, means = np.square(predicted - truth).mean(axis=(0, 1)), truth.mean(axis=(0, 1))
+    counted = means != 0
+    if not counted.any():
+        return float("nan")
+    return float(100 / scale * np.sqrt(np.mean(error[counted] / means[counted] ** 2)))

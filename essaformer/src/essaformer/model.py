@@ -1,0 +1,217 @@
+"""ESSAformer: hyperspectral super-resolution by iterative refinement (ICCV 2023, arXiv 2307.14010).
+
+The released architecture, with these differences, none of which changes what it computes:
+
+- maps are kept channels last, so that a map is its list of tokens and nothing is transposed;
+- the 1×1 convolution of a concatenation is the sum of two products: the concatenation is never made;
+- attention and that first product are computed again in the backward pass, so that a step keeps 5 numbers
+  per channel and pixel for it (released: about 27);
+- a channel dropout and LeakyReLU commute and work in place.
+
+`global_residual` is not in the release: see `ESSAformer`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from common.checkpoints import Pretrained
+from essaformer.attention import ESSAttention
+from essaformer.resize import imresize
+
+SCALES = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+"""Scale → factors of the pixel shuffles it is reached by."""
+
+
+class Encoder(nn.Module):
+    """One encoder step: what attention finds is joined to the map and goes through three convolutions.
+
+        E(x) = x + conv₁ₓ₁ σ conv₃ₓ₃ σ conv₁ₓ₁ [ESSA(LayerNorm x), x]     σ: LeakyReLU 0.2, channel dropout
+
+    Args:
+        dim: channels.
+        dropout: share of channels that the three dropouts set to zero in training.
+        order: of the attention.
+
+    Shape:
+        `(B, dim, H, W)`, channels last in memory → the same.
+    """
+
+    def __init__(self, dim: int, dropout: float, order: int) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.norm = nn.LayerNorm(dim)
+        self.attn = ESSAttention(dim, order)
+        self.conv1 = nn.Conv2d(2 * dim, 2 * dim, 1)
+        self.conv2 = nn.Conv2d(2 * dim, 2 * dim, 3, padding=1)
+        self.conv3 = nn.Conv2d(2 * dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the step."""
+        tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
+        # The mask is drawn here, so that computing the part again needs no generator's state.
+        mask = None
+        if self.training and self.dropout:
+            mask = F.dropout2d(torch.ones_like(tokens[:, :1]).transpose(1, 2)[..., None], self.dropout)
+            mask = mask[..., 0].transpose(1, 2)
+        if torch.is_grad_enabled():
+            y = checkpoint(self._join, tokens, mask, use_reentrant=False, preserve_rng_state=False)
+        else:
+            y = self._join(tokens, mask)
+        y = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        y = self.conv2(self._activate(y))
+        y = self.conv3(self._activate(y))
+        return y.add_(x) if y.dtype == x.dtype else y + x
+
+    def _join(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """conv1 of attention's result and the tokens, `(B, N, 2 dim)`."""
+        attended = self.attn(self.norm(tokens))
+        if mask is not None:
+            attended = attended * mask
+        of_attended, of_tokens = self.conv1.weight.flatten(1).chunk(2, dim=1)
+        return F.linear(attended, of_attended, self.conv1.bias) + F.linear(tokens, of_tokens)
+
+    def _activate(self, y: Tensor) -> Tensor:
+        """Dropout first: it multiplies by numbers ≥ 0, so LeakyReLU may follow and nothing more is kept."""
+        return F.leaky_relu(F.dropout2d(y, self.dropout, self.training, inplace=True), 0.2, inplace=True)
+
+
+class Resample(nn.Module):
+    """Change the resolution: per factor a 3×3 convolution and a pixel shuffle (up) or unshuffle (down).
+
+    Args:
+        dim: channels of input and output.
+        factors: for example (2, 2) for four.
+        up: enlarge or reduce.
+    """
+
+    def __init__(self, dim: int, factors: tuple[int, ...], *, up: bool) -> None:
+        super().__init__()
+        self.factors, self.up = factors, up
+        widths = [dim * factor**2 if up else dim // factor**2 for factor in factors]
+        self.convs = nn.ModuleList(nn.Conv2d(dim, width, 3, padding=1) for width in widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, dim, H, W)` → `(B, dim, H · f, W · f)` or `(B, dim, H / f, W / f)`."""
+        shuffle = F.pixel_shuffle if self.up else F.pixel_unshuffle
+        for conv, factor in zip(self.convs, self.factors, strict=True):
+            x = shuffle(conv(x), factor)
+        return x
+
+
+class ESSAformer(Pretrained, nn.Module):
+    """The super-resolution network.
+
+    Args:
+        bands: of the scene.
+        dim: channels inside; divisible by 4, for scale 3 by 9.
+        scale: 2, 3, 4 or 8.
+        dropout: of channels in training, released 0.2; 0 where data are few.
+        global_residual: add the bicubically enlarged input to the output and start the last
+            convolution at zero, so that training begins with bicubic's result. Not in the release.
+        order: of the attention, see `ESSAttention`.
+
+    Shape:
+        `(B, bands, h, w)`, values as trained, usually in [0, 1] → `(B, bands, h · scale, w · scale)`.
+
+    Raises:
+        ValueError: an argument is out of range; in `forward`, another number of bands.
+    """
+
+    def __init__(
+        self,
+        bands: int = 128,
+        dim: int = 256,
+        scale: int = 4,
+        dropout: float = 0.2,
+        global_residual: bool = False,
+        order: int = 1,
+    ) -> None:
+        super().__init__()
+        if scale not in SCALES:
+            raise ValueError(f"scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
+        divisor = SCALES[scale][0] ** 2
+        if bands < 1 or dim < 1 or dim % divisor or not 0 <= dropout < 1:
+            raise ValueError(
+                f"bands must be at least 1, dim a multiple of {divisor} for scale {scale} (the pixel unshuffle makes "
+                f"{divisor} channels of one) and dropout in [0, 1); got bands {bands}, dim {dim}, dropout {dropout}"
+            )
+        self.bands, self.scale, self.global_residual = bands, scale, global_residual
+        self.grad_checkpointing = False
+        self.conv_first = nn.Conv2d(bands, dim, 3, padding=1)
+        self.encode_up = Encoder(dim, dropout, order)
+        self.encode_down = Encoder(dim, dropout, order)
+        self.upsample = Resample(dim, SCALES[scale], up=True)
+        self.downsample = Resample(dim, SCALES[scale], up=False)
+        self.conv_last = nn.Conv2d(dim, bands, 3, padding=1)
+        if global_residual:
+            nn.init.zeros_(self.conv_last.weight)
+            nn.init.zeros_(self.conv_last.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the maps between encoder steps in training and compute the rest again: less memory, more time."""
+        self.grad_checkpointing = enable
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Enlarged pictures `(B, bands, h · scale, w · scale)`."""
+        if picture.ndim != 4 or picture.shape[1] != self.bands:
+            raise ValueError(f"expected pictures (batch, {self.bands}, height, width), got {tuple(picture.shape)}")
+        x = self.conv_first(picture.contiguous(memory_format=torch.channels_last))
+        u = self._step(self.encode_up, self.upsample, x, None)
+        d = self._step(self.encode_down, self.downsample, u, x)
+        u = self._step(self.encode_up, self.upsample, d, u)
+        d = self._step(self.encode_down, self.downsample, u, d)
+        u = self._step(self.encode_up, self.upsample, d, u)
+        output = self.conv_last(u)
+        if self.global_residual:
+            size = output.shape[2:]
+            output = output + imresize(picture, size=(size[0], size[1]))
+        return output
+
+    def _step(self, encoder: Encoder, resample: Resample, x: Tensor, before: Tensor | None) -> Tensor:
+        """encoder(resample(x) + before)."""
+
+        def step(x: Tensor, before: Tensor | None) -> Tensor:
+            resampled = resample(x)
+            return encoder(resampled if before is None else resampled + before)
+
+        if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(step, x, before, use_reentrant=False)
+        return step(x, before)
+
+
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "essaformer": {},
+    "essaformer_small": {"dim": 64, "dropout": 0.0, "global_residual": True},
+}
+
+
+def list_models() -> list[str]:
+    """Names for `create_model`: the released form first, then the small one for few data."""
+    return list(_VARIANTS)
+
+
+def create_model(name: str = "essaformer", **overrides: Any) -> ESSAformer:
+    """Build a named variant.
+
+    Args:
+        name: `"essaformer"` (released: 128 bands, width 256, ×4, 11.6 M parameters) or
+            `"essaformer_small"` (width 64, global residual, no dropout).
+        overrides: keywords of `ESSAformer` that replace the variant's.
+
+    Raises:
+        ValueError: unknown name or keyword, with the list of valid ones.
+    """
+    if name not in _VARIANTS:
+        raise ValueError(f"no variant {name!r}; there are {', '.join(_VARIANTS)}")
+    valid = [keyword for keyword in inspect.signature(ESSAformer.__init__).parameters if keyword != "self"]
+    if unknown := sorted(set(overrides) - set(valid)):
+        raise ValueError(f"ESSAformer has no {', '.join(unknown)}; its keywords are {', '.join(valid)}")
+    return ESSAformer(**_VARIANTS[name] | overrides)

@@ -1,0 +1,174 @@
+"""One preset per published experiment, the small-data ones, and the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from common.config import RunConfig
+from essaformer.scaling import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """What training ESSAformer depends on."""
+
+    model: str = "essaformer"
+    """Variant: essaformer (released form) or essaformer_small (global residual, no dropout)."""
+    dim: int | None = None
+    """Channels inside, instead of the variant's."""
+    dropout: float | None = None
+    """Share of channels dropped in training, instead of the variant's."""
+    global_residual: bool | None = None
+    """Add the bicubically enlarged input to the output, instead of what the variant says."""
+    order: int = 1
+    """Order of the attention's Taylor series: 1 as released, or 2."""
+    weights: Path | None = None
+    """Start from these weights: a model folder or the authors' released file."""
+    dataset: str = "chikusei"
+    """chikusei, pavia_centre, cave, harvard, abu, jasper_ridge, pavia_crop, muufl or demo."""
+    cube: str | None = None
+    """FILE[:KEY] of your own scene instead of a data set: MATLAB, NumPy, ENVI or GeoTIFF."""
+    test_scene: str | None = None
+    """The scene of abu that is tested on; the other four train."""
+    scale: int = 4
+    """2, 3, 4 or 8."""
+    scaling: Rule = "maximum"
+    """Divide a scene by its maximum, by a percentile of its values, or by a constant."""
+    scaling_value: float = 0.0
+    """The percentile or the constant."""
+    crop: int = 64
+    """Side of the high-resolution training patches in pixels."""
+    stride: int = 32
+    """Pixels between training patches; 1 takes every position."""
+    learning_rate: float = 1e-4
+    """Adam's, at the start."""
+    schedule: Literal["step", "cosine"] = "step"
+    """step: times 0.1 after three quarters of the updates (published: epoch 30 of 40); cosine: to zero, after a short rise."""
+    epochs: int = 40
+    """Passes over the patches; gives the number of updates where --iterations is 0."""
+    iterations: int = 0
+    """Optimiser updates of the whole schedule, instead of --epochs."""
+    spatial_tv: float = 1e-3
+    """Weight of the total variation in space."""
+    spectral_tv: float = 1e-3
+    """Weight of the total variation along the spectrum."""
+    gradient_checkpointing: bool = False
+    """Compute encoder steps again in the backward pass: less memory, about a third more time."""
+    validate_every: int = 2_000
+    """Optimiser updates between two validations on the validation regions."""
+
+
+def demo() -> Config:
+    """A synthetic scene, ×2, a narrow network, two minutes on two CPU cores.
+
+    accelerate launch essaformer/train.py
+    """
+    return replace(
+        small("demo", 2), dim=32, crop=32, stride=4, iterations=300, learning_rate=1e-3, validate_every=150,
+        save_every=100,
+    )  # fmt: skip
+
+
+def sspsr(dataset: str, scale: int) -> Config:
+    """The `sspsr` recipe: Adam 1e-4, 40 epochs, batch 32, L1 with total variation, the released form."""
+    crop = 16 * scale if scale > 2 else 64
+    return Config(dataset=dataset, scale=scale, crop=crop, stride=crop // 2, batch_size=32)
+
+
+def chikusei_x4() -> Config:
+    """Chikusei ×4, the released network of width 256 and the `sspsr` recipe: patches of 64, stride 32.
+
+    accelerate launch --num_processes 1 essaformer/train.py --preset chikusei_x4 --data-root DIR --mixed-precision bf16
+    Training keeps about 1.6 GB per patch of 64 × 64 in float32 (see the README); a batch of 32 wants
+    --mixed-precision bf16 on 40 GB, or --batch-size 8 --gradient-accumulation 4. Expected: not measured here.
+    """
+    return sspsr("chikusei", 4)
+
+
+def chikusei_x8() -> Config:
+    """Chikusei ×8: patches of 128, stride 64. Expected: not measured here."""
+    return sspsr("chikusei", 8)
+
+
+def pavia_centre_x4() -> Config:
+    """Pavia Centre ×4, divided by 8,000. Expected: not measured here."""
+    return replace(sspsr("pavia_centre", 4), scaling="constant", scaling_value=8_000)
+
+
+def cave_x4() -> Config:
+    """CAVE ×4, divided by 65,535. Expected: not measured here."""
+    return replace(sspsr("cave", 4), scaling="constant", scaling_value=65_535)
+
+
+def cave_x8() -> Config:
+    """CAVE ×8, divided by 65,535. Expected: not measured here."""
+    return replace(sspsr("cave", 8), scaling="constant", scaling_value=65_535)
+
+
+def harvard_x4() -> Config:
+    """Harvard ×4, each scene divided by its maximum. Expected: not measured here."""
+    return sspsr("harvard", 4)
+
+
+def small(dataset: str, scale: int) -> Config:
+    """Few data: width 64, global residual from zero, no dropout, L1, Adam 4e-4 with cosine, 99.9 percentile."""
+    return Config(
+        model="essaformer_small", dataset=dataset, scale=scale, scaling="percentile", scaling_value=99.9,
+        crop=48, stride=1, batch_size=8, workers=1, learning_rate=4e-4, schedule="cosine", iterations=1_000,
+        spatial_tv=0.0, spectral_tv=0.0, validate_every=250, save_every=250,
+    )  # fmt: skip
+
+
+def abu_x2() -> Config:
+    """Four ABU scenes ×2, tested on the fifth.
+
+    accelerate launch essaformer/train.py --preset abu_x2 --data-root DIR --test-scene abu-airport-1
+    """
+    return small("abu", 2)
+
+
+def abu_x4() -> Config:
+    """Four ABU scenes ×4, tested on the fifth."""
+    return small("abu", 4)
+
+
+def abu_released_x2() -> Config:
+    """The released form (dropout, no residual) on four ABU scenes ×2: what little data do to it."""
+    return replace(abu_x2(), model="essaformer", dim=64)
+
+
+def abu_released_x4() -> Config:
+    """The released form (dropout, no residual) on four ABU scenes ×4."""
+    return replace(abu_x4(), model="essaformer", dim=64)
+
+
+def jasper_ridge_x2() -> Config:
+    """Jasper Ridge ×2: left 60 % to train, lower right to test."""
+    return small("jasper_ridge", 2)
+
+
+def jasper_ridge_x4() -> Config:
+    """Jasper Ridge ×4."""
+    return small("jasper_ridge", 4)
+
+
+def pavia_crop_x2() -> Config:
+    """The Pavia Centre crop of ABU ×2: left 60 % to train, lower right to test."""
+    return small("pavia_crop", 2)
+
+
+def muufl_x2() -> Config:
+    """The MUUFL Gulfport crop ×2: left 60 % to train, lower right to test."""
+    return small("muufl", 2)
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    preset.__name__: preset
+    for preset in (
+        demo, chikusei_x4, chikusei_x8, pavia_centre_x4, cave_x4, cave_x8, harvard_x4, abu_x2, abu_x4,
+        abu_released_x2, abu_released_x4, jasper_ridge_x2, jasper_ridge_x4, pavia_crop_x2, muufl_x2,
+    )
+}  # fmt: skip

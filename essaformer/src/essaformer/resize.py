@@ -1,0 +1,87 @@
+"""MATLAB's `imresize(A, ..., "bicubic")` with antialiasing, for NumPy arrays and torch tensors.
+
+The degradation of every protocol and the "bicubic" row of every table are this function. Bicubic is
+Keys' kernel with a = −0.5; reducing, it is stretched by 1/scale (antialiasing); weights of every
+output pixel sum to one; beyond the border the picture is mirrored with its edge pixel repeated.
+`torch.nn.functional.interpolate` differs in kernel (a = −0.75) or in its borders.
+
+Resizing is separable and linear, so each axis is one matrix: `rows @ picture @ columnsᵀ`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def imresize(picture: Array, scale: float | None = None, *, size: tuple[int, int] | None = None) -> Array:
+    """Resize the last two axes.
+
+    Args:
+        picture: `(..., H, W)`, floating or integer (which becomes float64); at least one pixel.
+        scale: any factor above 0; the result has `ceil(scale · H)` rows, as in MATLAB.
+        size: rows and columns of the result, instead of `scale`; each axis has its own factor then.
+
+    Returns:
+        `(..., H', W')` in the picture's floating type. Bicubic overshoots: values may leave the range.
+
+    Raises:
+        ValueError: neither or both of `scale` and `size`, or one that is not positive.
+    """
+    if (scale is None) == (size is None):
+        raise ValueError("give either scale or size")
+    height, width = picture.shape[-2:]
+    if scale is not None:
+        if not scale > 0:
+            raise ValueError(f"scale must be positive, got {scale}")
+        size = math.ceil(height * scale), math.ceil(width * scale)
+    assert size is not None
+    if min(size) < 1 or min(height, width) < 1:
+        raise ValueError(f"expected at least one pixel on every side, got {height} × {width} → {size[0]} × {size[1]}")
+    rows = weights(height, size[0], scale or size[0] / height)
+    columns = weights(width, size[1], scale or size[1] / width)
+    if isinstance(picture, np.ndarray):
+        floating = picture if picture.dtype.kind == "f" else picture.astype(np.float64)
+        return rows.astype(floating.dtype) @ floating @ columns.astype(floating.dtype).T
+    if not picture.is_floating_point():
+        picture = picture.double()
+    left, right = (torch.tensor(matrix, dtype=picture.dtype, device=picture.device) for matrix in (rows, columns))
+    # Two matrix products without autocast: a bicubic picture in half precision would lose digits for nothing.
+    with torch.autocast(picture.device.type, enabled=False):
+        return left @ picture @ right.T
+
+
+@functools.lru_cache(maxsize=64)
+def weights(length: int, new_length: int, scale: float) -> np.ndarray:
+    """The matrix `(new_length, length)`, float64, that resizes one axis.
+
+    Output pixel i (from 1) lies at `u = i / scale + (1 − 1/scale) / 2` of the input.
+    """
+    stretch = min(scale, 1.0)
+    support = 4 / stretch
+    centres = np.arange(1, new_length + 1) / scale + 0.5 * (1 - 1 / scale)
+    left = np.floor(centres - support / 2)
+    taps = left[:, None] + np.arange(math.ceil(support) + 2)
+    values = stretch * bicubic(stretch * (centres[:, None] - taps))
+    values /= values.sum(axis=1, keepdims=True)
+    # 1 2 … n n … 2 1 and again, as often as a kernel wider than the picture needs it.
+    mirrored = np.concatenate([np.arange(length), np.arange(length)[::-1]])[(taps.astype(int) - 1) % (2 * length)]
+    matrix = np.zeros((new_length, length))
+    np.add.at(matrix, (np.arange(new_length)[:, None], mirrored), values)
+    matrix.flags.writeable = False
+    return matrix
+
+
+def bicubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic convolution kernel, a = −0.5, zero beyond 2."""
+    x = np.abs(x)
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))

@@ -1,0 +1,311 @@
+"""Published scenes and a user's own, cut into training, validation and test regions that share no pixel.
+
+| data set | files under the root (or up to two folders below) | training / validation / test |
+|---|---|---|
+| `chikusei` | `HyperspecVNIR_Chikusei_20140729.mat` | crop 2304 × 2048: rows 512.. but the last tenth / that tenth / \
+rows 0:512 in four tiles of 512 |
+| `pavia_centre` | `Pavia.mat` | columns 224.. but the last tenth of the rows / that tenth / columns 0:224 in four \
+tiles of 224 |
+| `cave` | `<scene>_ms/*.png`, 31 of 16 bits per scene | scenes by name: the first 20 but two / those two / the rest |
+| `harvard` | `*.mat` with `ref` | scenes by name: all but every fifth / every fifth, odd / every fifth, even |
+| `abu` | `abu-{airport-1,airport-2,airport-3,urban-4}.mat`, `abu-urban-3_205band.mat` | all but the test scene, without \
+the last third of the last / that third / `--test-scene` |
+| `jasper_ridge`, `pavia_crop`, `muufl`, a user's `--cube` | `jasperRidge2_R198.mat`, `abu-beach-4.mat`, `MUUFL.mat` | \
+left 60 % / right 40 %, upper 36 % / right 40 %, lower 64 % |
+
+Chikusei's crop and test tiles are the published ones. There a random tenth of overlapping patches is for
+validation; here a contiguous tenth is, so that no validation pixel is trained on. The others' splits are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from common.errors import UserError
+from common.hyperspectral.readers import read_array
+from common.hyperspectral.scene import Scene, make_scene, open_scene
+from common.hyperspectral.synthetic import synthetic_scene
+from essaformer.scaling import Scaling, scaled
+
+ABU = ("abu-airport-1", "abu-airport-2", "abu-airport-3", "abu-urban-3_205band", "abu-urban-4")
+TITLES = {
+    "chikusei": "Chikusei", "pavia_centre": "Pavia Centre", "cave": "CAVE", "harvard": "Harvard", "abu": "ABU",
+    "jasper_ridge": "Jasper Ridge", "pavia_crop": "Pavia Centre crop", "muufl": "MUUFL crop", "demo": "synthetic",
+}  # fmt: skip
+SINGLE = {
+    "jasper_ridge": "jasperRidge2_R198.mat",
+    "pavia_crop": "abu-beach-4.mat",
+    "muufl": "MUUFL.mat",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A rectangle of a scene.
+
+    Attributes:
+        scene: the whole scene, in its file's type.
+        divisor: of the scene's values, see `Scaling`.
+        top, left, height, width: in pixels.
+    """
+
+    scene: Scene
+    divisor: float
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """Scene and place, for messages and results."""
+        return f"{self.scene.name} {self.top}:{self.top + self.height},{self.left}:{self.left + self.width}"
+
+    def values(self, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
+        """Scaled values `(height, width, bands)` float32 in [0, 1] of a window inside the region."""
+        rows = slice(self.top + top, self.top + top + (height or self.height - top))
+        columns = slice(self.left + left, self.left + left + (width or self.width - left))
+        return scaled(self.scene.cube[rows, columns], self.divisor)
+
+
+Regions = dict[str, list[Region]]
+"""Split ("train", "validation", "test") → its regions."""
+
+
+def load_regions(
+    dataset: str, data_root: Path | None, scaling: Scaling, scale: int, *, test_scene: str | None = None,
+    cube: str | None = None,
+) -> Regions:  # fmt: skip
+    """Read a data set and cut it.
+
+    Args:
+        dataset: one of `DATASETS`; unused when `cube` is given.
+        data_root: folder that holds the files.
+        scaling: of every scene.
+        scale: sides of validation and test regions are cut to multiples of it.
+        test_scene: of `abu`.
+        cube: `FILE[:KEY]` of a user's scene.
+
+    Returns:
+        the regions of each split; all have the same bands.
+
+    Raises:
+        UserError: unknown data set, files missing or not as published, or a scene too small.
+    """
+    if cube is not None:
+        regions = _single(open_scene(cube), scaling)
+    elif dataset == "demo":
+        regions = _single(synthetic_scene(120, 160, bands=31, noise=0.01, seed=3), scaling)
+    elif dataset not in DATASETS:
+        raise UserError(f"data set {dataset} does not exist; choose one of {', '.join(['demo', *DATASETS])}")
+    elif data_root is None:
+        raise UserError(f"the data set {dataset} needs --data-root, the folder that holds its files (see the README)")
+    elif dataset == "abu":
+        regions = _abu(data_root, scaling, test_scene or ABU[0])
+    else:
+        regions = DATASETS[dataset](data_root, scaling)
+    for split in ("validation", "test"):
+        regions[split] = [_whole(region, scale) for region in regions[split]]
+    return regions
+
+
+def describe(regions: Regions) -> dict[str, list[dict[str, object]]]:
+    """Splits as JSON-able values: scene, place, size and divisor of every region."""
+    return {
+        split: [
+            {
+                "scene": r.scene.name, "source": r.scene.source, "divisor": r.divisor,
+                "top": r.top, "left": r.left, "height": r.height, "width": r.width,
+            }
+            for r in found
+        ]
+        for split, found in regions.items()
+    }  # fmt: skip
+
+
+def find(data_root: Path, name: str) -> Path:
+    """The file or folder of that name under the root or up to two folders below.
+
+    Raises:
+        UserError: there is none.
+    """
+    for pattern in (name, f"*/{name}", f"*/*/{name}"):
+        if found := sorted(data_root.glob(pattern)):
+            return found[0]
+    raise UserError(f"{data_root}: {name} not found there or up to two folders below; put it there (see the README)")
+
+
+def _region(scene: Scene, scaling: Scaling, *box: int, divisor: float | None = None) -> Region:
+    divisor = divisor or scaling.divisor(scene.cube, scene.source or scene.name)
+    return Region(scene, divisor, *(box or (0, 0, *scene.shape)))
+
+
+def _whole(region: Region, scale: int) -> Region:
+    """The region cut to multiples of the scale."""
+    height, width = region.height // scale * scale, region.width // scale * scale
+    if min(height, width) < 11:
+        raise UserError(
+            f"{region.scene.source or region.scene.name}: leaves only {region.height} × {region.width} pixels to "
+            "validate or test on; expected at least 11 × 11, so a scene of about 32 × 32 or more"
+        )
+    return Region(region.scene, region.divisor, region.top, region.left, height, width)
+
+
+def _single(scene: Scene, scaling: Scaling) -> Regions:
+    height, width = scene.shape
+    # Multiples of 4, so that no pixel is lost at the usual scales.
+    across, down = round(0.6 * width / 4) * 4, round(0.36 * height / 4) * 4
+    if min(height, width) < 32:
+        raise UserError(f"{scene.source or scene.name}: has {height} × {width} pixels; expected at least 32 × 32")
+    divisor = scaling.divisor(scene.cube[:, :across], scene.source or scene.name)
+    return {
+        "train": [Region(scene, divisor, 0, 0, height, across)],
+        "validation": [Region(scene, divisor, 0, across, down, width - across)],
+        "test": [Region(scene, divisor, down, across, height - down, width - across)],
+    }
+
+
+def _single_published(name: str) -> Callable[[Path, Scaling], Regions]:
+    def load(data_root: Path, scaling: Scaling) -> Regions:
+        return _single(read_single(name, data_root), scaling)
+
+    return load
+
+
+def read_single(name: str, data_root: Path) -> Scene:
+    """One of the small published scenes, whole."""
+    path = find(data_root, SINGLE[name])
+    if name == "jasper_ridge":
+        # Pixels in MATLAB's column order: (bands, rows · columns).
+        flat, rows = read_array(f"{path}:Y", (2,)).values, 100
+        if flat.shape != (198, rows * rows):
+            raise UserError(f"{path}: Y has shape {flat.shape}; expected (198, 10000)")
+        cube = np.ascontiguousarray(flat.T.reshape(rows, rows, 198, order="F"))
+        return make_scene(name, cube, source=str(path), composite_bands=(28, 18, 8))
+    cube = read_array(f"{path}:data", (3,)).values
+    first = name == "muufl" and cube.shape[0] == 64
+    return make_scene(
+        name, cube, source=str(path), band_axis="first" if first else None,
+        composite_bands={"muufl": (26, 16, 6), "pavia_crop": (60, 30, 10)}[name],
+    )  # fmt: skip
+
+
+def _abu(data_root: Path, scaling: Scaling, test_scene: str) -> Regions:
+    if test_scene not in ABU:
+        raise UserError(f"--test-scene {test_scene} does not exist; choose one of {', '.join(ABU)}")
+    scenes = [
+        make_scene(
+            name, read_array(f"{find(data_root, f'{name}.mat')}:data", (3,)).values,
+            source=str(find(data_root, f"{name}.mat")), composite_bands=(36, 19, 9),
+        )
+        for name in ABU
+    ]  # fmt: skip
+    *whole, last = [scene for scene in scenes if scene.name != test_scene]
+    (test,) = [scene for scene in scenes if scene.name == test_scene]
+    height, width = last.shape
+    cut = height - height // 3 // 4 * 4
+    divisor = scaling.divisor(last.cube, last.source)
+    return {
+        "train": [_region(scene, scaling) for scene in whole] + [Region(last, divisor, 0, 0, cut, width)],
+        "validation": [Region(last, divisor, cut, 0, height - cut, width)],
+        "test": [_region(test, scaling)],
+    }
+
+
+def _chikusei(data_root: Path, scaling: Scaling) -> Regions:
+    import h5py  # noqa: PLC0415 - slow to import
+
+    path = find(data_root, "HyperspecVNIR_Chikusei_20140729.mat")
+    try:
+        with h5py.File(path) as file:
+            stored = file["chikusei"]
+            if stored.shape == (128, 2335, 2517):  # band, column, row, as MATLAB's v7.3 files are
+                cube = stored[:, 143:2191, 106:2410].transpose(2, 1, 0)
+            elif stored.shape == (128, 2517, 2335):
+                cube = stored[:, 106:2410, 143:2191].transpose(1, 2, 0)
+            else:
+                raise UserError(f"{path}: chikusei has shape {stored.shape}; expected 128 bands of 2517 × 2335 pixels")
+    except (OSError, KeyError) as error:
+        raise UserError(f"{path}: is not the published Chikusei file ({error}); copy it again") from None
+    scene = make_scene(
+        "chikusei", np.ascontiguousarray(cube), source=f"{path}:chikusei", composite_bands=(56, 34, 19)
+    )
+    divisor = scaling.divisor(scene.cube, scene.source)
+    return {
+        "train": [Region(scene, divisor, 512, 0, 1600, 2048)],
+        "validation": [Region(scene, divisor, 2112, 0, 192, 2048)],
+        "test": [Region(scene, divisor, 0, 512 * i, 512, 512) for i in range(4)],
+    }
+
+
+def _pavia_centre(data_root: Path, scaling: Scaling) -> Regions:
+    path = find(data_root, "Pavia.mat")
+    cube = read_array(f"{path}:pavia", (3,)).values
+    if cube.shape[2] != 102 or min(cube.shape[:2]) < 640:
+        raise UserError(f"{path}: pavia has shape {cube.shape}; expected (1096, 715, 102)")
+    scene = make_scene("pavia_centre", cube, source=f"{path}:pavia", composite_bands=(60, 30, 10))
+    height, width = scene.shape
+    cut = height - height // 10 // 8 * 8
+    divisor = scaling.divisor(scene.cube, scene.source)
+    return {
+        "train": [Region(scene, divisor, 0, 224, cut, width - 224)],
+        "validation": [Region(scene, divisor, cut, 224, height - cut, width - 224)],
+        "test": [Region(scene, divisor, 224 * i, 0, 224, 224) for i in range(4)],
+    }
+
+
+def _cave(data_root: Path, scaling: Scaling) -> Regions:
+    folders = sorted({path.parent for path in data_root.rglob("*_ms_01.png")}, key=lambda folder: folder.name)
+    if len(folders) < 4:
+        raise UserError(f"{data_root}: found {len(folders)} CAVE scenes (NAME_ms/NAME_ms_01.png ...); expected 32")
+    scenes = []
+    for folder in folders:
+        bands = []
+        for path in sorted(folder.glob("*_ms_[0-9][0-9].png")):
+            try:
+                plane = np.asarray(Image.open(path))
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error}); copy it again") from None
+            plane = plane[..., 0] if plane.ndim == 3 else plane
+            bands.append(plane.astype(np.uint16) * np.uint16(257 if plane.dtype == np.uint8 else 1))
+        if len(bands) != 31 or len({band.shape for band in bands}) != 1:
+            raise UserError(f"{folder}: found {len(bands)} bands; expected 31 pictures of one size, copy it again")
+        name = folder.name.removesuffix("_ms")
+        scenes.append(
+            make_scene(name, np.stack(bands, axis=-1), source=str(folder), wavelengths=np.arange(400.0, 701.0, 10.0))
+        )
+    tested = max(1, round(len(scenes) * 12 / 32))
+    regions = [_region(scene, scaling) for scene in scenes]
+    training = regions[:-tested]
+    held_out = max(1, len(training) // 10)
+    return {"train": training[:-held_out], "validation": training[-held_out:], "test": regions[-tested:]}
+
+
+def _harvard(data_root: Path, scaling: Scaling) -> Regions:
+    paths = [path for path in sorted(data_root.rglob("*.mat")) if "calib" not in path.name]
+    if len(paths) < 10:
+        raise UserError(f"{data_root}: found {len(paths)} .mat files; expected Harvard's 50 scenes with the key ref")
+    regions = [
+        _region(make_scene(path.stem, read_array(f"{path}:ref", (3,)).values, source=f"{path}:ref"), scaling)
+        for path in paths
+    ]
+    return {
+        "train": [region for i, region in enumerate(regions) if i % 5],
+        "validation": regions[5::10],
+        "test": regions[0::10],
+    }
+
+
+DATASETS: dict[str, Callable[[Path, Scaling], Regions]] = {
+    "chikusei": _chikusei,
+    "pavia_centre": _pavia_centre,
+    "cave": _cave,
+    "harvard": _harvard,
+    "abu": lambda root, scaling: _abu(root, scaling, ABU[0]),
+    **{name: _single_published(name) for name in SINGLE},
+}

@@ -1,0 +1,120 @@
+"""Scores of whole pictures, the network's beside bicubic's, as result rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from accelerate.utils import gather_object
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from common.errors import UserError
+from common.results import Row, markdown
+from essaformer.metrics import DEFINITIONS, METRICS, Protocol, score
+from essaformer.published import PUBLISHED, SOURCE
+from essaformer.resize import imresize
+
+PROTOCOLS: tuple[Protocol, ...] = ("sspsr", "mcnet")
+Scores = dict[str, dict[str, float]]
+"""Protocol → metric → value."""
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """Scores of one picture, of the network's result and of bicubic's."""
+
+    name: str
+    network: Scores
+    bicubic: Scores
+
+
+def score_pictures(
+    items: Any,
+    enlarge: Callable[[Tensor], Tensor],
+    scale: int,
+    *,
+    rank: int = 0,
+    processes: int = 1,
+    show: Callable[[dict[str, Any], Tensor, PictureScore], None] | None = None,
+    protocols: Sequence[Protocol] = PROTOCOLS,
+) -> list[PictureScore]:
+    """Enlarge and score pictures, shared out over the processes, each counted exactly once.
+
+    Args:
+        items: a sequence as `EvaluationPictures`.
+        enlarge: `(bands, h, w)` → `(bands, h · scale, w · scale)` on the host.
+        show: called with every item of this process, its result and its scores.
+
+    Returns:
+        the scores of all pictures in the order of `items`, in every process.
+    """
+    mine = []
+    for index in tqdm(range(rank, len(items), processes), unit="picture", disable=rank > 0, leave=False):
+        item = items[index]
+        result = enlarge(item["low"])
+        truth = _hwb(item["high"])
+        bicubic = imresize(item["low"], size=(truth.shape[0], truth.shape[1]))
+        found = [
+            {protocol: score(_hwb(picture), truth, scale, protocol) for protocol in protocols}
+            for picture in (result, bicubic)
+        ]
+        picture_score = PictureScore(item["name"], *found)
+        if show:
+            show(item, result, picture_score)
+        mine.append((index, picture_score))
+    gathered = gather_object(mine) if processes > 1 else mine
+    return [found for _, found in sorted(gathered, key=lambda pair: pair[0])]
+
+
+def mean(scores: Sequence[PictureScore], metric: str, of: str = "network", protocol: Protocol = "sspsr") -> float:
+    """Mean of one metric over pictures, of the network or of bicubic."""
+    return float(np.mean([getattr(found, of)[protocol][metric] for found in scores]))
+
+
+def rows(scores: Sequence[PictureScore], dataset: str, scale: int, split: str, preset: str) -> list[Row]:
+    """Result rows: every metric of both protocols, the network's and bicubic's.
+
+    Raises:
+        UserError: there are no scores.
+    """
+    if not scores:
+        raise UserError(f"{dataset}: no pictures were scored")
+    found = []
+    for protocol in scores[0].network:
+        for of in ("network", "bicubic"):
+            published = PUBLISHED.get((dataset, scale, "bicubic"), {}) if (of, protocol) == ("bicubic", "sspsr") else {}
+            for metric in METRICS:
+                found.append(
+                    Row(
+                        paper="essaformer",
+                        preset=preset if of == "network" else "bicubic",
+                        dataset=f"{dataset} ×{scale}",
+                        split=f"{split}, {len(scores)} pictures" if len(scores) > 1 else split,
+                        metric=metric,
+                        definition=f"{DEFINITIONS[protocol][metric]}" + "; mean over pictures" * (len(scores) > 1),
+                        value=mean(scores, metric, of, protocol),  # type: ignore[arg-type]
+                        published=published.get(metric),
+                        source=SOURCE if published else None,
+                    )
+                )
+    return found
+
+
+def comparison(scores: Sequence[PictureScore], dataset: str, scale: int) -> str:
+    """A Markdown table: the methods in rows, the six measures in columns, published rows below the measured."""
+    lines = []
+    for protocol in scores[0].network:
+        for title, of in (("ESSAformer", "network"), ("bicubic", "bicubic")):
+            values = [f"{mean(scores, metric, of, protocol):.4f}" for metric in METRICS]  # type: ignore[arg-type]
+            lines.append([title, protocol, "measured", *values])
+    for (name, factor, method), published in PUBLISHED.items():
+        if (name, factor) == (dataset, scale):
+            lines.append([method, "sspsr", "published", *(f"{published[metric]:.4f}" for metric in METRICS)])
+    return markdown(["method", "protocol", "", *METRICS], lines)
+
+
+def _hwb(picture: Tensor) -> np.ndarray:
+    return picture.permute(1, 2, 0).float().numpy()

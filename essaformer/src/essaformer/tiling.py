@@ -1,0 +1,161 @@
+"""Scenes of any size through a network of bounded memory: overlapping tiles, blended without seams.
+
+ESSA attends to all of a tile, so a tile's result depends, weakly, on what else is in it: with larger tiles more
+of the scene is compared, and the result moves towards that of the whole scene. It is exact only where the scene
+is one tile. The blend is smooth, so a seam cannot show, but two tile sizes give slightly different numbers
+(the README states by how much).
+
+Sizes here are those of the low-resolution input. Towards a neighbour the outer quarter of an overlap has weight
+zero, because a convolution's border shows there, and the middle half a raised cosine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from essaformer.model import ESSAformer
+
+OVERLAP = 16
+"""Default overlap of two tiles, in pixels of the input."""
+SMALLEST = 24
+"""Smallest side of a tile that is chosen, in pixels of the input."""
+
+
+@torch.inference_mode()
+def enlarge_tiled(
+    model: ESSAformer,
+    low: Tensor,
+    tile: int,
+    overlap: int = OVERLAP,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Enlarge one scene tile by tile.
+
+    Only one tile is on the model's device at a time; on the host there are the scene and its result.
+
+    Args:
+        low: `(bands, h, w)`, any size, on the host.
+        tile: largest side of a tile; a scene that fits into one is enlarged whole.
+        overlap: of neighbouring tiles, below `tile`; some neighbours share more.
+        progress: told after each tile how many input pixels of the scene it completed.
+
+    Returns:
+        `(bands, h · scale, w · scale)` float32 on the host.
+
+    Raises:
+        ValueError: the overlap is not below the tile.
+        UserError: the scene has another number of bands, or the network returned values that are not finite.
+    """
+    check_bands(model, low.shape[0])
+    height, width = low.shape[1:]
+    whole = max(height, width) <= tile
+    if not whole and not 0 <= overlap < tile:
+        raise ValueError(f"overlap must be below the tile, got {overlap} and {tile}")
+    device, scale = next(model.parameters()).device, model.scale
+    result = torch.zeros(low.shape[0], height * scale, width * scale)
+    for top, row_weights in spans(height, tile, overlap, scale):
+        for left, column_weights in spans(width, tile, overlap, scale):
+            rows, columns = len(row_weights) // scale, len(column_weights) // scale
+            part = low[None, :, top : top + rows, left : left + columns].to(device)
+            enlarged = model(part)[0].float().cpu()
+            if not torch.isfinite(enlarged).all():
+                raise UserError("the network returned infinite or undefined values; use --mixed-precision no")
+            there = result[:, top * scale : (top + rows) * scale, left * scale : (left + columns) * scale]
+            there += enlarged * (row_weights[:, None] * column_weights)
+            if progress:
+                # Weights sum to one everywhere, so these add up to the scene's area.
+                progress(round(float(row_weights.sum() * column_weights.sum()) / scale**2))
+    return result
+
+
+def check_bands(model: ESSAformer, bands: int, source: str = "the scene") -> None:
+    """Refuse a scene for which the network was not trained.
+
+    Raises:
+        UserError: naming both numbers of bands.
+    """
+    if bands != model.bands:
+        raise UserError(
+            f"{source}: has {bands} bands but the checkpoint was trained on {model.bands}; "
+            "take a checkpoint of the same sensor, or train one on this scene with --cube"
+        )
+
+
+def tile_for_memory(model: ESSAformer, budget: int, height: int, width: int) -> int:
+    """The largest tile, up to the scene itself, whose forward pass fits the budget.
+
+    Args:
+        budget: bytes for the network's weights and all it computes for one tile; the interpreter, its
+            libraries (0.6 GB), the scene and its result come on top.
+        height, width: of the low-resolution scene.
+
+    Raises:
+        UserError: not even tiles of `SMALLEST` pixels fit.
+    """
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    largest = int(max(0, (budget - weights) / bytes_per_pixel(model)) ** 0.5)
+    smallest = min(SMALLEST, max(height, width))
+    if largest < smallest:
+        needed = (weights + bytes_per_pixel(model) * smallest**2) / 2**20
+        raise UserError(
+            f"--memory of {budget / 2**20:.0f} MiB is too small for this network: "
+            f"tiles of {smallest} × {smallest} pixels need {needed:.0f} MiB"
+        )
+    return min(largest, max(height, width))
+
+
+def bytes_per_pixel(model: ESSAformer) -> int:
+    """Peak memory of a forward pass per pixel of the input, measured on CPU in float32, rounded up."""
+    dim = model.conv_first.out_channels
+    return (36 * dim + 16 * model.bands) * model.scale**2
+
+
+def parse_size(text: str) -> int:
+    """Read a memory size such as `800M`, `2G` or `1.5GiB` as bytes, in powers of 1024.
+
+    Raises:
+        UserError: the text is no size.
+    """
+    match = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?B)?", text.strip(), flags=re.IGNORECASE)
+    try:
+        return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))  # type: ignore[index]
+    except (TypeError, ValueError):
+        raise UserError(f"--memory {text}: expected a size such as 800M or 2G") from None
+
+
+def spans(length: int, tile: int, overlap: int, scale: int) -> list[tuple[int, Tensor]]:
+    """Cover one axis with tiles.
+
+    Returns:
+        For each tile its start and the weights of its output pixels; over all tiles the weights sum to one.
+    """
+    if length <= tile:
+        return [(0, torch.ones(length * scale))]
+    count = -(-(length - overlap) // (tile - overlap))
+    starts = np.linspace(0, length - tile, count).round().astype(int)
+    total = np.zeros(length * scale)
+    ramps = []
+    for i, start in enumerate(starts):
+        position = np.arange(tile * scale) + 0.5
+        ramp = np.ones(tile * scale)
+        if i > 0:
+            ramp *= _rise(position / ((starts[i - 1] + tile - start) * scale))
+        if i < count - 1:
+            ramp *= _rise((tile * scale - position) / ((start + tile - starts[i + 1]) * scale))
+        total[start * scale : (start + tile) * scale] += ramp
+        ramps.append((int(start), ramp))
+    return [
+        (start, torch.from_numpy(ramp / total[start * scale : (start + tile) * scale]).float()) for start, ramp in ramps
+    ]
+
+
+def _rise(share: np.ndarray) -> np.ndarray:
+    """0 up to a quarter of the overlap, 1 from three quarters on, a raised cosine between."""
+    return 0.5 - 0.5 * np.cos(np.pi * np.clip(2 * share - 0.5, 0, 1))
