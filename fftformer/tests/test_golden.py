@@ -19,8 +19,11 @@ def published_parameters(model: FFTformer) -> dict[str, nn.Parameter]:
     return {names[name]: parameter for name, parameter in model.named_parameters()}
 
 
-@pytest.mark.parametrize("name", ["fftformer_tiny", "fftformer_gopro"])
-def test_network_equals_the_release(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "way"), [("fftformer_tiny", "whole"), ("fftformer_tiny", "strips"), ("fftformer_gopro", "strips")]
+)
+def test_network_equals_the_release(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strips, "worthwhile", lambda *_: way == "strips")
     case = ReferenceCase.load(GOLDEN / f"{name}.npz")
     constructor = case.meta["constructor"]
     model = FFTformer(
