@@ -82,10 +82,8 @@ def main() -> None:
         f"{run.total - run.step:,} of {steps:,} updates to go, in {run.folder}"
     )
 
-    for images, labels in run.batches(training):
-        targets = labels
-        if mix is not None:
-            images, targets = mix(images, labels)
+    for pair in run.batches(training):
+        images, targets = pair if mix is None else mix(*pair)
         with accelerator.accumulate(model):
             with accelerator.autocast():
                 loss = criterion(model(images), targets)

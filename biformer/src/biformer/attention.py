@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biformer.literal import gather_regions, literal_routed_attention
-from biformer.literal import literal_routed_attention as routed_attention
+from biformer.routing import routed_attention
 
 Pooling = Literal["none", "adaptive_avg", "adaptive_max", "avg", "max"]
 
@@ -185,7 +185,7 @@ class BiLevelRoutingAttention(nn.Module):
 
         A region's weight differs for every region that chose it, so the copies cannot be avoided.
         """
-        batch, regions, tokens, channels = k.shape
+        batch, regions = k.shape[:2]
         k, v = ((gather_regions(x, routes) * weights[..., None, None]).flatten(2, 3) for x in (k, v))
         own = torch.arange(regions, device=q.device)[None, :, None].expand(batch, -1, 1)
         return literal_routed_attention(q, k, v, own, self.num_heads, self.scale)

@@ -1,8 +1,8 @@
 """Weights in the authors' published form: their tensor names ↔ ours, and files of either form.
 
 Only names differ; no tensor is reshaped. In the release, STL is a class of its own with other names
-inside a stage (`stages.0.blocks.1`, `mlp.2`) than the others (`stages.0.1`, `mlp.3`). The released ImageNet weights are the raw network's; a file
-that also holds the average (`model_ema`) gives it on request.
+inside a stage (`stages.0.blocks.1`, `mlp.2`) than the others (`stages.0.1`, `mlp.3`). The released ImageNet weights
+are the raw network's; a file that also holds the average (`model_ema`) gives it on request.
 """
 
 from __future__ import annotations

@@ -107,6 +107,7 @@ class BiFormer(Pretrained, nn.Module):
 
     def __init__(
         self,
+        *,
         in_chans: int = 3,
         num_classes: int = 1000,
         global_pool: str = "avg",
@@ -172,6 +173,7 @@ class BiFormer(Pretrained, nn.Module):
         self,
         x: Tensor,
         indices: int | list[int] | None = None,
+        *,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
@@ -256,7 +258,7 @@ class BiFormer(Pretrained, nn.Module):
         if min(x.shape[-2:]) < least:
             raise ValueError(
                 f"a picture of {x.shape[-2]}x{x.shape[-1]} pixels is smaller than the region grid "
-                f"({self.num_regions}x{self.num_regions} regions of the first map): enlarge it to {least} pixels or more"
+                f"({self.num_regions}x{self.num_regions} regions of the first map): enlarge it to {least} pixels"
             )
         return self.stem(x.contiguous(memory_format=torch.channels_last))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,8 +30,7 @@ def routes_of(model: BiFormer, image: Tensor) -> list[Tensor]:
         image: `(1, 3, H, W)`, normalised, on the model's device.
 
     Returns:
-        per attention `(S², top_k)` region numbers, on CPU; with the map's size as `(S², top_k)` only
-        regions count, `map_sizes` gives their extent.
+        per attention `(S², top_k)` region numbers, best first, on CPU.
     """
     found: list[Tensor] = []
     attentions = [module for module in model.modules() if isinstance(module, BiLevelRoutingAttention)]
@@ -58,7 +58,7 @@ def region_box(region: int, num_regions: int, stride: int, height: int, width: i
         stride: pixels per token of the stage's map.
         height, width: of the picture.
     """
-    tokens = [-(-(-(-length // stride)) // num_regions) for length in (height, width)]
+    tokens = [math.ceil(math.ceil(length / stride) / num_regions) for length in (height, width)]
     row, column = divmod(region, num_regions)
     top, left = row * tokens[0] * stride, column * tokens[1] * stride
     bottom, right = min(top + tokens[0] * stride, height), min(left + tokens[1] * stride, width)
@@ -118,7 +118,7 @@ def region_at(query: tuple[float, float], num_regions: int, stride: int, height:
 
 
 def routing_sheet(
-    model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, rows: int = 4
+    model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, *, rows: int = 4
 ) -> Path:
     """Draw `routing_figure` for pictures of different classes, queries a little above the middle."""
     images, labels = _spread(pictures, transform, rows)
@@ -127,7 +127,7 @@ def routing_sheet(
 
 
 def prediction_sheet(
-    model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, count: int = 24
+    model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, *, count: int = 24
 ) -> Path:
     """Draw pictures with the class that the network names, green where it is right."""
     images, labels = _spread(pictures, transform, count)

@@ -150,14 +150,16 @@ def finetune() -> Config:
 
 
 def cifar10_subset() -> Config:
-    """3,000 training and 1,000 test pictures of CIFAR-10, from scratch, at 64 pixels, tiny model.
+    """3,000 training and 1,000 test pictures of CIFAR-10, from scratch, tiny model in 2 x 2 regions of 32 pixels.
 
     accelerate launch biformer/train.py --preset cifar10_subset --data-root DIR
     """
     return replace(
         _small(),
-        epochs=40,
+        epochs=35,
         batch_size=50,
+        image_size=32,
+        num_regions=2,
         crop_pct=1.0,
         crop_area=0.4,
         auto_augment="rand-m5-mstd0.5-inc1",
@@ -173,11 +175,11 @@ def clothing_small() -> Config:
     return replace(
         _small(),
         split_file=SPLITS / "clothing_small.json",
-        epochs=150,
+        epochs=110,
         batch_size=32,
         crop_area=0.3,
         auto_augment="rand-m5-mstd0.5-inc1",
-        validate_epochs=15,
+        validate_epochs=10,
     )
 
 
@@ -197,7 +199,7 @@ def _small() -> Config:
         image_size=64,
         warmup_epochs=2,
         cooldown_epochs=0,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         final_learning_rate=1e-5,
         clip=5.0,
         drop_path=0.05,

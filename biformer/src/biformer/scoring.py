@@ -79,9 +79,9 @@ def score(
         with torch.inference_mode(), accelerator.autocast():
             logits = model(images.to(accelerator.device)).float().cpu()
         readable = labels >= 0
-        logits, labels = logits[readable], labels[readable]
-        best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-        loss = F.cross_entropy(logits, labels, reduction="sum")
+        logits, truth = logits[readable], labels[readable]
+        best = logits.topk(min(5, logits.shape[1])).indices == truth[:, None]
+        loss = F.cross_entropy(logits, truth, reduction="sum")
         found = [best[:, 0].sum(), best.sum(), loss, readable.sum(), (~readable).sum()]
         sums += torch.stack([value.double() for value in found])
     # Metal and some accelerators have no float64; these counts are exact in float32 up to 16.7 million.
