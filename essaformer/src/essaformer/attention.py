@@ -12,6 +12,8 @@ Differs from the authors' release in names and in the order of the products, not
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -70,24 +72,73 @@ class ESSAttention(nn.Module):
         bias_qk = bias_qk.unflatten(0, (2, -1))
         bias_qk = (bias_qk - bias_qk.mean(dim=1, keepdim=True)).flatten()
 
-        energy = at_least_single(F.linear(x, weight_qk, bias_qk)).square()
-        q, k = energy.split(self.dim, dim=-1)
-        k = k / (k.sum(dim=-1, keepdim=True) + EPS)
+        shares = spectral_shares(at_least_single(F.linear(x, weight_qk, bias_qk)))
         out = F.linear(x, self.out.weight @ weight_v, F.linear(bias_v, self.out.weight, self.out.bias))
-        for power in range(1, self.order + 1):
-            context = self._context(k**power if power > 1 else k, x, weight_v, bias_v) / power
-            query = q if power == 1 else q / q.sum(dim=-1, keepdim=True).clamp_min(TINY)
-            out = torch.baddbmm(out, normalised(query**power if power > 1 else query, dim=-1).to(x.dtype), context)
+        for order in range(1, self.order + 1):
+            q, k, total, norm = shares if order == 1 else second_order(*shares[:2])
+            # k̂ᵀ v W_oᵀ / √N: every token's contribution, summed once. (B, C, C)
+            context = F.linear(k.to(x.dtype).transpose(1, 2) @ x, weight_v) + total[..., None] * bias_v
+            context = (context / (norm[..., None] * (order * x.shape[1] ** 0.5))).to(x.dtype)
+            out = torch.baddbmm(out, q.to(x.dtype), F.linear(context, self.out.weight))
         return out
 
-    def _context(self, k: Tensor, x: Tensor, weight_v: Tensor, bias_v: Tensor) -> Tensor:
-        """`k̂ᵀ v W_oᵀ / √N`, `(B, C, C)`: every token's contribution, summed once."""
-        tokens = k.shape[1] ** 0.5
-        # Half precision: shares of 1/C over many tokens would overflow in the sum without this factor.
-        k = k / tokens
-        norm = torch.linalg.vector_norm(k, dim=1).clamp_min(TINY)[..., None]
-        context = F.linear(k.to(x.dtype).transpose(1, 2) @ x, weight_v) + k.sum(dim=1)[..., None] * bias_v
-        return F.linear((context / (norm * tokens)).to(x.dtype), self.out.weight)
+
+def spectral_shares(qk: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the kernel is made of.
+
+    Args:
+        qk: centred queries and keys side by side, `(B, N, 2 C)`.
+
+    Returns:
+        q̂ `(B, N, C)`; φ(k) / √N `(B, N, C)`, not normalised over tokens; its sum over tokens and its norm over
+        tokens, both `(B, C)`. The factor keeps sums over many tokens in half precision's range.
+    """
+    if torch.is_grad_enabled() and qk.requires_grad:
+        return _SpectralShares.apply(qk)
+    return _spectral_shares(qk)[:4]
+
+
+def _spectral_shares(qk: Tensor) -> tuple[Tensor, ...]:
+    """`spectral_shares`, and the factors per token by which the squares were multiplied."""
+    q, k = qk.square().chunk(2, dim=-1)
+    per_q = torch.linalg.vector_norm(q, dim=-1, keepdim=True).clamp_min(TINY).reciprocal()
+    per_k = ((k.sum(dim=-1, keepdim=True) + EPS) * qk.shape[1] ** 0.5).reciprocal()
+    q, k = q * per_q, k * per_k
+    return q, k, k.sum(dim=1), torch.linalg.vector_norm(k, dim=1).clamp_min(TINY), per_q, per_k
+
+
+class _SpectralShares(torch.autograd.Function):
+    """`_spectral_shares` with a backward pass that keeps its input and its results only.
+
+    Automatic differentiation keeps every square, quotient and norm, twice as much, and passes over memory
+    three times as often.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qk: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        q, k, total, norm, per_q, per_k = _spectral_shares(qk)
+        ctx.save_for_backward(qk, q, k, norm, per_q, per_k)
+        return q, k, total, norm
+
+    @staticmethod
+    def backward(ctx: Any, grad_q: Tensor, grad_k: Tensor, grad_total: Tensor, grad_norm: Tensor) -> Tensor:  # type: ignore[override]
+        qk, q, k, norm, per_q, per_k = ctx.saved_tensors
+        result = torch.empty_like(qk)
+        of_q, of_k = result.chunk(2, dim=-1)
+        # q̂ = s / ‖s‖ with s = q²: ds = (dq̂ − q̂ ⟨q̂, dq̂⟩) / ‖s‖
+        torch.addcmul(grad_q, q, (q * grad_q).sum(dim=-1, keepdim=True), value=-1, out=of_q)
+        of_q.mul_(2 * per_q)
+        # k = s / (Σ s + ε) / √N with s = k²: ds = (dk − √N ⟨k, dk⟩) / (Σ s + ε) / √N
+        torch.addcmul(grad_total[:, None], k, (grad_norm / norm)[:, None], out=of_k)
+        of_k.add_(grad_k)
+        of_k.sub_((k * of_k).sum(dim=-1, keepdim=True).mul_(qk.shape[1] ** 0.5)).mul_(2 * per_k)
+        return result.mul_(qk)
+
+
+def second_order(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`spectral_shares` of φ²: squares of the first order's, normalised again."""
+    q, k = normalised(q.square(), dim=-1), k.square() * k.shape[1] ** 0.5
+    return q, k, k.sum(dim=1), torch.linalg.vector_norm(k, dim=1).clamp_min(TINY)
 
 
 def normalised(x: Tensor, dim: int) -> Tensor:

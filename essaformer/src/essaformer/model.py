@@ -55,31 +55,27 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the step."""
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
-        # The mask is drawn here, so that computing the part again needs no generator's state.
-        mask = None
-        if self.training and self.dropout:
-            mask = F.dropout2d(torch.ones_like(tokens[:, :1]).transpose(1, 2)[..., None], self.dropout)
-            mask = mask[..., 0].transpose(1, 2)
-        if torch.is_grad_enabled():
-            y = checkpoint(self._join, tokens, mask, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y = self._join(tokens, mask)
+        attended = self._drop(self.attn(self.norm(tokens)), tokens_first=True)
+        y = self._activate(self._join(attended, tokens), tokens_first=True)
         y = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-        y = self.conv2(self._activate(y))
-        y = self.conv3(self._activate(y))
+        y = self.conv3(self._activate(self.conv2(y)))
         return y.add_(x) if y.dtype == x.dtype else y + x
 
-    def _join(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """conv1 of attention's result and the tokens, `(B, N, 2 dim)`."""
-        attended = self.attn(self.norm(tokens))
-        if mask is not None:
-            attended = attended * mask
+    def _join(self, attended: Tensor, tokens: Tensor) -> Tensor:
+        """conv1 of the concatenation, `(B, N, 2 dim)`, without concatenating."""
         of_attended, of_tokens = self.conv1.weight.flatten(1).chunk(2, dim=1)
         return F.linear(attended, of_attended, self.conv1.bias) + F.linear(tokens, of_tokens)
 
-    def _activate(self, y: Tensor) -> Tensor:
-        """Dropout first: it multiplies by numbers ≥ 0, so LeakyReLU may follow and nothing more is kept."""
-        return F.leaky_relu(F.dropout2d(y, self.dropout, self.training, inplace=True), 0.2, inplace=True)
+    def _activate(self, y: Tensor, *, tokens_first: bool = False) -> Tensor:
+        """Dropout first: it multiplies by numbers ≥ 0, so LeakyReLU may follow in place and nothing more is kept."""
+        return F.leaky_relu(self._drop(y, tokens_first=tokens_first), 0.2, inplace=True)
+
+    def _drop(self, y: Tensor, *, tokens_first: bool = False) -> Tensor:
+        """Set whole channels to zero, in place, one draw per picture and channel: `(B, C, H, W)` or `(B, N, C)`."""
+        if not self.training or not self.dropout:
+            return y
+        shape = (len(y), 1, y.shape[2]) if tokens_first else (len(y), y.shape[1], 1, 1)
+        return y.mul_(y.new_empty(shape).bernoulli_(1 - self.dropout).div_(1 - self.dropout))
 
 
 class Resample(nn.Module):
