@@ -49,7 +49,7 @@ def main() -> None:
     steps = updates_per_epoch * (config.epochs + config.cooldown_epochs)
     run = Run(config, paper="biformer", steps=steps)
     accelerator = run.accelerator
-    if run.is_main:
+    if run.is_main and (config.split_file or config.holdout):
         save_split(run.folder / "split.json", training_set, validation_set)
 
     model = starting_model(config, training_set.classes)

@@ -12,10 +12,11 @@ Classes are the sorted names of the class folders.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,20 @@ _EXPECTED = "the layouts that are read stand at the top of biformer/data.py and 
 
 class UnreadablePicture(UserError):
     """A picture that is truncated, damaged or no picture at all; the message names it."""
+
+
+@contextlib.contextmanager
+def reading(name: str | Path) -> Iterator[None]:
+    """Turn whatever pillow raises inside into one sentence about the picture `name`.
+
+    Raises:
+        UnreadablePicture: it cannot be decoded.
+    """
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UnreadablePicture(f"{name}: cannot be read as a picture ({reason})") from None
 
 
 @dataclass(frozen=True)
@@ -62,12 +77,9 @@ class Pictures:
         Raises:
             UnreadablePicture: it cannot be decoded.
         """
-        try:
+        with reading(self.names[index]):
             picture, label = self.load(index)
             return picture.convert("RGB"), label
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise UnreadablePicture(f"{self.names[index]}: cannot be read as a picture ({reason})") from None
 
     def subset(self, indices: Sequence[int]) -> Pictures:
         """The pictures at `indices`, with all classes."""
@@ -237,8 +249,8 @@ def _from_timm(name: str, root: Path, split: str) -> Pictures:
             f"--dataset {name}: is a stream, which cannot be resumed exactly; choose an indexed form (hfds/, folders)"
         ) from None
     reader = getattr(source, "reader", source)
-    mapping = getattr(reader, "class_to_idx", None) or {}
-    classes = list(getattr(source, "classes", None) or sorted(mapping, key=mapping.get))
+    mapping: dict[str, int] = getattr(reader, "class_to_idx", None) or {}
+    classes = list(getattr(source, "classes", None) or sorted(mapping, key=lambda name: mapping[name]))
     if not classes:
         raise UserError(f"--dataset {name}: does not name its classes; export it as class folders")
     return Pictures([f"{split}[{i}]" for i in range(length)], None, classes, source.__getitem__)

@@ -54,6 +54,6 @@ def _backbone_shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]
 
 
 def _summary(model: BiFormer) -> str:
-    depths = "-".join(str(len(stage.blocks)) for stage in model.stages)
+    depths = "-".join(str(len(stage.blocks)) for stage in model.each_stage())
     widths = "-".join(str(info["num_chs"]) for info in model.feature_info)
     return f"blocks {depths}, widths {widths}"

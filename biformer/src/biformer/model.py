@@ -69,6 +69,10 @@ class BiFormerStage(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.grad_checkpointing = False
 
+    def attentions(self) -> list[nn.Module]:
+        """The attention of every block."""
+        return [block.attn for block in self.blocks if isinstance(block, BiFormerBlock)]
+
     def forward(self, x: Tensor) -> Tensor:
         """The stage's map."""
         x = self.downsample(x)
@@ -132,7 +136,7 @@ class BiFormer(Pretrained, nn.Module):
             )
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(f"got {len(class_names)} class_names for {num_classes} classes")
-        self.num_classes, self.num_regions = num_classes, num_regions
+        self.in_chans, self.num_classes, self.num_regions = in_chans, num_classes, num_regions
         self.class_names = list(class_names) if class_names else None
         self.image_size, self.crop_pct = image_size, crop_pct
         self.num_features = self.head_hidden_size = dims[-1]
@@ -153,7 +157,7 @@ class BiFormer(Pretrained, nn.Module):
             blocks = [BiFormerBlock(dim, attention(), mlp_ratio, next(drop_paths), position) for _ in range(depth)]
             stages.append(BiFormerStage(downsample, blocks))
         self.stages = nn.Sequential(*stages)
-        self.norm = nn.BatchNorm2d(dims[-1])
+        self.norm: nn.Module = nn.BatchNorm2d(dims[-1])
         self.head = ClassifierHead(dims[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.apply(_init_linear)
 
@@ -227,13 +231,18 @@ class BiFormer(Pretrained, nn.Module):
         self.head.reset(num_classes, global_pool, in_features=self.num_features)
         if isinstance(self.head.fc, nn.Linear):
             _init_linear(self.head.fc)
-        if self._hub_mixin_config is not None:  # what `save_pretrained` writes
-            pool = {} if global_pool is None else {"global_pool": global_pool}
-            self._hub_mixin_config |= {"num_classes": num_classes, "class_names": None, **pool}
+        saved: Any = self._hub_mixin_config  # what `save_pretrained` writes
+        saved |= {"num_classes": num_classes, "class_names": None}
+        if global_pool is not None:
+            saved |= {"global_pool": global_pool}
+
+    def each_stage(self) -> list[BiFormerStage]:
+        """The stages, for reading."""
+        return [stage for stage in self.stages if isinstance(stage, BiFormerStage)]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass instead of keeping their inside."""
-        for stage in self.stages:
+        for stage in self.each_stage():
             stage.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:

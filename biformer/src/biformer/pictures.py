@@ -80,18 +80,19 @@ def routing_figure(
         names: titles of the rows.
     """
     height, width = images.shape[-2:]
-    stages = [stage for stage in model.stages if isinstance(stage.blocks[0].attn, BiLevelRoutingAttention)]
-    last = np.cumsum([len(stage.blocks) for stage in stages]) - 1
-    figure = Figure(figsize=(2.6 * (len(stages) + 1), 2.75 * len(images) + 0.3), dpi=100, layout="constrained")
-    axes = figure.subplots(len(images), len(stages) + 1, squeeze=False)
+    routed = [[a for a in stage.attentions() if isinstance(a, BiLevelRoutingAttention)] for stage in model.each_stage()]
+    routed = [attentions for attentions in routed if attentions]
+    last = np.cumsum([len(attentions) for attentions in routed]) - 1
+    figure = Figure(figsize=(2.6 * (len(routed) + 1), 2.75 * len(images) + 0.3), dpi=100, layout="constrained")
+    axes = figure.subplots(len(images), len(routed) + 1, squeeze=False)
     for row, (image, query) in enumerate(zip(images, queries, strict=True)):
         picture = to_picture(image)
         routes = routes_of(model, image[None])
         axes[row, 0].imshow(picture)
         axes[row, 0].plot(query[1] * width, query[0] * height, "+", color=_QUERY, markersize=12, markeredgewidth=2)
         axes[row, 0].set_ylabel(names[row])
-        for i, (stage, index) in enumerate(zip(stages, last, strict=True)):
-            attention = stage.blocks[-1].attn
+        for i, (attentions, index) in enumerate(zip(routed, last, strict=True)):
+            attention = attentions[-1]
             side, stride = attention.num_regions, model.feature_info[i]["reduction"]
             own = region_at(query, side, stride, height, width)
             shown = picture * _DIM

@@ -84,6 +84,16 @@ def create_model(name: str = "biformer_tiny", **overrides: Any) -> BiFormer:
     return BiFormer(**_VARIANTS[name] | overrides)
 
 
+def name_of(model: BiFormer) -> str:
+    """The variant that a network's depths and widths are of; "biformer" for none of them."""
+    blocks = [len(stage.blocks) for stage in model.each_stage()]
+    for name, keywords in _VARIANTS.items():
+        depths, dims = keywords.get("depths", (2, 2, 8, 2)), keywords.get("dims", (64, 128, 256, 512))
+        if blocks == list(depths) and [info["num_chs"] for info in model.feature_info] == list(dims):
+            return name
+    return "biformer"
+
+
 @register_model
 def biformer_tiny(pretrained: bool = False, **keywords: Any) -> BiFormer:
     """13.1 M parameters, 2.2 G multiply-adds at 224²."""

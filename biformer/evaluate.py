@@ -1,0 +1,148 @@
+"""Score a network on a validation split, measured beside published.
+
+    python biformer/evaluate.py --checkpoint runs/biformer_demo/model                    the demo's test crops
+    python biformer/evaluate.py --checkpoint biformer_small.pth --data-root IMAGENET     the authors' released file
+    accelerate launch --num_processes 8 biformer/evaluate.py ...                         pictures shared out over GPUs
+
+Prints and writes top-1 and top-5 with the published crop: bicubic resize of the shorter side to
+size / 0.875, centre crop.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from biformer import scoring
+from biformer.augmentation import evaluation_transform
+from biformer.checkpoints import load_model
+from biformer.data import Pictures, check_classes, open_split
+from biformer.model import BiFormer
+from biformer.photographs import demo_pictures
+from biformer.variants import name_of
+from common import config
+from common.errors import UserError, command
+from common.files import atomic_path
+from common.results import measured, table, write_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's exported model folder, or the authors' released file."""
+    data_root: Path | None = None
+    """The data set's folder, or its validation folder alone; without it the demo's test crops."""
+    dataset: str = ""
+    """A name of timm's dataset factory; empty for class folders and zips."""
+    split: str = "validation"
+    """Which split to score: validation or train."""
+    split_file: Path | None = None
+    """Names of the split's pictures, as a run with --holdout or --split-file leaves in OUTPUT/split.json."""
+    image_size: int | None = None
+    """Side of the crop in pixels; by default what the model was trained for."""
+    crop_pct: float | None = None
+    """Share of the resized picture's side that is kept; by default the model's, 0.875 for released files."""
+    ema: bool = False
+    """Take the averaged weights of a training checkpoint that holds both."""
+    strict: bool = False
+    """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
+    batch_size: int = 64
+    """Pictures per process and forward pass."""
+    workers: int = 4
+    """Loading processes per process."""
+    mixed_precision: str = "no"
+    """Autocast type: no, fp16 or bf16."""
+    save_pictures: int = 0
+    """Copy this many of the scored pictures, evenly spread, into the output folder, as PNG below their class."""
+    output: Path | None = None
+    """Folder for results.json; by default evaluation_<data set> beside the checkpoint."""
+
+
+@command
+def main() -> None:
+    """Load, score, print, write."""
+    options = config.parse(EvaluateConfig, __doc__)
+    if options.mixed_precision not in ("no", "fp16", "bf16"):
+        raise UserError(f"--mixed-precision {options.mixed_precision}: expected no, fp16 or bf16")
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    model = load_model(options.checkpoint, ema=options.ema).float().to(accelerator.device)
+    pictures = pictures_to_score(options)
+    check_fit(model, pictures, options.checkpoint)
+    size, crop_pct = options.image_size or model.image_size, options.crop_pct or model.crop_pct
+    scores = scoring.score(
+        model,
+        pictures,
+        evaluation_transform(size, crop_pct),
+        accelerator,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        strict=options.strict,
+    )
+    if accelerator.is_main_process:
+        dataset = scoring.dataset_name(options.data_root, pictures.classes)
+        found = scoring.rows(
+            scores,
+            variant=name_of(model),
+            preset=preset_of(options.checkpoint),
+            dataset=dataset,
+            split=options.split,
+            crop=scoring.crop_text(size, crop_pct),
+        )
+        rows = measured(found, accelerator.device)
+        output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}"
+        write_rows(output / "results.json", rows)
+        print(table(rows))
+        print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
+        if scores.unreadable:
+            print(f"{scores.unreadable} unreadable pictures left out")
+        if options.save_pictures:
+            save_pictures(pictures, options.save_pictures, output / "pictures")
+        print(f"rows: {output / 'results.json'}")
+
+
+def save_pictures(pictures: Pictures, count: int, folder: Path) -> None:
+    """Write some pictures as PNG, for a look and for `predict.py`."""
+    for index in range(0, len(pictures), -(-len(pictures) // count)):
+        picture, label = pictures.read(index)
+        with atomic_path(folder / pictures.classes[label] / f"{index:05d}.png") as temporary:
+            picture.save(temporary)
+
+
+def pictures_to_score(options: EvaluateConfig) -> Pictures:
+    """The split's pictures, or the demo's."""
+    if options.split not in ("validation", "train"):
+        raise UserError(f"--split {options.split}: expected validation or train")
+    if options.data_root is None and not options.dataset:
+        training, test = demo_pictures()
+        return test if options.split == "validation" else training
+    root = options.data_root or Path(".")
+    return open_split(root, options.split, dataset=options.dataset, split_file=options.split_file)
+
+
+def check_fit(model: BiFormer, pictures: Pictures, checkpoint: Path) -> None:
+    """Refuse a model that was trained for other classes than the data set's, naming them."""
+    if model.class_names is not None:
+        check_classes(pictures.classes, model.class_names, "the pictures", f"{checkpoint}")
+    elif model.num_classes != len(pictures.classes):
+        raise UserError(
+            f"{checkpoint}: has {model.num_classes} classes, the pictures {len(pictures.classes)}; "
+            "fine-tune it on them first (--preset finetune --weights)"
+        )
+
+
+def preset_of(checkpoint: Path) -> str:
+    """The preset that trained a run's model folder; "released" for the authors' file."""
+    try:
+        preset = json.loads((checkpoint.parent / "config.json").read_text(encoding="utf-8"))["config"]["preset"]
+        return preset + checkpoint.name.removeprefix("model")
+    except (OSError, ValueError, KeyError):
+        return "released" if checkpoint.is_file() else "unknown"
+
+
+if __name__ == "__main__":
+    main()
