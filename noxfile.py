@@ -2,7 +2,8 @@
 
     nox -s test                    every project's tests;  test-common, test-<paper> one of them
     nox -s demo                    every project's demo;   demo-<paper> one of them, into runs/
-    nox -s lint                    style, types, and the arrows between the packages
+    nox -s lint                    style, types, the arrows between the packages, and the tables
+    nox -s tables                  write the READMEs' tables from the measured rows
     nox -s minimums                the tests with the lowest supported versions
 
 Environments are made by uv where it is installed, else by virtualenv.
@@ -17,7 +18,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "test"]
 
-PAPERS = ("fftformer", "lsgavit", "amgcfn")
+PAPERS = ("essaformer", "fftformer", "lsgavit", "amgcfn", "biformer")
 CONSTRAINTS = ("--constraint", "ci/constraints.txt")
 LINTERS = ("ruff==0.17.6", "mypy==2.4.1", "import-linter==2.16")
 # One thread per process: the tests run small networks, several processes at a time.
@@ -72,7 +73,7 @@ for paper in PAPERS:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types and which package imports which."""
+    """Check style, types, which package imports which, and that the READMEs' tables are the measured rows."""
     install(session, *PAPERS)
     session.install(*LINTERS)
     session.run("ruff", "check", "--config", "ci/ruff.toml", ".")
@@ -80,6 +81,14 @@ def lint(session: nox.Session) -> None:
     for project in ("common", *PAPERS):
         session.run("mypy", "--config-file", "ci/mypy.ini", f"{project}/src/{project}")
     session.run("lint-imports", "--config", "ci/importlinter.ini", "--no-cache")
+    session.run("python", "ci/tables.py", "--check")
+
+
+@nox.session
+def tables(session: nox.Session) -> None:
+    """Write the tables of the READMEs from the measured rows."""
+    install(session)
+    session.run("python", "ci/tables.py")
 
 
 @nox.session

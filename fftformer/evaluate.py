@@ -11,7 +11,6 @@ is aligned as its authors do, Levin's pictures are shifted by whole pixels.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,9 +86,12 @@ def main() -> None:
         show = save if options.save_pictures else None
         scores = scoring.score_pictures(items, restore, layout, rank=rank, processes=processes, show=show)
     if accelerator.is_main_process:
-        found = scoring.rows(scores, layout, dataset, options.split, preset_of(options.checkpoint))
+        trained = config.recorded(options.checkpoint)
+        seeds = [trained["seed"]] if "seed" in trained else []
+        found = scoring.rows(scores, layout, dataset, options.split, trained["preset"], seeds)
+        baseline = scoring.rows(scores, layout, dataset, options.split, "blurred input", seeds, of="blurred")
         rows = measured(found, accelerator.device)
-        write_rows(output / "results.json", rows)
+        write_rows(output / "results.json", rows + measured(baseline, accelerator.device))
         scoring.write_csv(output / "pictures.csv", scores)
         for score in scores if len(scores) <= 40 else ():
             print(
@@ -99,14 +101,6 @@ def main() -> None:
         print(table(rows, {"blurred input": [f"{scoring.mean(scores, row.metric, 'blurred'):.4f}" for row in rows]}))
         print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
         print(f"rows: {output / 'results.json'}; every picture: {output / 'pictures.csv'}")
-
-
-def preset_of(checkpoint: Path) -> str:
-    """The preset that trained a run's model folder; "released" for the authors' file."""
-    try:
-        return json.loads((checkpoint.parent / "config.json").read_text(encoding="utf-8"))["config"]["preset"]
-    except (OSError, ValueError, KeyError):
-        return "released" if checkpoint.is_file() else "unknown"
 
 
 if __name__ == "__main__":

@@ -84,7 +84,9 @@ def main() -> None:
     scores = validate(run, final, validation, layout, sheet="restored.png")
     if run.is_main:
         dataset = scoring.DATASETS.get(layout, config.data_root.name if config.data_root else layout)
-        rows = measured(scoring.rows(scores, layout, dataset, "validation", config.preset), accelerator.device)
+        rows = measured(
+            scoring.rows(scores, layout, dataset, "validation", config.preset, [config.seed]), accelerator.device
+        )
         write_rows(run.folder / "results.json", rows)
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
         blurred = [f"{scoring.mean(scores, row.metric, 'blurred'):.4f}" for row in rows]

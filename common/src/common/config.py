@@ -8,6 +8,7 @@ docstrings below the fields into `--help`.
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,14 @@ def to_json(config: Any) -> dict[str, Any]:
         return value
 
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def recorded(checkpoint: Path) -> dict[str, Any]:
+    """The flags of the run that exported a model folder; `{"preset": "released"}` for a file, "unknown" otherwise."""
+    try:
+        return dict(json.loads((checkpoint.parent / "config.json").read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"preset": "released" if checkpoint.is_file() else "unknown"}
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import gather_object
@@ -99,8 +99,17 @@ def mean(scores: Sequence[PictureScore], metric: str, of: str = "restored") -> f
     return sum(getattr(score, of)[metric] for score in scores) / len(scores)
 
 
-def rows(scores: Sequence[PictureScore], layout: str, dataset: str, split: str, preset: str) -> list[Row]:
-    """Result rows: the mean of every metric, beside the published one where there is one.
+def rows(  # noqa: PLR0917
+    scores: Sequence[PictureScore],
+    layout: str,
+    dataset: str,
+    split: str,
+    preset: str,
+    seeds: Sequence[int] = (),
+    *,
+    of: Literal["restored", "blurred"] = "restored",
+) -> list[Row]:
+    """Result rows: the mean of every metric, of restored pictures beside the published one where there is one.
 
     Raises:
         UserError: there are no scores.
@@ -110,7 +119,7 @@ def rows(scores: Sequence[PictureScore], layout: str, dataset: str, split: str, 
     definitions = REALBLUR_DEFINITIONS if layout.startswith("realblur") else DEFINITIONS
     found = []
     for metric in scores[0].restored:
-        published, source = PUBLISHED.get((dataset, metric), (None, None))
+        published, source = PUBLISHED.get((dataset, metric), (None, None)) if of == "restored" else (None, None)
         definition = alignment.LEVIN_PSNR if layout == "levin" and metric == "PSNR (dB)" else definitions[metric]
         found.append(
             Row(
@@ -120,7 +129,8 @@ def rows(scores: Sequence[PictureScore], layout: str, dataset: str, split: str, 
                 split=f"{split}, {len(scores)} pictures",
                 metric=metric,
                 definition=f"{definition}; mean over pictures",
-                value=mean(scores, metric),
+                value=mean(scores, metric, of),
+                seeds=list(seeds),
                 published=published,
                 source=source,
             )
