@@ -17,7 +17,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from biformer import scoring
-from biformer.augmentation import evaluation_transform
+from biformer.augmentation import check_image_size, evaluation_transform
 from biformer.checkpoints import load_model
 from biformer.data import Pictures, check_classes, open_split
 from biformer.model import BiFormer
@@ -74,6 +74,7 @@ def main() -> None:
     pictures = pictures_to_score(options)
     check_fit(model, pictures, options.checkpoint)
     size, crop_pct = options.image_size or model.image_size, options.crop_pct or model.crop_pct
+    check_image_size(size, model)
     scores = scoring.score(
         model,
         pictures,

@@ -20,7 +20,7 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from biformer.augmentation import evaluation_transform
+from biformer.augmentation import check_image_size, evaluation_transform
 from biformer.checkpoints import load_model
 from biformer.data import FORMATS, UnreadablePicture, reading
 from biformer.model import BiFormer
@@ -74,7 +74,9 @@ def main() -> None:
     )
     model = load_model(options.checkpoint, ema=options.ema).float().to(device)
     names = class_names(model)
-    transform = evaluation_transform(options.image_size or model.image_size, model.crop_pct)
+    size = options.image_size or model.image_size
+    check_image_size(size, model)
+    transform = evaluation_transform(size, model.crop_pct)
     lines: list[list[str]] = []
     shown: list[tuple[str, Tensor]] = []
     unreadable: list[str] = []

@@ -24,7 +24,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from biformer import pictures, scoring
-from biformer.augmentation import TrainingPictures, evaluation_transform, training_transform
+from biformer.augmentation import TrainingPictures, check_image_size, evaluation_transform, training_transform
 from biformer.data import Pictures, open_both, save_split
 from biformer.finetuning import starting_model
 from biformer.photographs import demo_pictures
@@ -53,6 +53,7 @@ def main() -> None:
         save_split(run.folder / "split.json", training_set, validation_set)
 
     model = starting_model(config, training_set.classes)
+    check_image_size(config.image_size, model)
     model.set_grad_checkpointing(config.grad_checkpointing)
     learning_rate = config.learning_rate * global_batch / 512
     optimizer = create_optimizer_v2(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from timm.layers import DropPath
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
@@ -49,7 +50,7 @@ def test_timm_builds_every_variant_with_its_configuration(name: str) -> None:
     assert state["head.fc.weight"].shape[0] == 3 and state["stem.0.weight"].shape[1] == 5
     assert cfg["input_size"] == (3, 224, 224) and cfg["crop_pct"] == 0.875 and cfg["interpolation"] == "bicubic"
     assert "onedrive" in cfg["url"]
-    rates = [block.drop_path.drop_prob for stage in model.stages for block in stage.blocks[:] if stage.blocks]
+    rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
     assert rates[-1] == pytest.approx(0.2) and rates == sorted(rates)
 
 
@@ -177,7 +178,11 @@ def test_norms_and_biases_have_no_decay_and_layers_their_own_rate(model: BiForme
         group = where[id(parameter)]
         assert (group["weight_decay"] > 0) == (parameter.ndim > 1), name
         scales[name] = group["lr_scale"]
-    assert scales["stem.0.weight"] < scales["stages.0.blocks.0.mlp.fc1.weight"] < scales["stages.3.blocks.0.mlp.fc1.weight"]
+    assert (
+        scales["stem.0.weight"]
+        < scales["stages.0.blocks.0.mlp.fc1.weight"]
+        < scales["stages.3.blocks.0.mlp.fc1.weight"]
+    )
     assert scales["head.fc.weight"] == 1.0 and scales["norm.weight"] < 1.0
     assert model.no_weight_decay() == set()
 
@@ -212,7 +217,10 @@ def test_what_cannot_work_is_refused_in_words() -> None:
 
 def test_a_picture_smaller_than_the_region_grid_is_refused() -> None:
     model = BiFormer(depths=(1, 1, 1, 1), dims=(32, 64, 128, 256), num_classes=2).eval()
-    with pytest.raises(ValueError, match=r"24x40 pixels is smaller than the region grid \(7x7 .* enlarge it to 25"):
+    with pytest.raises(
+        ValueError,
+        match=r"24x40 pixels is smaller than the grid of its first map, 7x7 regions; 25 pixels are the least",
+    ):
         model(torch.rand(1, 3, 24, 40))
     with torch.no_grad():
         logits: Tensor = model(torch.rand(1, 3, 25, 25))

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from biformer.data import Pictures, UnreadablePicture
-from biformer.model import CROP_SHARE
+from biformer.model import CROP_SHARE, BiFormer
 from biformer.presets import Config
 from common.errors import UserError
 from common.sampling import EndlessSampler
@@ -49,6 +49,19 @@ def training_transform(config: Config) -> Transform:
 def evaluation_transform(image_size: int = 224, crop_pct: float = CROP_SHARE) -> Transform:
     """The published evaluation: bicubic resize of the shorter side to size / crop_pct, centre crop, normalisation."""
     return create_transform(image_size, is_training=False, interpolation="bicubic", crop_pct=crop_pct)
+
+
+def check_image_size(image_size: int, model: BiFormer) -> None:
+    """Refuse pictures that the network cannot cut into its regions.
+
+    Raises:
+        UserError: with the smallest size.
+    """
+    if image_size < model.least_size:
+        raise UserError(
+            f"--image-size {image_size}: is smaller than the region grid of {model.num_regions}x{model.num_regions} "
+            f"regions; expected {model.least_size} pixels or more, or fewer --num-regions in training"
+        )
 
 
 class TrainingPictures(Dataset[tuple[Tensor, int]]):

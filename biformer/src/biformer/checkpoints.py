@@ -148,7 +148,8 @@ def _from_released(tensors: Mapping[str, Tensor], source: str) -> BiFormer:
     keywords = configuration(tensors, source)
     with torch.device("meta"):
         model = BiFormer(**keywords)
-    model = model.to(next(iter(tensors.values())).dtype).to_empty(device="cpu")
+    floating = next(value.dtype for value in tensors.values() if value.is_floating_point())
+    model = model.to(floating).to_empty(device="cpu")
     load_strictly(model, from_published(tensors), source)
     return model
 

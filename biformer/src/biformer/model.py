@@ -236,6 +236,11 @@ class BiFormer(Pretrained, nn.Module):
         if global_pool is not None:
             saved |= {"global_pool": global_pool}
 
+    @property
+    def least_size(self) -> int:
+        """Smallest side of a picture, in pixels: one token of the first map per region."""
+        return 4 * (self.num_regions - 1) + 1
+
     def each_stage(self) -> list[BiFormerStage]:
         """The stages, for reading."""
         return [stage for stage in self.stages if isinstance(stage, BiFormerStage)]
@@ -263,11 +268,10 @@ class BiFormer(Pretrained, nn.Module):
         return {"stem": r"^stem", "blocks": blocks}
 
     def _stem(self, x: Tensor) -> Tensor:
-        least = 4 * (self.num_regions - 1) + 1
-        if min(x.shape[-2:]) < least:
+        if min(x.shape[-2:]) < self.least_size:
             raise ValueError(
-                f"a picture of {x.shape[-2]}x{x.shape[-1]} pixels is smaller than the region grid "
-                f"({self.num_regions}x{self.num_regions} regions of the first map): enlarge it to {least} pixels"
+                f"a picture of {x.shape[-2]}x{x.shape[-1]} pixels is smaller than the grid of its first map, "
+                f"{self.num_regions}x{self.num_regions} regions; {self.least_size} pixels are the least"
             )
         return self.stem(x.contiguous(memory_format=torch.channels_last))
 

@@ -1,0 +1,186 @@
+"""The scripts as a user runs them: training, resuming, two processes, evaluation, prediction, and bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from biformer import create_model, export_released, load_model
+from biformer.photographs import demo_pictures
+from common.results import read_rows
+from common.testing import run_script
+
+PROJECT = Path(__file__).parents[1]
+QUICK = ("--model", "biformer_tiny", "--image-size", 32, "--num-regions", 2, "--batch-size", 4, "--workers", 0)
+QUICK += ("--log-every", 1, "--ema", 0.9, "--learning-rate", 0.05, "--warmup-epochs", 0, "--epochs", 4)
+
+
+@pytest.fixture(scope="session")
+def pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes in class folders: 15 pictures to train on, 7 to validate on."""
+    root = tmp_path_factory.mktemp("pictures")
+    for split, pictures, counts in zip(("train", "val"), demo_pictures(5, 3), ((5, 5, 5), (3, 1, 3)), strict=True):
+        for name, count in zip(("brick", "cat", "grass"), counts, strict=True):
+            first = list(pictures.names).index(f"{'train' if split == 'train' else 'test'}/{name}/0")
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                pictures.read(first + number)[0].save(root / split / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(pictures_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "straight"
+    train(pictures_folder, folder, "--max-steps", 4)
+    return folder
+
+
+def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0):
+    command = ["--preset", "imagenet_tiny", "--data-root", root, "--output", output, *QUICK, *arguments]
+    return run_script(PROJECT / "train.py", *command, processes=processes, status=status)
+
+
+def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
+    return load_model(folder / name).state_dict()
+
+
+def test_an_interrupted_run_exports_the_same_weights(trained: Path, pictures_folder: Path, tmp_path: Path) -> None:
+    """With mixup, CutMix, drop path, random erasing and repeated augmentation, raw and averaged weights."""
+    train(pictures_folder, tmp_path, "--max-steps", 2)
+    train(pictures_folder, tmp_path, "--max-steps", 4, "--workers", 1)
+    for name in ("model", "model_ema"):
+        ours, straight = weights(tmp_path, name), weights(trained, name)
+        assert all(torch.equal(ours[key], value) for key, value in straight.items())
+    assert not torch.equal(weights(trained)["head.fc.weight"], weights(trained, "model_ema")["head.fc.weight"])
+
+
+def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
+    expected = {"config.json", "metrics.jsonl", "results.json", "model", "model_ema", "model_best", "figures"}
+    assert expected | {"checkpoints", "tensorboard"} <= {path.name for path in trained.iterdir()}
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    assert rates[0] == pytest.approx(0.05 * 4 / 512) and rates == sorted(rates, reverse=True)
+    assert any("validation_top1" in line for line in lines) and any("ema_validation_top1" in line for line in lines)
+    rows = read_rows(trained / "results.json")
+    assert [(row.metric, row.preset) for row in rows] == [("top-1", "imagenet_tiny"), ("top-1", "imagenet_tiny_ema")]
+    assert all(row.command and row.device and "7 pictures" in row.split for row in rows)
+    pictures = {"classes.png", "routing.png", "curves.png"}
+    assert pictures <= {path.name for path in (trained / "figures").iterdir()}
+    model = load_model(trained / "model")
+    assert model.class_names == ["brick", "cat", "grass"] and (model.image_size, model.num_regions) == (32, 2)
+
+
+def test_two_processes_learn_what_one_learns_by_accumulation(pictures_folder: Path, tmp_path: Path) -> None:
+    """The same halves of the same global batch, each normalised by itself: the same gradients, and one writer."""
+    plain = ("--mixup", 0, "--cutmix", 0, "--drop-path", 0, "--max-steps", 2, "--weight-decay", 0)
+    train(pictures_folder, tmp_path / "two", *plain, processes=2)
+    train(pictures_folder, tmp_path / "one", *plain, "--gradient-accumulation", 2)
+    runs = [dict(load_model(tmp_path / name / "model").named_parameters()) for name in ("one", "two")]
+    torch.manual_seed(0)
+    moved = (runs[0]["head.fc.weight"] - create_model("biformer_tiny", num_classes=3).head.fc.weight).abs().max()
+    assert moved > 1e-3
+    # Adam turns rounding noise of a bias that a batch norm follows into whole steps; they change nothing.
+    noise = [name for name in runs[0] if name.startswith(("stem.", "stages")) and name.endswith((".0.bias", ".3.bias"))]
+    apart = {name: (value - runs[1][name]).abs().max().item() for name, value in runs[0].items() if name not in noise}
+    assert max(apart.values()) < 1e-4, max(apart, key=apart.__getitem__)
+    lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2]
+    assert lines[0]["learning_rate"] == pytest.approx(0.05 * 8 / 512)
+
+
+def test_accuracy_over_two_processes_counts_every_picture_once(
+    trained: Path, pictures_folder: Path, tmp_path: Path
+) -> None:
+    """Seven pictures, batches of two on two processes: shares and last batches are uneven."""
+    for processes in (1, 2):
+        arguments = ("--checkpoint", trained / "model", "--data-root", pictures_folder, "--batch-size", 2)
+        arguments += ("--workers", 0, "--output", tmp_path / str(processes))
+        run_script(PROJECT / "evaluate.py", *arguments, processes=processes)
+    one, two = (read_rows(tmp_path / str(n) / "results.json") for n in (1, 2))
+    assert [row.value for row in one] == [row.value for row in two]
+    assert one[0].value == pytest.approx(read_rows(trained / "results.json")[0].value)
+    assert one[0].value * 7 / 100 == pytest.approx(round(one[0].value * 7 / 100))
+
+
+def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    shutil.copytree(pictures_folder / "val", tmp_path / "photos", dirs_exist_ok=True)
+    (tmp_path / "photos/broken.jpg").write_bytes(b"no picture")
+    output, routes = tmp_path / "labels.csv", tmp_path / "routes.png"
+    arguments = ("--checkpoint", trained / "model", "--input", tmp_path / "photos", "--output", output, "--top", 2)
+    done = run_script(PROJECT / "predict.py", *arguments, "--routing", routes, "--batch-size", 3)
+    assert "7 of 8 pictures classified, 1 could not be read" in done.stdout
+    lines = list(csv.DictReader(output.open()))
+    assert list(lines[0]) == ["file", "class", "probability", "class 2", "probability 2"] and len(lines) == 7
+    right = np.mean([line["class"] == line["file"].split("/")[0] for line in lines]) * 100
+    assert right == pytest.approx(read_rows(trained / "results.json")[0].value)
+    assert min(Image.open(routes).size) > 300
+    again = run_script(PROJECT / "predict.py", *arguments, status=2)
+    assert "labels.csv: exists already; add --overwrite" in again.stderr
+    strict = run_script(PROJECT / "predict.py", *arguments, "--overwrite", "--strict", status=2)
+    assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
+
+
+def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_path: Path) -> None:
+    torch.save({"model": export_released(create_model("biformer_tiny"))}, tmp_path / "released.pth")
+    arguments = ("--checkpoint", tmp_path / "released.pth", "--image-size", 64)
+    picture = pictures_folder / "val/cat/0.png"
+    run_script(PROJECT / "predict.py", *arguments, "--input", picture, "--output", tmp_path / "labels.csv")
+    line = next(csv.DictReader((tmp_path / "labels.csv").open()))
+    from timm.data import ImageNetInfo
+
+    assert line["class"] in ImageNetInfo().label_descriptions()
+    done = run_script(PROJECT / "evaluate.py", *arguments, "--data-root", pictures_folder, status=2)
+    assert "has 1000 classes, the pictures 3" in done.stderr
+
+
+def test_training_lowers_the_loss(pictures_folder: Path, tmp_path: Path) -> None:
+    plain = ("--mixup", 0, "--cutmix", 0, "--auto-augment", "", "--crop-area", 0.8, "--repeats", 1, "--epochs", 10)
+    train(pictures_folder, tmp_path, *plain, "--validate-epochs", 5)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("problem", ["classes", "damaged strict", "damaged", "odd batch", "no data", "small"])
+def test_bad_input_is_said_in_one_sentence(pictures_folder: Path, tmp_path: Path, problem: str) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(pictures_folder, root)
+    arguments: tuple[object, ...] = ("--max-steps", 1)
+    words, status = "", 2
+    if problem == "classes":
+        (root / "val/grass").rename(root / "val/gravel")
+        words = "only here: gravel; only there: grass"
+    elif problem.startswith("damaged"):
+        for victim in root.glob("train/cat/[0-3].png"):
+            victim.write_bytes(victim.read_bytes()[:60])
+        (root / "val/cat/0.png").write_text("no picture")
+        words = "cannot be read as a picture" if "strict" in problem else ""
+        arguments = ("--max-steps", 4, "--strict") if "strict" in problem else ("--max-steps", 4)
+        status = 2 if "strict" in problem else 0
+    elif problem == "odd batch":
+        arguments, words = (*arguments, "--batch-size", 3), "mixing pairs pictures, expected an even number"
+    elif problem == "no data":
+        root, words = tmp_path / "nowhere", "nowhere: the folder does not exist"
+    else:
+        arguments, words = (*arguments, "--num-regions", 9), "smaller than the region grid"
+    done = train(root, tmp_path / "run", *arguments, status=status)
+    assert "Traceback" not in done.stderr
+    if status:
+        assert words in done.stderr.strip().splitlines()[-1]
+    else:
+        assert "1 of validation" in done.stdout and "unreadable pictures left out" in done.stdout
+        assert "6 pictures, 1 unreadable ones left out" in read_rows(tmp_path / "run/results.json")[0].split
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py"])
+def test_help_is_worth_reading(script: str) -> None:
+    done = run_script(PROJECT / script, "--help")
+    assert f"biformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 15
