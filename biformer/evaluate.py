@@ -10,9 +10,9 @@ size / 0.875, centre crop.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from accelerate import Accelerator
 
@@ -39,8 +39,8 @@ class EvaluateConfig:
     """The data set's folder, or its validation folder alone; without it the demo's test crops."""
     dataset: str = ""
     """A name of timm's dataset factory; empty for class folders and zips."""
-    split: str = "validation"
-    """Which split to score: validation or train."""
+    split: Literal["validation", "train"] = "validation"
+    """Which split to score."""
     split_file: Path | None = None
     """Names of the split's pictures, as a run with --holdout or --split-file leaves in OUTPUT/split.json."""
     image_size: int | None = None
@@ -55,8 +55,8 @@ class EvaluateConfig:
     """Pictures per process and forward pass."""
     workers: int = 4
     """Loading processes per process."""
-    mixed_precision: str = "no"
-    """Autocast type: no, fp16 or bf16."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Autocast type of the forward pass."""
     save_pictures: int = 0
     """Copy this many of the scored pictures, evenly spread, into the output folder, as PNG below their class."""
     output: Path | None = None
@@ -67,8 +67,6 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
-    if options.mixed_precision not in ("no", "fp16", "bf16"):
-        raise UserError(f"--mixed-precision {options.mixed_precision}: expected no, fp16 or bf16")
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     model = load_model(options.checkpoint, ema=options.ema).float().to(accelerator.device)
     pictures = pictures_to_score(options)
@@ -85,11 +83,13 @@ def main() -> None:
         strict=options.strict,
     )
     if accelerator.is_main_process:
+        trained = config.recorded(options.checkpoint)
         dataset = scoring.dataset_name(options.data_root, pictures.classes)
         found = scoring.rows(
             scores,
             variant=name_of(model),
-            preset=preset_of(options.checkpoint),
+            preset=trained["preset"] + options.checkpoint.name.removeprefix("model") * options.checkpoint.is_dir(),
+            seeds=[trained["seed"]] if "seed" in trained else [],
             dataset=dataset,
             split=options.split,
             crop=scoring.crop_text(size, crop_pct),
@@ -116,8 +116,6 @@ def save_pictures(pictures: Pictures, count: int, folder: Path) -> None:
 
 def pictures_to_score(options: EvaluateConfig) -> Pictures:
     """The split's pictures, or the demo's."""
-    if options.split not in ("validation", "train"):
-        raise UserError(f"--split {options.split}: expected validation or train")
     if options.data_root is None and not options.dataset:
         training, test = demo_pictures()
         return test if options.split == "validation" else training
@@ -134,15 +132,6 @@ def check_fit(model: BiFormer, pictures: Pictures, checkpoint: Path) -> None:
             f"{checkpoint}: has {model.num_classes} classes, the pictures {len(pictures.classes)}; "
             "fine-tune it on them first (--preset finetune --weights)"
         )
-
-
-def preset_of(checkpoint: Path) -> str:
-    """The preset that trained a run's model folder; "released" for the authors' file."""
-    try:
-        preset = json.loads((checkpoint.parent / "config.json").read_text(encoding="utf-8"))["config"]["preset"]
-        return preset + checkpoint.name.removeprefix("model")
-    except (OSError, ValueError, KeyError):
-        return "released" if checkpoint.is_file() else "unknown"
 
 
 if __name__ == "__main__":

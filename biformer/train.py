@@ -185,6 +185,7 @@ def finish(
             found,
             variant=config.model,
             preset=f"{config.preset}{suffix}",
+            seeds=[config.seed],
             dataset=scoring.dataset_name(config.data_root, validation_set.classes),
             split="validation",
             crop=crop,

@@ -188,11 +188,21 @@ def demo() -> Config:
 
     accelerate launch biformer/train.py
     """
-    return replace(_small(), epochs=6, batch_size=32, mixup=0.0, cutmix=0.0, crop_area=0.4, validate_epochs=2)
+    return replace(
+        _small(),
+        image_size=48,
+        num_regions=3,
+        epochs=6,
+        batch_size=24,
+        mixup=0.0,
+        cutmix=0.0,
+        crop_area=0.4,
+        validate_epochs=2,
+    )
 
 
 def _small() -> Config:
-    """What the three small data sets share: 64 pixels in 4 x 4 regions, learning rates for a few hundred updates."""
+    """What the three small data sets share: few pixels and regions, learning rates for some hundred updates."""
     return Config(
         model="biformer_tiny",
         num_regions=4,

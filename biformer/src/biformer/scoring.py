@@ -93,10 +93,13 @@ def score(
     return Scores(100 * right / count, top5, loss_sum / count, int(count), int(unreadable))
 
 
-def rows(scores: Scores, *, variant: str, preset: str, dataset: str, split: str, crop: str) -> list[Row]:
+def rows(
+    scores: Scores, *, variant: str, preset: str, seeds: Sequence[int], dataset: str, split: str, crop: str
+) -> list[Row]:
     """Result rows, beside the published values where there are some.
 
     Args:
+        seeds: that the weights were trained with; none for released ones.
         crop: how pictures were resized and cropped, for the definition.
     """
     left_out = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
@@ -114,6 +117,7 @@ def rows(scores: Scores, *, variant: str, preset: str, dataset: str, split: str,
                 metric=metric,
                 definition=f"{definition}; {crop}",
                 value=value,
+                seeds=list(seeds),
                 published=published,
                 source=source,
             )
