@@ -3,7 +3,7 @@
 BiFormer (Zhu et al., CVPR 2023, arXiv 2303.08810), equations 5 and 6, which the authors compute by
 copying keys and values (`literal`) and for which they list a fused implementation as open work.
 On a GPU it is a pair of Triton kernels that read keys and values through the route table
-(`triton_kernels`), registered as PyTorch operators so that torch.compile and autograd see through
+(`triton_launch`), registered as PyTorch operators so that torch.compile and autograd see through
 them; everywhere else it is PyTorch's fused attention (`plain`).
 """
 
@@ -59,9 +59,9 @@ def _forward(  # noqa: PLR0917
     q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The output, and the log-sum-exp of each query's products, (B, R, num_heads, T), base 2."""
-    from biformer import triton_kernels  # noqa: PLC0415 - machines without Triton never come here
+    from biformer import triton_launch  # noqa: PLC0415 - machines without Triton never come here
 
-    return triton_kernels.forward(q, k, v, routes, num_heads, scale)
+    return triton_launch.forward(q, k, v, routes, num_heads, scale)
 
 
 @torch.library.custom_op("biformer::routed_attention_backward", mutates_args=())
@@ -77,9 +77,9 @@ def _backward(  # noqa: PLR0917
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    from biformer import triton_kernels  # noqa: PLC0415
+    from biformer import triton_launch  # noqa: PLC0415
 
-    return triton_kernels.backward(grad, q, k, v, routes, out, lse, num_heads, scale)
+    return triton_launch.backward(grad, q, k, v, routes, out, lse, num_heads, scale)
 
 
 @_forward.register_fake

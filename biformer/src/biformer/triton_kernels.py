@@ -1,0 +1,188 @@
+"""Triton kernels of attention to routed regions; import only where Triton is installed.
+
+No counterpart in the release: BiFormer's authors gather keys and values (`literal`) and list a
+fused implementation as open work. Here keys and values are read through the route table, the
+softmax is computed online, and the backward pass recomputes the weights from their log-sum-exp,
+as in FlashAttention-2 (Dao, arXiv 2307.08691). Gradients are sums in a fixed order, without atomics.
+
+One program holds a tile of *rows*, the tokens of one region for one or several heads, and walks
+over *columns*, the tokens of other regions, in blocks. Where a region has fewer than 16 tokens,
+a tile carries several heads so that it fills a tensor core's 16 rows: a row is zero in the
+channels of other heads, so one product over the channels of all the tile's heads is right for
+every row, and keys are read once for all of them. Rows are queries in the forward pass and for
+the gradient of q, with the routed regions' keys as columns; for the gradients of k and v they
+are keys, with the queries of all regions that chose theirs as columns.
+"""
+
+# ruff: noqa: PLR0917 - kernels take their operands by position
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def tile_rows(tokens, heads, SLOTS: tl.constexpr, HEADS: tl.constexpr, ROWS: tl.constexpr):
+    """Head and token of each row of this program's tile, and which rows exist."""
+    row = tl.arange(0, ROWS)
+    head = tl.program_id(1) * HEADS + row // SLOTS
+    token = tl.program_id(2) * SLOTS + row % SLOTS
+    return head, token, (row // SLOTS < HEADS) & (head < heads) & (token < tokens)
+
+
+@triton.jit
+def tile_channels(heads, WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr):
+    """Head and position in a tensor's last dimension of each channel of the tile, and which exist."""
+    channel = tl.arange(0, HEADS * PADDED)
+    head = tl.program_id(1) * HEADS + channel // PADDED
+    return head, head * WIDTH + channel % PADDED, (channel % PADDED < WIDTH) & (head < heads)
+
+
+@triton.jit
+def forward_kernel(
+    q, k, v, routes, out, lse,
+    q_batch, q_region, q_token, k_batch, k_region, k_token, v_batch, v_region, v_token,
+    regions, tokens, key_tokens, top_k, heads, scale,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr, SLOTS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Output and log-sum-exp (base 2) of one region's queries."""
+    place = tl.program_id(0).to(tl.int64)
+    batch, region = place // regions, place % regions
+    head, token, row_there = tile_rows(tokens, heads, SLOTS, HEADS, ROWS)
+    channel_head, channel, channel_there = tile_channels(heads, WIDTH, PADDED, HEADS)
+    own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
+    at = batch * q_batch + region * q_region + token[:, None] * q_token + channel[None, :]
+    queries = tl.load(q + at, mask=own, other=0.0)
+    highest = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    result = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
+    for start in range(0, top_k * key_tokens, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        column_there = column < top_k * key_tokens
+        source = tl.load(routes + place * top_k + column // key_tokens, mask=column_there, other=0)
+        there = column_there[:, None] & channel_there[None, :]
+        key_at = batch * k_batch + source * k_region + (column % key_tokens) * k_token
+        keys = tl.load(k + key_at[:, None] + channel[None, :], mask=there, other=0.0)
+        value_at = batch * v_batch + source * v_region + (column % key_tokens) * v_token
+        values = tl.load(v + value_at[:, None] + channel[None, :], mask=there, other=0.0)
+        products = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * (scale * LOG2E)
+        products = tl.where(column_there[None, :], products, float("-inf"))
+        higher = tl.maximum(highest, tl.max(products, 1))
+        weights = tl.exp2(products - higher[:, None])
+        shrink = tl.exp2(highest - higher)
+        total = total * shrink + tl.sum(weights, 1)
+        result = result * shrink[:, None] + tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
+        highest = higher
+    result = result / total[:, None]
+    at = (place * tokens + token[:, None]) * heads * WIDTH + channel[None, :]
+    tl.store(out + at, result.to(out.dtype.element_ty), mask=own)
+    tl.store(lse + (place * heads + head) * tokens + token, highest + tl.log2(total), mask=row_there)
+
+
+@triton.jit
+def query_gradient_kernel(
+    grad, q, k, v, routes, out, lse, delta, dq,
+    g_batch, g_region, g_token, q_batch, q_region, q_token,
+    k_batch, k_region, k_token, v_batch, v_region, v_token,
+    regions, tokens, key_tokens, top_k, heads, scale,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr, SLOTS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradient of one region's queries, and `delta` = Σ output · its gradient for the keys' kernel."""
+    place = tl.program_id(0).to(tl.int64)
+    batch, region = place // regions, place % regions
+    head, token, row_there = tile_rows(tokens, heads, SLOTS, HEADS, ROWS)
+    channel_head, channel, channel_there = tile_channels(heads, WIDTH, PADDED, HEADS)
+    own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
+    at = batch * q_batch + region * q_region + token[:, None] * q_token + channel[None, :]
+    queries = tl.load(q + at, mask=own, other=0.0)
+    at = batch * g_batch + region * g_region + token[:, None] * g_token + channel[None, :]
+    upstream = tl.load(grad + at, mask=own, other=0.0)
+    packed = (place * tokens + token[:, None]) * heads * WIDTH + channel[None, :]
+    attended = tl.load(out + packed, mask=own, other=0.0)
+    overlap = tl.sum(attended.to(tl.float32) * upstream.to(tl.float32), 1)
+    at = (place * heads + head) * tokens + token
+    tl.store(delta + at, overlap, mask=row_there)
+    level = tl.load(lse + at, mask=row_there, other=0.0)
+    result = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
+    for start in range(0, top_k * key_tokens, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        column_there = column < top_k * key_tokens
+        source = tl.load(routes + place * top_k + column // key_tokens, mask=column_there, other=0)
+        there = column_there[:, None] & channel_there[None, :]
+        key_at = batch * k_batch + source * k_region + (column % key_tokens) * k_token
+        keys = tl.load(k + key_at[:, None] + channel[None, :], mask=there, other=0.0)
+        value_at = batch * v_batch + source * v_region + (column % key_tokens) * v_token
+        values = tl.load(v + value_at[:, None] + channel[None, :], mask=there, other=0.0)
+        products = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+        # Columns that do not exist have zero keys, so they add nothing to the sum below.
+        weights = tl.exp2(products * (scale * LOG2E) - level[:, None])
+        slope = weights * (tl.dot(upstream, tl.trans(values), input_precision=PRECISION) - overlap[:, None])
+        result += tl.dot(slope.to(keys.dtype), keys, input_precision=PRECISION)
+    tl.store(dq + packed, (result * scale).to(dq.dtype.element_ty), mask=own)
+
+
+@triton.jit
+def key_gradient_kernel(
+    grad, q, k, v, choosers, chosen, lse, delta, dk, dv,
+    g_batch, g_region, g_token, q_batch, q_region, q_token,
+    k_batch, k_region, k_token, v_batch, v_region, v_token,
+    regions, tokens, key_tokens, heads, scale,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr, SLOTS: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Gradients of one region's keys and values, from the regions in `choosers` that chose it."""
+    place = tl.program_id(0).to(tl.int64)
+    batch, region = place // regions, place % regions
+    head, token, row_there = tile_rows(key_tokens, heads, SLOTS, HEADS, ROWS)
+    channel_head, channel, channel_there = tile_channels(heads, WIDTH, PADDED, HEADS)
+    own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
+    at = batch * k_batch + region * k_region + token[:, None] * k_token + channel[None, :]
+    keys = tl.load(k + at, mask=own, other=0.0)
+    at = batch * v_batch + region * v_region + token[:, None] * v_token + channel[None, :]
+    values = tl.load(v + at, mask=own, other=0.0)
+    key_result = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
+    value_result = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
+    columns = tl.load(chosen + place) * tokens
+    for start in range(0, columns, COLUMNS):
+        column = start + tl.arange(0, COLUMNS)
+        column_there = column < columns
+        query = column % tokens
+        source = tl.load(choosers + place * regions + column // tokens, mask=column_there, other=0).to(tl.int64)
+        there = column_there[:, None] & channel_there[None, :]
+        query_at = batch * q_batch + source * q_region + query * q_token
+        queries = tl.load(q + query_at[:, None] + channel[None, :], mask=there, other=0.0)
+        grad_at = batch * g_batch + source * g_region + query * g_token
+        upstream = tl.load(grad + grad_at[:, None] + channel[None, :], mask=there, other=0.0)
+        pair = ((batch * regions + source)[None, :] * heads + head[:, None]) * tokens + query[None, :]
+        there = row_there[:, None] & column_there[None, :]
+        level = tl.load(lse + pair, mask=there, other=0.0)
+        overlap = tl.load(delta + pair, mask=there, other=0.0)
+        products = tl.dot(keys, tl.trans(queries), input_precision=PRECISION)
+        weights = tl.exp2(products * (scale * LOG2E) - level)
+        value_result += tl.dot(weights.to(upstream.dtype), upstream, input_precision=PRECISION)
+        slope = weights * (tl.dot(values, tl.trans(upstream), input_precision=PRECISION) - overlap)
+        key_result += tl.dot(slope.to(queries.dtype), queries, input_precision=PRECISION)
+    at = (place * key_tokens + token[:, None]) * heads * WIDTH + channel[None, :]
+    tl.store(dk + at, (key_result * scale).to(dk.dtype.element_ty), mask=own)
+    tl.store(dv + at, value_result.to(dv.dtype.element_ty), mask=own)
+
+
+@triton.jit
+def invert_kernel(routes, choosers, chosen, regions, top_k, REGIONS: tl.constexpr):
+    """List, for one region, the regions that chose it, in ascending order, and their number."""
+    place = tl.program_id(0).to(tl.int64)
+    batch, region = place // regions, place % regions
+    query = tl.arange(0, REGIONS)
+    there = query < regions
+    chose = tl.zeros([REGIONS], tl.int32)
+    for choice in range(top_k):
+        route = tl.load(routes + (batch * regions + query) * top_k + choice, mask=there, other=-1)
+        chose += (route == region).to(tl.int32)
+    position = tl.cumsum(chose, 0) - chose
+    tl.store(choosers + place * regions + position, query, mask=chose > 0)
+    tl.store(chosen + place, tl.sum(chose, 0))
