@@ -84,7 +84,8 @@ def load_scaling(checkpoint: Path) -> Scaling:
     return read_scaling(path) if path.is_file() else Scaling("maximum")
 
 
-def _published_to_ours(name: str) -> str:
+def published_to_ours(name: str) -> str:
+    """Our name of a published tensor; unknown names as they are."""
     for pattern, ours in _RENAMED:
         # The release counts the pixel shuffles between the convolutions: 0, 2, 4.
         name = re.sub(pattern, lambda match, ours=ours: ours.format(*(int(n) // 2 for n in match.groups())), name)
@@ -117,5 +118,5 @@ def _from_released(tensors: Mapping[str, Tensor], source: str) -> ESSAformer:
         raise UserError(f"{source}: holds no network that can be built ({error})") from None
     model = model.to(next(iter(tensors.values())).dtype).to_empty(device="cpu")
     # Unknown names pass through as they are, so that the strict loader names them.
-    load_strictly(model, {_published_to_ours(name): value for name, value in tensors.items()}, source)
+    load_strictly(model, {published_to_ours(name): value for name, value in tensors.items()}, source)
     return model

@@ -81,6 +81,9 @@ def read_module(path: Path) -> dict[str, Tensor] | None:
         UserError: the file is damaged.
     """
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":  # an archive without its end
+                raise UserError(f"{path}: damaged or not a checkpoint (a truncated archive); copy it again")
         return None
     try:
         with zipfile.ZipFile(path) as archive:

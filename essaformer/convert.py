@@ -1,0 +1,38 @@
+"""Convert the authors' released file to a model folder of safetensors, without running anything from it.
+
+    python essaformer/convert.py --checkpoint RELEASED.pth --output essaformer_chikusei_x4
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import config
+from common.errors import command
+from essaformer.checkpoints import export_model, load_model
+from essaformer.scaling import Scaling
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """The released file: a pickled whole module, or plain tensors under the published names."""
+    output: Path
+    """The model folder to write: model.safetensors, config.json, scaling.json."""
+
+
+@command
+def main() -> None:
+    """Read, convert, write."""
+    options = config.parse(ConvertConfig, __doc__)
+    model = load_model(options.checkpoint)
+    export_model(model, Scaling("maximum"), options.output)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{options.output}: {parameters:,} parameters, {model.bands} bands, x{model.scale}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The demo: train on part of a synthetic scene, score the rest, enlarge a whole scene of another seed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+run=${1:-runs/essaformer_demo}
+
+accelerate launch essaformer/train.py --output "$run"
+python essaformer/evaluate.py --checkpoint "$run/model" --output "$run/evaluation"
+python -c "
+import sys, numpy as np
+from common.hyperspectral.synthetic import synthetic_scene
+np.save(sys.argv[1], synthetic_scene(96, 128, bands=31, noise=0.01, seed=4).cube)" "$run/scene.npy"
+python essaformer/predict.py --checkpoint "$run/model" --input "$run/scene.npy" --reduce \
+    --output "$run/enlarged.npy" --overwrite

@@ -1,0 +1,163 @@
+"""Enlarge a scene of any size.
+
+    python essaformer/predict.py --checkpoint DIR --input SCENE.hdr --output LARGE.hdr
+    python essaformer/predict.py --checkpoint DIR --input scene.mat:cube --output large.mat --memory 2G
+    python essaformer/predict.py --checkpoint DIR --input TRUTH.tif --reduce --output again.tif    reduce first, compare
+
+MATLAB, NumPy, ENVI and GeoTIFF in, the same or another of them out, in the input's type (integers are rounded
+and clipped to their range), with wavelengths, and the place scaled with the pixels. Beside the output lie a
+false-colour before/after sheet and spectra of a few pixels; with --truth or --reduce also an error map.
+
+Scenes larger than --memory allows go in overlapping tiles, blended without seams. The attention meets all of a
+tile, so another tile size gives slightly different values; the message says which was used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from common import config
+from common.errors import UserError, command
+from common.figures import comparison_sheet
+from common.hyperspectral.readers import read_array
+from common.hyperspectral.scene import BandAxis, Scene, open_scene
+from essaformer.checkpoints import load_model, load_scaling
+from essaformer.metrics import METRICS, score
+from essaformer.pictures import ERROR_SHOWN, colours, draw_spectra, error_map, shown_bands, stretch
+from essaformer.resize import imresize
+from essaformer.scaling import Scaling, restored, scaled
+from essaformer.tiling import check_bands, enlarge_tiled, parse_size, tile_for_memory
+from essaformer.writing import FORMATS, write_scene
+
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's exported model folder, or the authors' released file."""
+    input: str
+    """FILE[:KEY] of the scene."""
+    output: Path
+    """The enlarged scene; the suffix chooses the format."""
+    truth: str | None = None
+    """FILE[:KEY] of the true large scene, for scores and an error map."""
+    reduce: bool = False
+    """Take --input as the truth: reduce it first by the checkpoint's scale, as the protocols do."""
+    band_axis: BandAxis | None = None
+    """Where the bands of --input are: first or last."""
+    scaling: Literal["checkpoint", "maximum", "percentile"] = "checkpoint"
+    """How values are divided: as in training, or by the scene's maximum or 99.9 percentile."""
+    memory: str = "4G"
+    """Memory for the network on one tile, for example 800M or 2G; larger scenes are tiled."""
+    tile: int | None = None
+    """Side of the tiles in pixels of the input, instead of --memory."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Autocast type of the network."""
+    overwrite: bool = False
+    """Replace an existing output."""
+
+
+@command
+def main() -> None:
+    """Read, enlarge, write, draw."""
+    options = config.parse(PredictConfig, __doc__)
+    if options.output.suffix.lower() not in FORMATS:
+        raise UserError(f"{options.output}: unknown kind of file; expected one ending in {', '.join(FORMATS)}")
+    if options.output.exists() and not options.overwrite:
+        raise UserError(f"{options.output}: exists already; add --overwrite or choose another --output")
+    if options.reduce and options.truth:
+        raise UserError("--reduce takes --input as the truth; leave --truth away")
+    auto = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(auto if options.device == "auto" else options.device)
+    model = load_model(options.checkpoint).float().to(device)
+    scene = open_scene(options.input, band_axis=options.band_axis)
+    check_bands(model, scene.bands, scene.source)
+    chosen = {"maximum": Scaling("maximum"), "percentile": Scaling("percentile", 99.9)}
+    scaling = chosen[options.scaling] if options.scaling in chosen else load_scaling(options.checkpoint)
+    divisor = scaling.divisor(scene.cube, scene.source)
+    report_values(scene, divisor)
+
+    low = scaled(scene.cube, divisor)
+    truth = None
+    if options.reduce:
+        height, width = (side // model.scale * model.scale for side in scene.shape)
+        truth = low[:height, :width]
+        low = np.moveaxis(imresize(np.moveaxis(truth, -1, 0), 1 / model.scale), 0, -1)
+    elif options.truth:
+        truth = scaled(read_array(options.truth, (3,)).values, divisor)
+        expected = (scene.shape[0] * model.scale, scene.shape[1] * model.scale, scene.bands)
+        if truth.shape != expected:
+            raise UserError(f"{options.truth}: has shape {truth.shape}; expected {expected}, {model.scale} × the input")
+    enlarged = enlarge(model, low, options)
+
+    # Reduced again, the scene has its own resolution: the place is that of the input.
+    factor = 1 if options.reduce else model.scale
+    files = write_scene(
+        options.output, restored(enlarged, divisor, scene.cube.dtype), factor,
+        wavelengths=scene.wavelengths, georeference=scene.georeference, source=scene.source,
+    )  # fmt: skip
+    bicubic = np.moveaxis(imresize(np.moveaxis(low, -1, 0), float(model.scale)), 0, -1)
+    files += draw(options.output, scene, bicubic, enlarged, truth)
+    if truth is not None:
+        for name, cube in (("bicubic", bicubic), ("ESSAformer", enlarged)):
+            values = score(cube, truth, model.scale)
+            print(f"{name}: " + ", ".join(f"{metric} {values[metric]:.4f}" for metric in METRICS) + " (sspsr)")
+    print(f"{enlarged.shape[0]} × {enlarged.shape[1]} × {enlarged.shape[2]}: {', '.join(map(str, files))}")
+
+
+def report_values(scene: Scene, divisor: float) -> None:
+    """Say what the network will not see as it is: clipped values, constant bands."""
+    above, below = float((scene.cube > divisor).mean()), float((scene.cube < 0).mean())
+    if above or below:
+        print(f"note: {above:.2%} of the values lie above {divisor:g} and {below:.2%} below 0; they are clipped")
+    constant = np.flatnonzero(scene.cube.max(axis=(0, 1)) == scene.cube.min(axis=(0, 1)))
+    if len(constant):
+        print(f"note: {len(constant)} bands are constant (counted from 0, first {constant[0]})")
+
+
+def enlarge(model: torch.nn.Module, low: np.ndarray, options: PredictConfig) -> np.ndarray:
+    """The network on `(h, w, bands)`, whole or in tiles."""
+    picture = torch.from_numpy(np.ascontiguousarray(low.transpose(2, 0, 1)))
+    height, width = picture.shape[1:]
+    tile = options.tile or tile_for_memory(model, parse_size(options.memory), height, width)
+    if max(height, width) > tile:
+        print(f"tiles of {tile} × {tile} pixels of the input; attention reaches as far as a tile")
+    half = options.mixed_precision != "no"
+    autocast = torch.autocast(next(model.parameters()).device.type, PRECISIONS[options.mixed_precision]) if half else None
+    with autocast or contextlib.nullcontext(), tqdm(total=height * width, unit="px", unit_scale=True) as bar:
+        try:
+            return enlarge_tiled(model, picture, tile, min(16, tile // 2), progress=bar.update).permute(1, 2, 0).numpy()
+        except torch.OutOfMemoryError:
+            raise UserError("the device's memory does not suffice for a tile; state a smaller --memory") from None
+
+
+def draw(
+    output: Path, scene: Scene, bicubic: np.ndarray, enlarged: np.ndarray, truth: np.ndarray | None
+) -> list[Path]:
+    """The sheet, spectra, and with a truth the error maps, beside the output."""
+    bands = shown_bands(scene)
+    limits = stretch(bicubic[..., bands])
+    sheet = [colours(cube, bands, limits) for cube in (bicubic, enlarged)]
+    titles = ["bicubic", "ESSAformer"]
+    if truth is not None:
+        sheet += [colours(truth, bands, limits), error_map(bicubic, truth), error_map(enlarged, truth)]
+        titles += ["truth", f"error of bicubic (white: {ERROR_SHOWN:g})", "error of ESSAformer"]
+    path, spectra = (output.with_name(f"{output.stem}_{name}.png") for name in ("before_after", "spectra"))
+    cubes = {"bicubic": bicubic, "ESSAformer": enlarged}
+    return [comparison_sheet([sheet], titles, path), draw_spectra(spectra, scene, cubes, truth=truth)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""ONNX files of the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from common.files import atomic_path
+from essaformer.model import ESSAformer
+
+
+def export_onnx(model: ESSAformer, path: str | Path, *, height: int, width: int) -> Path:
+    """Write the network for pictures of one size.
+
+    One file serves one size and any batch: the number of tokens is a constant of the attention. Input `low`
+    `(batch, bands, height, width)`, output `enlarged`, float32, values as the network's.
+
+    Args:
+        model: in evaluation mode; left as it is.
+        path: the `.onnx` file to write.
+        height, width: of the low-resolution pictures, in pixels.
+
+    Returns:
+        the path.
+
+    Raises:
+        ValueError: a size that is not positive.
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"height and width must be at least 1, got {height} and {width}")
+    path = Path(path)
+    example = torch.zeros(2, model.bands, height, width, device=next(model.parameters()).device)
+    with torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            input_names=["low"],
+            output_names=["enlarged"],
+            dynamic_shapes={"picture": {0: torch.export.Dim("batch", min=1)}},
+            verbose=False,
+        )
+    assert program is not None
+    with atomic_path(path) as temporary:
+        program.save(temporary, external_data=False)
+    return path
