@@ -186,3 +186,15 @@ def test_a_folder_without_model_is_refused(tmp_path):
 def test_help_explains_every_flag(script):
     done = run_script(PROJECT / script, "--help")
     assert "--output" in done.stdout and "(default:" in done.stdout
+
+
+def test_a_disjoint_split_keeps_its_distance_and_says_so(scene, tmp_path):
+    done = _train(
+        *scene, "--output", tmp_path, "--epochs", "4", "--seeds", "1", "--split", "disjoint", "--distance", "3"
+    )
+    split = np.load(tmp_path / "seed_1/model/split.npz")
+    train, test = (np.stack(np.divmod(split[name], 26), axis=1) for name in ("train", "test"))
+    apart = np.abs(train[:, None] - test[None]).max(axis=2)
+    assert apart.min() >= 3
+    assert "disjoint 5 %" in done.stdout
+    assert "disjoint" in json.loads((tmp_path / "results.json").read_text())[0]["split"]

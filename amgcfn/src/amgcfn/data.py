@@ -15,6 +15,7 @@ from amgcfn.graph import SuperpixelGraph, build_graph
 from amgcfn.presets import Config
 from common.errors import UserError
 from common.hyperspectral.catalogue import load_scene
+from common.hyperspectral.disjoint import disjoint_split
 from common.hyperspectral.scene import Scene, open_scene
 from common.hyperspectral.splits import Split, per_class_split
 from common.hyperspectral.synthetic import synthetic_scene
@@ -41,14 +42,19 @@ class Sample:
 
     @classmethod
     def draw(cls, scene: Scene, config: Config, seed: int) -> Sample:
-        """Draw the published split and build the published graph.
+        """Draw the published split, or a disjoint one, and build the published graph.
 
         Raises:
             UserError: the ratio leaves a class without a training or test pixel, or validation
                 without any; or the scene gives no graph.
         """
         labels = scene.require_labels()
-        split = per_class_split(labels, ratio=config.ratio, validation=config.validation, seed=seed)
+        if config.split == "disjoint":
+            split = disjoint_split(
+                labels, config.ratio, window=config.distance, validation=config.validation, seed=seed
+            )
+        else:
+            split = per_class_split(labels, ratio=config.ratio, validation=config.validation, seed=seed)
         if not len(split.validation):
             raise UserError(
                 f"--validation {config.validation:g} of {int((labels > 0).sum())} labelled pixels is no pixel, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from common.config import RunConfig
 
@@ -26,6 +27,11 @@ class Config(RunConfig):
     """Its class codes: FILE[:KEY], 0 for unlabelled."""
     seeds: tuple[int, ...] = PAPER_SEEDS
     """One run each, with its own split, graph and weights, in OUTPUT/seed_N; empty: only --seed, in OUTPUT."""
+    split: Literal["random", "disjoint"] = "random"
+    """Where training pixels come from. random: anywhere, as published. disjoint: from random blocks,
+    with test pixels at least --distance away from all of them."""
+    distance: int = 9
+    """Pixels between training and test pixels of a disjoint split, along rows or columns."""
     ratio: float = 0.02
     """Share of each class for training, rounded up."""
     validation: float = 0.02

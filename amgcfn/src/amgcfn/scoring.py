@@ -48,6 +48,8 @@ def rows(runs: Sequence[Scores], sample: Sample, preset: str, seeds: Sequence[in
     found = []
     for metric, (value, spread) in over_seeds(runs).items():
         published, source = PUBLISHED.get((preset, metric), (None, None))
+        if protocol.startswith("disjoint"):
+            published = source = None
         found.append(
             Row(
                 paper="amgcfn",
