@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from biformer.depthwise import depthwise
 from biformer.literal import gather_regions, literal_routed_attention
 from biformer.routing import routed_attention
 
@@ -113,7 +114,7 @@ class BiLevelRoutingAttention(nn.Module):
             attended = routed_attention(q, k, v, routes, self.num_heads, self.scale)
         y = self._to_map(attended, x.shape)
         if self.lepe is not None:
-            y = y + self.lepe(qkv[..., 2 * self.dim :].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            y = y + depthwise(self.lepe, qkv[..., 2 * self.dim :].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return self.out(y)[:, :height, :width]
 
     def routes(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,4 +225,4 @@ class FullAttention(nn.Module):
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
-        return self.out(attended + self.lepe(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.out(attended + depthwise(self.lepe, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
