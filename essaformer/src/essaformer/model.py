@@ -4,9 +4,10 @@ The released architecture, with these differences, none of which changes what it
 
 - maps are kept channels last, so that a map is its list of tokens and nothing is transposed;
 - the 1×1 convolution of a concatenation is the sum of two products: the concatenation is never made;
-- attention and that first product are computed again in the backward pass, so that a step keeps 5 numbers
-  per channel and pixel for it (released: about 27);
-- a channel dropout and LeakyReLU commute and work in place.
+- a training step keeps 11 numbers per channel and pixel of an encoder step (released: about 27), because the
+  attention has a backward pass of its own and activations work in place;
+- wide 3×3 convolutions on a CPU go through Winograd's form (`winograd.py`);
+- a channel dropout multiplies by numbers ≥ 0, so it comes before LeakyReLU, and both work in place.
 
 `global_residual` is not in the release: see `ESSAformer`.
 """
@@ -24,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from common.checkpoints import Pretrained
 from essaformer.attention import ESSAttention
 from essaformer.resize import imresize
+from essaformer.winograd import convolve
 
 SCALES = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
 """Scale → factors of the pixel shuffles it is reached by."""
@@ -58,7 +60,7 @@ class Encoder(nn.Module):
         attended = self._drop(self.attn(self.norm(tokens)), tokens_first=True)
         y = self._activate(self._join(attended, tokens), tokens_first=True)
         y = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-        y = self.conv3(self._activate(self.conv2(y)))
+        y = self.conv3(self._activate(convolve(self.conv2, y)))
         return y.add_(x) if y.dtype == x.dtype else y + x
 
     def _join(self, attended: Tensor, tokens: Tensor) -> Tensor:
@@ -97,7 +99,7 @@ class Resample(nn.Module):
         """`(B, dim, H, W)` → `(B, dim, H · f, W · f)` or `(B, dim, H / f, W / f)`."""
         shuffle = F.pixel_shuffle if self.up else F.pixel_unshuffle
         for conv, factor in zip(self.convs, self.factors, strict=True):
-            x = shuffle(conv(x), factor)
+            x = shuffle(convolve(conv, x), factor)
         return x
 
 
