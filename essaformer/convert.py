@@ -1,6 +1,6 @@
 """Convert the authors' released file to a model folder of safetensors, without running anything from it.
 
-    python essaformer/convert.py --checkpoint RELEASED.pth --output essaformer_chikusei_x4
+python essaformer/convert.py --checkpoint RELEASED.pth --output essaformer_chikusei_x4
 """
 
 from __future__ import annotations

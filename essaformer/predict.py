@@ -135,7 +135,9 @@ def enlarge(model: torch.nn.Module, low: np.ndarray, options: PredictConfig) -> 
     if max(height, width) > tile:
         print(f"tiles of {tile} × {tile} pixels of the input; attention reaches as far as a tile")
     half = options.mixed_precision != "no"
-    autocast = torch.autocast(next(model.parameters()).device.type, PRECISIONS[options.mixed_precision]) if half else None
+    autocast = (
+        torch.autocast(next(model.parameters()).device.type, PRECISIONS[options.mixed_precision]) if half else None
+    )
     with autocast or contextlib.nullcontext(), tqdm(total=height * width, unit="px", unit_scale=True) as bar:
         try:
             return enlarge_tiled(model, picture, tile, min(16, tile // 2), progress=bar.update).permute(1, 2, 0).numpy()
@@ -143,9 +145,7 @@ def enlarge(model: torch.nn.Module, low: np.ndarray, options: PredictConfig) -> 
             raise UserError("the device's memory does not suffice for a tile; state a smaller --memory") from None
 
 
-def draw(
-    output: Path, scene: Scene, bicubic: np.ndarray, enlarged: np.ndarray, truth: np.ndarray | None
-) -> list[Path]:
+def draw(output: Path, scene: Scene, bicubic: np.ndarray, enlarged: np.ndarray, truth: np.ndarray | None) -> list[Path]:
     """The sheet, spectra, and with a truth the error maps, beside the output."""
     bands = shown_bands(scene)
     limits = stretch(bicubic[..., bands])

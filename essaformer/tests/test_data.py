@@ -203,9 +203,7 @@ def narrowed(region: Region):
     return make_scene("narrow", region.scene.cube[..., :5])
 
 
-@pytest.mark.parametrize(
-    ("name", "bands"), [("abu", 205), ("jasper_ridge", 198), ("pavia_crop", 102), ("muufl", 64)]
-)
+@pytest.mark.parametrize(("name", "bands"), [("abu", 205), ("jasper_ridge", 198), ("pavia_crop", 102), ("muufl", 64)])
 def test_real_scenes_are_read_and_cut(name: str, bands: int) -> None:
     folders = {"abu": "abu_aviris", "jasper_ridge": "jasper_ridge", "pavia_crop": "pavia_centre_crop"}
     root = real_data(folders.get(name, "muufl_crop"))

@@ -33,7 +33,12 @@ def test_psnr_and_ssim_equal_scikit_image(pair: tuple[np.ndarray, np.ndarray]) -
     assert ssim(predicted, truth, gaussian=False) == pytest.approx(uniform)
     gaussian = [
         structural_similarity(
-            truth[..., b], predicted[..., b], data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            truth[..., b],
+            predicted[..., b],
+            data_range=1,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
         for b in bands
     ]

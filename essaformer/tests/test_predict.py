@@ -79,9 +79,7 @@ def test_geotiff_in_and_out(checkpoint: Path, cube: np.ndarray, tmp_path: Path) 
     assert np.abs(stored.values - bicubic(cube)).max() <= 1
 
 
-def test_matlab_keeps_its_key_and_reports_against_the_truth(
-    checkpoint: Path, cube: np.ndarray, tmp_path: Path
-) -> None:
+def test_matlab_keeps_its_key_and_reports_against_the_truth(checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "scene.mat", {"radiance": cube})
     done = predict(checkpoint, f"{tmp_path / 'scene.mat'}:radiance", tmp_path / "again.mat", "--reduce")
     assert scipy.io.loadmat(tmp_path / "again.mat")["radiance"].shape == cube.shape

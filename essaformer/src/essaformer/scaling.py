@@ -51,7 +51,9 @@ class Scaling:
         else:
             found = float(cube.max() if self.rule == "maximum" else np.percentile(cube, self.value))
         if not found > 0:
-            raise UserError(f"{source}: values reach {found:g} only; expected positive values (radiance or reflectance)")
+            raise UserError(
+                f"{source}: values reach {found:g} only; expected positive values (radiance or reflectance)"
+            )
         return found
 
 

@@ -232,9 +232,7 @@ def _chikusei(data_root: Path, scaling: Scaling) -> Regions:
                 raise UserError(f"{path}: chikusei has shape {stored.shape}; expected 128 bands of 2517 × 2335 pixels")
     except (OSError, KeyError) as error:
         raise UserError(f"{path}: is not the published Chikusei file ({error}); copy it again") from None
-    scene = make_scene(
-        "chikusei", np.ascontiguousarray(cube), source=f"{path}:chikusei", composite_bands=(56, 34, 19)
-    )
+    scene = make_scene("chikusei", np.ascontiguousarray(cube), source=f"{path}:chikusei", composite_bands=(56, 34, 19))
     divisor = scaling.divisor(scene.cube, scene.source)
     return {
         "train": [Region(scene, divisor, 512, 0, 1600, 2048)],

@@ -87,9 +87,7 @@ def scaled_georeference(georeference: Georeference, scale: int) -> Georeference:
     return Georeference(tags)
 
 
-def _write_envi(
-    path: Path, cube: np.ndarray, scale: int, wavelengths: np.ndarray | None, source: str
-) -> list[Path]:
+def _write_envi(path: Path, cube: np.ndarray, scale: int, wavelengths: np.ndarray | None, source: str) -> list[Path]:
     if cube.dtype.name not in _ENVI_TYPES:
         raise UserError(f"{path}: ENVI has no type {cube.dtype}; choose .npy or .tif for --output")
     header = path.with_suffix(".hdr")
