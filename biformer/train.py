@@ -83,6 +83,7 @@ def main() -> None:
         f"{run.total - run.step:,} of {steps:,} updates to go, in {run.folder}"
     )
 
+    scores: dict[str, scoring.Scores] = {}
     for pair in run.batches(training):
         images, targets = pair if mix is None else mix(*pair)
         with accelerator.accumulate(model):
@@ -100,9 +101,10 @@ def main() -> None:
         if ema is not None:
             ema.update(accelerator.unwrap_model(model), run.step)
         if run.due(updates_per_epoch * config.validate_epochs):
-            validate(run, model, ema, validation_set)
+            scores = validate(run, model, ema, validation_set)
 
-    finish(run, model, ema, training, validation_set)
+    scores = scores or score_both(run, model, ema, validation_set)
+    finish(run, model, ema, scores, training=training, validation_set=validation_set)
 
 
 def datasets(config: Config) -> tuple[Pictures, Pictures]:
@@ -130,20 +132,26 @@ def mixing_and_loss(config: Config, classes: int) -> tuple[Mixup | None, nn.Modu
     return mix, SoftTargetCrossEntropy()
 
 
-def validate(run: Run, model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures) -> None:
+def validate(run: Run, model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures) -> dict[str, scoring.Scores]:
     """Score the raw and the averaged weights; keep the better ones if they are the best so far."""
-    raw = score(run, run.accelerator.unwrap_model(model), validation_set)
-    scores, better = {"": raw}, run.accelerator.unwrap_model(model)
-    if ema is not None:
-        scores["ema_"] = score(run, ema.module, validation_set)
-        if scores["ema_"].top1 > raw.top1:
-            better = ema.module
-    top1 = max(found.top1 for found in scores.values())
-    best = run.keep_if_best(top1, better, "model_best")
-    run.write(**{f"{name}validation_{key}": value for name, s in scores.items() for key, value in described(s).items()})
-    averaged = f", averaged weights {scores['ema_'].top1:.2f} %" if ema is not None else ""
+    scores = score_both(run, model, ema, validation_set)
+    raw, better = scores[""], run.accelerator.unwrap_model(model)
+    if ema is not None and scores["_ema"].top1 > raw.top1:
+        better = ema.module
+    best = run.keep_if_best(max(found.top1 for found in scores.values()), better, "model_best")
+    run.write(**{f"validation_{name}{suffix}": x for suffix, s in scores.items() for name, x in described(s).items()})
+    averaged = f", averaged weights {scores['_ema'].top1:.2f} %" if ema is not None else ""
     run.say(f"step {run.step}: top-1 {raw.top1:.2f} %{averaged} on {raw.pictures:,} pictures{', best' * best}")
     run.wait()
+    return scores
+
+
+def score_both(
+    run: Run, model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures
+) -> dict[str, scoring.Scores]:
+    """Scores of the raw weights, under "", and of the averaged ones, under "_ema"."""
+    scores = {"": score(run, run.accelerator.unwrap_model(model), validation_set)}
+    return scores if ema is None else scores | {"_ema": score(run, ema.module, validation_set)}
 
 
 def described(scores: scoring.Scores) -> dict[str, float]:
@@ -169,7 +177,13 @@ def score(run: Run, model: nn.Module, validation_set: Pictures) -> scoring.Score
 
 
 def finish(
-    run: Run, model: nn.Module, ema: ModelEmaV3 | None, training: TrainingPictures, validation_set: Pictures
+    run: Run,
+    model: nn.Module,
+    ema: ModelEmaV3 | None,
+    scores: dict[str, scoring.Scores],
+    *,
+    training: TrainingPictures,
+    validation_set: Pictures,
 ) -> None:
     """Export the weights, write the rows, draw the pictures."""
     config: Any = run.config
@@ -177,10 +191,9 @@ def finish(
     run.export(final)
     if ema is not None:
         run.export(ema.module, "model_ema")
-    scores = score(run, final, validation_set)
     crop = scoring.crop_text(config.image_size, config.crop_pct)
     rows = []
-    for suffix, found in [("", scores)] + ([("_ema", score(run, ema.module, validation_set))] if ema else []):
+    for suffix, found in scores.items():
         rows += scoring.rows(
             found,
             variant=config.model,
@@ -202,9 +215,10 @@ def finish(
         run.picture("routing", routes)
         print(table(rows))
         skipped = training.skipped()
-        if skipped or scores.unreadable:
+        unreadable = scores[""].unreadable
+        if skipped or unreadable:
             print(
-                f"unreadable pictures left out: {len(skipped)} of training, {scores.unreadable} of validation"
+                f"unreadable pictures left out: {len(skipped)} of training, {unreadable} of validation"
                 + f" (first of training: {skipped[0]})" * bool(skipped)
             )
         print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")

@@ -19,7 +19,20 @@ from common.testing import run_script
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ("--model", "biformer_tiny", "--image-size", 32, "--num-regions", 2, "--batch-size", 4, "--workers", 0)
-QUICK += ("--log-every", 1, "--ema", 0.9, "--learning-rate", 0.05, "--warmup-epochs", 0, "--epochs", 4)
+QUICK += (
+    "--log-every",
+    1,
+    "--ema",
+    0.9,
+    "--learning-rate",
+    0.05,
+    "--warmup-epochs",
+    0,
+    "--epochs",
+    4,
+    "--validate-epochs",
+    4,
+)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +80,7 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
     assert rates[0] == pytest.approx(0.05 * 4 / 512) and rates == sorted(rates, reverse=True)
-    assert any("validation_top1" in line for line in lines) and any("ema_validation_top1" in line for line in lines)
+    assert any("validation_top1" in line for line in lines) and any("validation_top1_ema" in line for line in lines)
     rows = read_rows(trained / "results.json")
     assert [(row.metric, row.preset) for row in rows] == [("top-1", "imagenet_tiny"), ("top-1", "imagenet_tiny_ema")]
     assert all(row.command and row.device and "7 pictures" in row.split for row in rows)

@@ -17,6 +17,7 @@ from biformer.model import BiFormer, BiFormerBlock, BiFormerStage
 
 def routing_attention(module: BiLevelRoutingAttention, x: Tensor) -> Tensor:
     """`BiLevelRoutingAttention` with the published options, `(B, H, W, C)` → the same."""
+    assert module.lepe is not None, "the published options have a local term"
     side, heads, dim = module.num_regions, module.num_heads, module.dim
     height, width = (length // side for length in x.shape[1:3])
     x = rearrange(x, "n (j h) (i w) c -> n (j i) h w c", j=side, i=side)
