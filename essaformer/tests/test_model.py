@@ -28,7 +28,9 @@ def gradients(module: torch.nn.Module, run: Callable[[Tensor], Tensor], x: Tenso
 def test_attention_equals_the_kernel_form(order: int, form: Callable[..., Tensor]) -> None:
     torch.manual_seed(0)
     module, x = ESSAttention(12, order).double(), torch.randn(2, 31, 12).double()
-    for ours, expected in zip(gradients(module, module, x), gradients(module, lambda x: form(module, x), x)):
+    for ours, expected in zip(
+        gradients(module, module, x), gradients(module, lambda x: form(module, x), x), strict=True
+    ):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -71,7 +73,7 @@ def test_network_equals_its_literal_form_in_training(scale: int, dropout: float)
         torch.manual_seed(1)
         results.append(gradients(model, run, x))
     assert results[0][0].shape == (2, 5, 4 * scale, 6 * scale)
-    for ours, expected in zip(*results):
+    for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-10)
 
 
@@ -83,7 +85,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
         model.set_grad_checkpointing(enabled)
         torch.manual_seed(1)
         results.append(gradients(model, model, x))
-    for kept, computed_again in zip(*results):
+    for kept, computed_again in zip(*results, strict=True):
         torch.testing.assert_close(computed_again, kept, rtol=1e-10, atol=1e-12)
 
 

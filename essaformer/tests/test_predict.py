@@ -99,7 +99,7 @@ def test_small_tiles_leave_no_seam(checkpoint: Path, cube: np.ndarray, tmp_path:
 def test_weights_of_tiles_sum_to_one(length: int, tile: int, overlap: int) -> None:
     total = torch.zeros(length * 3)
     for start, weights in spans(length, tile, overlap, 3):
-        assert 0 <= start and len(weights) <= tile * 3
+        assert start >= 0 and len(weights) <= tile * 3
         total[start * 3 : start * 3 + len(weights)] += weights
     torch.testing.assert_close(total, torch.ones(length * 3))
 

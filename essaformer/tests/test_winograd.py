@@ -31,7 +31,7 @@ def test_gradients_and_rounding_of_a_wide_convolution() -> None:
         output = run(x)
         gradients = torch.autograd.grad((output * projection).sum(), [x, conv.weight, conv.bias])
         results.append([output.detach(), *gradients])
-    for ours, expected in zip(*results):
+    for ours, expected in zip(*results, strict=True):
         assert (ours - expected).abs().max() < 2e-5 * expected.abs().max()
 
 

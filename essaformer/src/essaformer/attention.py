@@ -95,7 +95,8 @@ def spectral_shares(qk: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """
     if torch.is_grad_enabled() and qk.requires_grad:
         return _SpectralShares.apply(qk)
-    return _spectral_shares(qk)[:4]
+    q, k, total, norm, _, _ = _spectral_shares(qk)
+    return q, k, total, norm
 
 
 def _spectral_shares(qk: Tensor) -> tuple[Tensor, ...]:

@@ -87,8 +87,9 @@ def load_scaling(checkpoint: Path) -> Scaling:
 def published_to_ours(name: str) -> str:
     """Our name of a published tensor; unknown names as they are."""
     for pattern, ours in _RENAMED:
-        # The release counts the pixel shuffles between the convolutions: 0, 2, 4.
-        name = re.sub(pattern, lambda match, ours=ours: ours.format(*(int(n) // 2 for n in match.groups())), name)
+        if match := re.search(pattern, name):
+            # The release counts the pixel shuffles between the convolutions: 0, 2, 4.
+            name = name.replace(match[0], ours.format(*(int(number) // 2 for number in match.groups())))
     return name
 
 

@@ -99,6 +99,7 @@ class Resample(nn.Module):
         """`(B, dim, H, W)` → `(B, dim, H · f, W · f)` or `(B, dim, H / f, W / f)`."""
         shuffle = F.pixel_shuffle if self.up else F.pixel_unshuffle
         for conv, factor in zip(self.convs, self.factors, strict=True):
+            assert isinstance(conv, nn.Conv2d)
             x = shuffle(convolve(conv, x), factor)
         return x
 
@@ -127,6 +128,7 @@ class ESSAformer(Pretrained, nn.Module):
         bands: int = 128,
         dim: int = 256,
         scale: int = 4,
+        *,
         dropout: float = 0.2,
         global_residual: bool = False,
         order: int = 1,
@@ -149,8 +151,8 @@ class ESSAformer(Pretrained, nn.Module):
         self.downsample = Resample(dim, SCALES[scale], up=False)
         self.conv_last = nn.Conv2d(dim, bands, 3, padding=1)
         if global_residual:
-            nn.init.zeros_(self.conv_last.weight)
-            nn.init.zeros_(self.conv_last.bias)
+            for parameter in self.conv_last.parameters():
+                nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -46,7 +46,8 @@ class Config(RunConfig):
     learning_rate: float = 1e-4
     """Adam's, at the start."""
     schedule: Literal["step", "cosine"] = "step"
-    """step: times 0.1 after three quarters of the updates (published: epoch 30 of 40); cosine: to zero, after a short rise."""
+    """step: times 0.1 after three quarters of the updates (published: epoch 30 of 40). cosine: a short rise, then
+    down to zero."""
     epochs: int = 40
     """Passes over the patches; gives the number of updates where --iterations is 0."""
     iterations: int = 0

@@ -8,8 +8,8 @@ rows 0:512 in four tiles of 512 |
 tiles of 224 |
 | `cave` | `<scene>_ms/*.png`, 31 of 16 bits per scene | scenes by name: the first 20 but two / those two / the rest |
 | `harvard` | `*.mat` with `ref` | scenes by name: all but every fifth / every fifth, odd / every fifth, even |
-| `abu` | `abu-{airport-1,airport-2,airport-3,urban-4}.mat`, `abu-urban-3_205band.mat` | all but the test scene, without \
-the last third of the last / that third / `--test-scene` |
+| `abu` | `abu-{airport-1,airport-2,airport-3,urban-4}.mat`, `abu-urban-3_205band.mat` | all but the test scene, \
+without the last third of the last / that third / `--test-scene` |
 | `jasper_ridge`, `pavia_crop`, `muufl`, a user's `--cube` | `jasperRidge2_R198.mat`, `abu-beach-4.mat`, `MUUFL.mat` | \
 left 60 % / right 40 %, upper 36 % / right 40 %, lower 64 % |
 

@@ -57,11 +57,11 @@ def score_pictures(
         result = enlarge(item["low"])
         truth = _hwb(item["high"])
         bicubic = imresize(item["low"], size=(truth.shape[0], truth.shape[1]))
-        found = [
-            {protocol: score(_hwb(picture), truth, scale, protocol) for protocol in protocols}
+        ours, theirs = (
+            {str(protocol): score(_hwb(picture), truth, scale, protocol) for protocol in protocols}
             for picture in (result, bicubic)
-        ]
-        picture_score = PictureScore(item["name"], *found)
+        )
+        picture_score = PictureScore(item["name"], ours, theirs)
         if show:
             show(item, result, picture_score)
         mine.append((index, picture_score))

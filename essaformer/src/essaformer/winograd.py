@@ -80,7 +80,7 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         `(B, C', H, W)`, channels last.
     """
     outputs, channels = weight.shape[:2]
-    batch, _, height, width = x.shape
+    height, width = x.shape[2:]
     down, across = -(-height // TILE), -(-width // TILE)
     to_input, to_weight, to_output = (_square(matrix).to(x) for matrix in (_B, _G, _A))
     # One matrix of weights for each of the 36 frequencies.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,15 +61,16 @@ def write_scene(
     else:
         with atomic_path(path) as temporary:
             if suffix == ".npz":
-                np.savez(temporary, cube=cube, **({} if wavelengths is None else {"wavelengths": wavelengths}))
+                known: dict[str, Any] = {} if wavelengths is None else {"wavelengths": wavelengths}
+                np.savez(temporary, cube=cube, **known)
                 return [path]
             np.save(temporary, cube)
     if wavelengths is None:
         return [path]
-    beside = path.with_name(f"{path.stem}.wavelengths.txt")
-    with atomic_path(beside) as temporary:
+    listed = path.with_name(f"{path.stem}.wavelengths.txt")
+    with atomic_path(listed) as temporary:
         temporary.write_text("".join(f"{value:g}\n" for value in wavelengths), encoding="utf-8")
-    return [path, beside]
+    return [path, listed]
 
 
 def scaled_georeference(georeference: Georeference, scale: int) -> Georeference:
