@@ -1,12 +1,12 @@
 """Measure ESSAformer against its literal equations: seconds and peak memory, printed as CSV.
 
     python essaformer/benchmark.py                                     what this machine has
-    python essaformer/benchmark.py --part attention --sides 32 64 128 256 512
+    python essaformer/benchmark.py --part attention --sides 64 128 256 512 1024
     python essaformer/benchmark.py --part network --dim 64 --bands 205 --scale 2 --size 48 --batch 8
 
 `attention`: ours against the N × N kernel form at growing N = side², forward. The kernel form is left out
 where its matrix does not fit --kernel-memory. After the rows a line gives the slopes of log time and log
-memory over log N, from the upper half of the sides: 1 is linear, 2 quadratic.
+memory over log N, from the three largest sides: 1 is linear, 2 quadratic.
 
 `network`: the released network as its authors wrote it (channels first, concatenation, automatic gradients)
 against what `create_model` builds, with the same weights, in one process, by turns, after a warm-up.
@@ -16,7 +16,7 @@ of the results (without dropout) relative to the largest value.
 
 Seconds are medians over --repeats turns. Peak memory, in MiB, is what the work needs beyond weights and input.
 On a GPU it is the allocator's maximum. On a CPU every row runs once more in a fresh process, and the figure is
-the growth of its resident memory (ru_maxrss) during the second run. A quiet machine matters.
+the growth of its resident memory up to the maximum during the second run. A quiet machine matters.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Benchmark:
 
     part: Literal["all", "attention", "network"] = "all"
     """The attention at growing N, the whole network, or both."""
-    sides: tuple[int, ...] = (32, 64, 128, 256, 512)
+    sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
     """Sides of the square maps of the attention; N is their square."""
     attention_dim: int = 64
     """Channels of the attention."""
@@ -159,6 +159,10 @@ def peak_memory(case: Case, benchmark: Benchmark) -> float:
     if reset.exists():
         reset.write_text("5")
     run()
+    if reset.exists():
+        # Not ru_maxrss: that survives exec, so it begins at the size of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10 - before / 2**20
     unit = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before) / 2**20
 
@@ -217,13 +221,13 @@ def seconds(run: Callable[[], Tensor], device: torch.device) -> float:
 
 
 def slope(rows: list[dict[str, object]], form: str, column: str) -> float:
-    """Slope of log `column` over log N, from the upper half of the sides."""
+    """Slope of log `column` over log N, from the three largest sides."""
     points = [
         (math.log(float(str(row["tokens"]))), math.log(float(str(row[column]))))
         for row in rows
         if row["what"] == "attention" and row["form"] == form and float(str(row[column])) > 0
     ]
-    points = points[len(points) // 2 - (len(points) < 4) :] if len(points) > 2 else points
+    points = points[-3:]
     return float(np.polyfit(*zip(*points, strict=True), 1)[0]) if len(points) > 1 else math.nan
 
 
