@@ -16,8 +16,8 @@ _MASKED_KEYS = 512
 """Largest map, in keys, that is attended to as a whole. Stage 3 at 224 pixels has 196."""
 
 _MASKED_SHARE = 4
-"""Attend to the whole map if it has at most this many times the routed keys. Products with keys
-that are masked out cost less than copying the others, up to about this factor (measured)."""
+"""Attend to the whole map if it has at most this many times the routed keys. Measured at 3 times,
+stage 3 at 224 pixels, where it takes a third of the time of copying; the bound itself is a guess."""
 
 
 def plain_routed_attention(  # noqa: PLR0917 - six operands
