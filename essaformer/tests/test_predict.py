@@ -16,7 +16,7 @@ from common.testing import run_script
 from essaformer import create_model, imresize
 from essaformer.checkpoints import export_model
 from essaformer.scaling import Scaling
-from essaformer.tiling import bytes_per_pixel, enlarge_tiled, parse_size, spans, tile_for_memory
+from essaformer.tiling import bytes_per_pixel, enlarge_tiled, fixed_bytes, parse_size, spans, tile_for_memory
 from essaformer.writing import scaled_georeference, write_scene
 
 PREDICT = Path(__file__).parents[1] / "predict.py"
@@ -119,7 +119,7 @@ def test_tiles_of_a_local_network_equal_the_whole() -> None:
 
 def test_memory_chooses_the_tile() -> None:
     model = create_model("essaformer_small", bands=4, dim=16, scale=2)
-    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    weights = fixed_bytes(model)
     assert tile_for_memory(model, weights + 50**2 * bytes_per_pixel(model), 400, 300) == 50
     assert tile_for_memory(model, 2**34, 40, 30) == 40
     with pytest.raises(UserError, match="too small for this network"):
