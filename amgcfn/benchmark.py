@@ -31,6 +31,7 @@ import amgcfn.literal
 from amgcfn import AMGCFN, SuperpixelGraph
 from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
 from amgcfn.model import one_hot
+from common import memory
 from common.config import parse
 from common.environment import device as device_name
 from common.errors import command
@@ -156,11 +157,11 @@ def measure_epochs(cube: np.ndarray, graph: SuperpixelGraph, options: BenchmarkC
     for _ in range(options.epochs + 1):
         for form in forms:
             gc.collect()
-            reset_peak(device)
+            memory.reset_peak(device)
             if form == "literal":
                 assignment.append(one_hot(segments, len(features)))
             times[form].append(Seconds.of(epochs[form], device))
-            peaks[form] = max(peaks[form], peak_gigabytes(device))
+            peaks[form] = max(peaks[form], memory.peak(device) / 1e9)
             assignment.clear()
     return compared("training epoch", {form: min(times[form][1:]) for form in forms}, peaks)
 
@@ -198,22 +199,6 @@ def compared(what: str, best: dict[str, Seconds], peaks: dict[str, float]) -> li
         }
         for form, spent in best.items()
     ]
-
-
-def reset_peak(device: torch.device) -> None:
-    """Forget the largest memory so far."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # Linux; resets VmHWM
-
-
-def peak_gigabytes(device: torch.device) -> float:
-    """Largest memory since `reset_peak`, in 10⁹ bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
 
 
 if __name__ == "__main__":

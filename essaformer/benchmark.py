@@ -25,7 +25,6 @@ import csv
 import functools
 import math
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -35,11 +34,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
-from common import config
+from common import config, memory
 from common.environment import device as device_name
 from common.errors import UserError, command
 from common.files import atomic_path
@@ -144,27 +142,12 @@ def peak_memory(case: Case, benchmark: Benchmark) -> float:
     """MiB that the work needs beyond weights and input; call it in a fresh process for a CPU."""
     module, x = prepare(case.what, case.side, benchmark)
     run = work(case, module, x, benchmark)
-    if x.device.type == "cuda":
-        run()
-        module.zero_grad(set_to_none=True)
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = psutil.Process().memory_info().rss
+    before = memory.reset_peak(x.device)
     run()
     module.zero_grad(set_to_none=True)
-    reset = Path("/proc/self/clear_refs")  # Linux: forget the maximum so far
-    if reset.exists():
-        reset.write_text("5")
+    memory.reset_peak(x.device)  # loading may have taken more
     run()
-    if reset.exists():
-        # Not ru_maxrss: that survives exec, so it begins at the size of the process that started this one.
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10 - before / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before) / 2**20
+    return (memory.peak(x.device) - before) / 2**20
 
 
 def measure(group: list[Case], benchmark: Benchmark) -> Iterator[dict[str, object]]:

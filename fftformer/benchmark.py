@@ -14,9 +14,9 @@ the largest difference of the restored pictures, relative to the largest value.
 
 Peak memory, in MiB, is what the step needs beyond the weights. On a GPU it is the allocator's
 maximum. On a CPU every row runs once more in a fresh process, and the figure is the growth of
-that process's resident memory from before the first step to the maximum during the second
-(ru_maxrss). That counts buffers of every library, memory that the allocator has not returned,
-and what stays loaded after compiling. The literal training step needs about
+that process's resident memory from before the first step to the maximum during the second. That
+counts buffers of every library, memory that the allocator has not returned, and what stays loaded
+after compiling. The literal training step needs about
 22 GB at 256×256; without that much, the training rows are left out and a line says so.
 
 A quiet machine matters: with other work on the cores the threads wait for each other.
@@ -28,7 +28,6 @@ import csv
 import functools
 import math
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -42,7 +41,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from common import config
+from common import config, memory
 from common.environment import device as device_name
 from common.errors import UserError, command
 from common.files import atomic_path
@@ -175,24 +174,12 @@ def peak_memory(case: Case, benchmark: Benchmark) -> float:
     """MiB that a step needs beyond the weights; call it in a fresh process for a CPU."""
     model, picture = prepare(benchmark)
     run = step(case, model, picture)
-    device = picture.device
-    if device.type == "cuda":
-        run()
-        model.zero_grad(set_to_none=True)
-        _finish(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        _finish(device)
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    before = psutil.Process().memory_info().rss
+    before = memory.reset_peak(picture.device)
     run()
-    reset = Path("/proc/self/clear_refs")  # Linux: forget the maximum so far, which compiling may have set
-    if reset.exists():
-        reset.write_text("5")
+    model.zero_grad(set_to_none=True)
+    memory.reset_peak(picture.device)  # compiling may have taken more
     run()
-    unit = 1 if sys.platform == "darwin" else 1024  # what ru_maxrss counts in
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before) / 2**20
+    return (memory.peak(picture.device) - before) / 2**20
 
 
 def measure(group: list[Case], benchmark: Benchmark) -> Iterator[dict[str, object]]:
