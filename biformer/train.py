@@ -11,11 +11,11 @@ same command continues exactly.
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
@@ -44,10 +44,13 @@ def main() -> None:
     training = TrainingPictures(
         training_set, training_transform(config), config.seed, repeats=config.repeats, strict=config.strict
     )
-    global_batch = config.batch_size * config.gradient_accumulation * PartialState().num_processes
+    # From the launcher: an accelerate state made before the Accelerator would run CPU processes each by itself.
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    global_batch = config.batch_size * config.gradient_accumulation * processes
     updates_per_epoch = max(1, len(training) // global_batch)
     steps = updates_per_epoch * (config.epochs + config.cooldown_epochs)
     run = Run(config, paper="biformer", steps=steps)
+    assert run.processes == processes
     accelerator = run.accelerator
     if run.is_main and (config.split_file or config.holdout):
         save_split(run.folder / "split.json", training_set, validation_set)
@@ -206,14 +209,15 @@ def finish(
     if run.is_main:
         rows = measured(rows, run.accelerator.device)
         write_rows(run.folder / "results.json", rows)
-        curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
+        shown = ["loss", "learning_rate", "validation_top1", "validation_top1_ema"]
+        curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png", shown)
         transform = evaluation_transform(config.image_size, config.crop_pct)
         device = run.accelerator.device
         sheet = pictures.prediction_sheet(final, validation_set, transform, device, run.folder / "figures/classes.png")
         run.picture("classes", sheet)
         routes = pictures.routing_sheet(final, validation_set, transform, device, run.folder / "figures/routing.png")
         run.picture("routing", routes)
-        print(table(rows))
+        print(table(rows, {"weights": [row.preset for row in rows]}))
         skipped = training.skipped()
         unreadable = scores[""].unreadable
         if skipped or unreadable:

@@ -88,7 +88,7 @@ def tables(rows: Sequence[Row]) -> str:
             lines.append(["", "", f"*{source}*", *(published(beside.get(metric)) for metric in metrics)])
             lines.append(["", "", "*difference*", *(difference(beside.get(metric)) for metric in metrics)])
     definitions = dict.fromkeys((row.metric, row.definition) for row in rows)
-    table = markdown(["data set", "split", "method", *metrics], lines)
+    table = markdown(["data set", "split", "preset or baseline", *metrics], lines)
     return "\n".join([table, "", *bullets(definitions)]) + "\n"
 
 

@@ -91,21 +91,30 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
 
 
 def test_two_processes_learn_what_one_learns_by_accumulation(pictures_folder: Path, tmp_path: Path) -> None:
-    """The same halves of the same global batch, each normalised by itself: the same gradients, and one writer."""
-    plain = ("--mixup", 0, "--cutmix", 0, "--drop-path", 0, "--max-steps", 2, "--weight-decay", 0)
+    """The same halves of the same global batch, each normalised by itself: the same gradients, and one writer.
+
+    Adam's first step is the gradient's sign, so only gradients of the size of rounding may differ; with
+    one half's gradient alone a quarter of the signs would.
+    """
+    plain = ("--mixup", 0, "--cutmix", 0, "--drop-path", 0, "--max-steps", 1, "--weight-decay", 0)
     train(pictures_folder, tmp_path / "two", *plain, processes=2)
     train(pictures_folder, tmp_path / "one", *plain, "--gradient-accumulation", 2)
-    runs = [dict(load_model(tmp_path / name / "model").named_parameters()) for name in ("one", "two")]
-    torch.manual_seed(0)
-    moved = (runs[0]["head.fc.weight"] - create_model("biformer_tiny", num_classes=3).head.fc.weight).abs().max()
-    assert moved > 1e-3
-    # Adam turns rounding noise of a bias that a batch norm follows into whole steps; they change nothing.
-    noise = [name for name in runs[0] if name.startswith(("stem.", "stages")) and name.endswith((".0.bias", ".3.bias"))]
-    apart = {name: (value - runs[1][name]).abs().max().item() for name, value in runs[0].items() if name not in noise}
-    assert max(apart.values()) < 1e-4, max(apart, key=apart.__getitem__)
+    train(pictures_folder, tmp_path / "half", *plain)
+    one, two, half = (parameters(tmp_path / name / "model") for name in ("one", "two", "half"))
+    step = 0.05 * 8 / 512
+    assert ((one - two).abs() > 0.1 * step).double().mean() < 0.002
+    assert ((one - half).abs() > 0.1 * step).double().mean() > 0.1
     lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == [1, 2]
-    assert lines[0]["learning_rate"] == pytest.approx(0.05 * 8 / 512)
+    assert [line["step"] for line in lines if "loss" in line] == [1]
+    assert lines[0]["learning_rate"] == pytest.approx(step)
+
+
+def parameters(folder: Path) -> torch.Tensor:
+    """All parameters in one vector, without the biases that a batch norm follows: their gradient is pure rounding."""
+    named = load_model(folder).named_parameters()
+    return torch.cat(
+        [p.detach().flatten() for name, p in named if not name.endswith(("stem.0.bias", "downsample.0.bias"))]
+    )
 
 
 def test_accuracy_over_two_processes_counts_every_picture_once(

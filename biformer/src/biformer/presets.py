@@ -187,6 +187,7 @@ def demo() -> Config:
     """Crops of photographs and textures that scikit-image installs, one class each, a minute on two CPU cores.
 
     accelerate launch biformer/train.py
+    Expected: about 80 % top-1 on other parts of the twelve pictures, where guessing gives 8 %.
     """
     return replace(
         _small(),
@@ -197,7 +198,8 @@ def demo() -> Config:
         mixup=0.0,
         cutmix=0.0,
         crop_area=0.4,
-        validate_epochs=2,
+        ema=0.95,
+        validate_epochs=3,
     )
 
 

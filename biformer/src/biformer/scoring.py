@@ -73,7 +73,8 @@ def score(
     """
     rank, processes = accelerator.process_index, accelerator.num_processes
     share = EvaluationPictures(pictures, transform, rank=rank, processes=processes, strict=strict)
-    loader: DataLoader[Any] = DataLoader(share, batch_size, num_workers=workers)
+    # Without a generator of its own the loader would draw from the global one, and scoring would change training.
+    loader: DataLoader[Any] = DataLoader(share, batch_size, num_workers=workers, generator=torch.Generator())
     sums = torch.zeros(5, dtype=torch.float64)  # right, right among five, loss, pictures, unreadable
     for images, labels, _ in tqdm(loader, unit="batch", disable=rank > 0, leave=False):
         with torch.inference_mode(), accelerator.autocast():
