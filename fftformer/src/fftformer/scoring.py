@@ -126,7 +126,7 @@ def rows(  # noqa: PLR0917
                 paper="fftformer",
                 preset=preset,
                 dataset=dataset,
-                split=f"{split}, {len(scores)} pictures",
+                split=f"{split}, {len(scores)} picture{'s' * (len(scores) > 1)}",
                 metric=metric,
                 definition=f"{definition}; mean over pictures",
                 value=mean(scores, metric, of),
