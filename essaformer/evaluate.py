@@ -11,7 +11,6 @@ error maps, and spectra of a few pixels.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,7 @@ def main() -> None:
     accelerator = Accelerator()
     device = accelerator.device if options.device == "auto" else torch.device(options.device)
     model = load_model(options.checkpoint).float().to(device)
-    trained = recorded_config(options.checkpoint)
+    trained = config.recorded(options.checkpoint)
     dataset = options.dataset or trained.get("dataset", "demo")
     cube = options.cube or (None if options.dataset else trained.get("cube"))
     root = options.data_root or (Path(trained["data_root"]) if trained.get("data_root") else None)
@@ -99,22 +98,14 @@ def main() -> None:
     scores = scoring.score_pictures(items, enlarge, model.scale, rank=rank, processes=processes, show=show)
     if accelerator.is_main_process:
         split = f"test {test_scene or regions[0].name}" if len(regions) == 1 else "test"
-        preset = trained.get("preset", "released" if options.checkpoint.is_file() else "unknown")
-        found = measured(scoring.rows(scores, title, model.scale, split, preset), device)
+        seeds = [trained["seed"]] if "seed" in trained else []
+        found = measured(scoring.rows(scores, title, model.scale, split, trained["preset"], seeds), device)
         write_rows(output / "results.json", found)
         titles = ["bicubic", "ESSAformer", "truth", "error of bicubic", "error of ESSAformer"]
         comparison_sheet(rows, titles, output / "pictures.png", below)
         print(scoring.comparison(scores, title, model.scale))
         print("\n".join(f"{metric}: {text}" for metric, text in DEFINITIONS["sspsr"].items()))
         print(f"rows: {output / 'results.json'}; pictures and spectra: {output}")
-
-
-def recorded_config(checkpoint: Path) -> dict[str, Any]:
-    """The configuration of the run that exported a model folder; empty for other checkpoints."""
-    try:
-        return json.loads((checkpoint.parent / "config.json").read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError):
-        return {}
 
 
 if __name__ == "__main__":

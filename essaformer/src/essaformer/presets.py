@@ -70,7 +70,7 @@ def demo() -> Config:
     scene's spectra are random from pixel to pixel, which no method can foresee.
     """
     return replace(
-        small("demo", 2), dim=32, crop=32, stride=4, iterations=600, learning_rate=1e-3, validate_every=200,
+        small("demo", 2, iterations=600), dim=32, crop=32, stride=4, learning_rate=1e-3, validate_every=200,
         save_every=100,
     )  # fmt: skip
 
@@ -116,12 +116,12 @@ def harvard_x4() -> Config:
     return sspsr("harvard", 4)
 
 
-def small(dataset: str, scale: int) -> Config:
+def small(dataset: str, scale: int, iterations: int = 300) -> Config:
     """Few data: width 64, global residual from zero, no dropout, L1, Adam 4e-4 with cosine, 99.9 percentile."""
     return Config(
         model="essaformer_small", dataset=dataset, scale=scale, scaling="percentile", scaling_value=99.9,
-        crop=48, stride=1, batch_size=8, workers=1, learning_rate=4e-4, schedule="cosine", iterations=1_000,
-        spatial_tv=0.0, spectral_tv=0.0, validate_every=250, save_every=250,
+        crop=48, stride=1, batch_size=8, workers=1, learning_rate=4e-4, schedule="cosine",
+        iterations=iterations, spatial_tv=0.0, spectral_tv=0.0, validate_every=250, save_every=250,
     )  # fmt: skip
 
 
@@ -130,22 +130,22 @@ def abu_x2() -> Config:
 
     accelerate launch essaformer/train.py --preset abu_x2 --data-root DIR --test-scene abu-airport-1
     """
-    return small("abu", 2)
+    return small("abu", 2, iterations=1_000)
 
 
 def abu_x4() -> Config:
     """Four ABU scenes ×4, tested on the fifth."""
-    return small("abu", 4)
+    return small("abu", 4, iterations=400)
 
 
 def abu_released_x2() -> Config:
     """The released form (dropout, no residual) on four ABU scenes ×2: what little data do to it."""
-    return replace(abu_x2(), model="essaformer", dim=64)
+    return replace(abu_x2(), model="essaformer", dim=64, iterations=300)
 
 
 def abu_released_x4() -> Config:
     """The released form (dropout, no residual) on four ABU scenes ×4."""
-    return replace(abu_x4(), model="essaformer", dim=64)
+    return replace(abu_x4(), model="essaformer", dim=64, iterations=300)
 
 
 def jasper_ridge_x2() -> Config:

@@ -74,8 +74,18 @@ def mean(scores: Sequence[PictureScore], metric: str, of: str = "network", proto
     return float(np.mean([getattr(found, of)[protocol][metric] for found in scores]))
 
 
-def rows(scores: Sequence[PictureScore], dataset: str, scale: int, split: str, preset: str) -> list[Row]:
+def rows(  # noqa: PLR0917
+    scores: Sequence[PictureScore], dataset: str, scale: int, split: str, preset: str, seeds: Sequence[int]
+) -> list[Row]:
     """Result rows: every metric of both protocols, the network's and bicubic's.
+
+    Args:
+        scores: of all pictures.
+        dataset: its name.
+        scale: of the super-resolution.
+        split: which pictures were scored.
+        preset: what trained the network.
+        seeds: of that training, if known.
 
     Raises:
         UserError: there are no scores.
@@ -92,10 +102,11 @@ def rows(scores: Sequence[PictureScore], dataset: str, scale: int, split: str, p
                         paper="essaformer",
                         preset=preset if of == "network" else "bicubic",
                         dataset=f"{dataset} ×{scale}",
-                        split=f"{split}, {len(scores)} pictures" if len(scores) > 1 else split,
+                        split=f"{split}{f', {len(scores)} pictures' * (len(scores) > 1)}; protocol {protocol}",
                         metric=metric,
                         definition=f"{DEFINITIONS[protocol][metric]}" + "; mean over pictures" * (len(scores) > 1),
                         value=mean(scores, metric, of, protocol),  # type: ignore[arg-type]
+                        seeds=list(seeds),
                         published=published.get(metric),
                         source=SOURCE if published else None,
                     )
