@@ -152,9 +152,9 @@ def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_
 
 
 def test_training_lowers_the_loss(pictures_folder: Path, tmp_path: Path) -> None:
-    plain = ("--mixup", 0, "--cutmix", 0, "--auto-augment", "", "--crop-area", 0.8, "--repeats", 1, "--epochs", 12)
-    plain += ("--smoothing", 0, "--erasing", 0, "--drop-path", 0)
-    train(pictures_folder, tmp_path, *plain, "--validate-epochs", 12)
+    plain = ("--mixup", 0, "--cutmix", 0, "--auto-augment", "", "--crop-area", 0.8, "--repeats", 1, "--epochs", 24)
+    plain += ("--smoothing", 0, "--erasing", 0, "--drop-path", 0, "--batch-size", 12)
+    train(pictures_folder, tmp_path, *plain, "--validate-epochs", 24)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
