@@ -17,7 +17,8 @@ def touch(mebibytes: int) -> None:
 def test_the_peak_counts_what_was_let_go() -> None:
     before = memory.reset_peak()
     touch(200)
-    assert 200 * MIB <= memory.peak() - before < 300 * MIB
+    # Not exactly 200: meanwhile the system may take back pages of before.
+    assert 150 * MIB < memory.peak() - before < 300 * MIB
 
 
 def test_a_reset_forgets_the_peak() -> None:
