@@ -129,17 +129,21 @@ def abu_x2() -> Config:
     """Four ABU scenes ×2, tested on the fifth.
 
     accelerate launch essaformer/train.py --preset abu_x2 --data-root DIR --test-scene abu-airport-1
+    About 11 minutes on two CPU cores. Expected: 43.1 dB, bicubic 41.7 dB (measured).
     """
     return small("abu", 2, iterations=1_000)
 
 
 def abu_x4() -> Config:
-    """Four ABU scenes ×4, tested on the fifth."""
+    """Four ABU scenes ×4, tested on the fifth. Expected: 37.6 dB, bicubic 37.4 dB (measured)."""
     return small("abu", 4, iterations=400)
 
 
 def abu_released_x2() -> Config:
-    """The released form (dropout, no residual) on four ABU scenes ×2: what little data do to it."""
+    """The released form (dropout, no residual) on four ABU scenes ×2: what little data do to it.
+
+    Expected: 35.2 dB, bicubic 41.7 dB (measured).
+    """
     return replace(abu_x2(), model="essaformer", dim=64, iterations=300)
 
 
@@ -149,7 +153,7 @@ def abu_released_x4() -> Config:
 
 
 def jasper_ridge_x2() -> Config:
-    """Jasper Ridge ×2: left 60 % to train, lower right to test."""
+    """Jasper Ridge ×2: left 60 % to train, lower right to test. Expected: 30.8 dB, bicubic 30.0 dB (measured)."""
     return small("jasper_ridge", 2)
 
 
@@ -159,12 +163,15 @@ def jasper_ridge_x4() -> Config:
 
 
 def pavia_crop_x2() -> Config:
-    """The Pavia Centre crop of ABU ×2: left 60 % to train, lower right to test."""
+    """The Pavia Centre crop of ABU ×2: left 60 % to train, lower right to test, which is open water.
+
+    Expected: 44.9 dB, bicubic 45.1 dB (measured): below bicubic, as there is nothing to sharpen.
+    """
     return small("pavia_crop", 2)
 
 
 def muufl_x2() -> Config:
-    """The MUUFL Gulfport crop ×2: left 60 % to train, lower right to test."""
+    """The MUUFL Gulfport crop ×2: left 60 % to train, lower right to test. Expected: 31.2 dB, bicubic 30.4 dB (measured)."""
     return small("muufl", 2)
 
 
