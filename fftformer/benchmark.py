@@ -69,6 +69,8 @@ class Benchmark:
     all: float32 on a CPU, the three on a GPU."""
     compile: bool = True
     """Add rows for our network under torch.compile; compiling takes minutes."""
+    forward: bool = True
+    """Add the forward pass."""
     training: bool = True
     """Add the training step."""
     repeats: int = 5
@@ -96,7 +98,7 @@ def cases(benchmark: Benchmark) -> Iterator[list[Case]]:
     if benchmark.dtype == "tf32" and not on_gpu:
         raise UserError(f"--dtype tf32 exists on NVIDIA GPUs only, --device is {benchmark.device}")
     for dtype in every if benchmark.dtype == "all" else [benchmark.dtype]:
-        for what in ["forward", "training step"] if _training_fits(benchmark) else ["forward"]:
+        for what in ["forward"] * benchmark.forward + ["training step"] * _training_fits(benchmark):
             compiled = [Case(what, "ours", dtype, True)] if benchmark.compile else []
             yield [Case(what, "literal", dtype, False), Case(what, "ours", dtype, False), *compiled]
 
