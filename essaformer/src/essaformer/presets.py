@@ -171,7 +171,10 @@ def pavia_crop_x2() -> Config:
 
 
 def muufl_x2() -> Config:
-    """The MUUFL Gulfport crop ×2: left 60 % to train, lower right to test. Expected: 31.2 dB, bicubic 30.4 dB (measured)."""
+    """The MUUFL Gulfport crop ×2: left 60 % to train, lower right to test.
+
+    Expected: 31.2 dB, bicubic 30.4 dB (measured).
+    """
     return small("muufl", 2)
 
 
