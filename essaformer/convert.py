@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common import config
 from common.errors import command
-from essaformer.checkpoints import export_model, load_model
+from essaformer.checkpoints import load_model, save_scaling
 from essaformer.scaling import Scaling
 
 
@@ -29,7 +29,8 @@ def main() -> None:
     """Read, convert, write."""
     options = config.parse(ConvertConfig, __doc__)
     model = load_model(options.checkpoint)
-    export_model(model, Scaling("maximum"), options.output)
+    save_scaling(Scaling("maximum"), options.output)
+    model.save_pretrained(options.output)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{options.output}: {parameters:,} parameters, {model.bands} bands, x{model.scale}")
 

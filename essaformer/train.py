@@ -28,7 +28,7 @@ from common.files import write_json
 from common.results import measured, write_rows
 from common.run import Run
 from essaformer import scoring
-from essaformer.checkpoints import export_model, load_model
+from essaformer.checkpoints import load_model, save_scaling
 from essaformer.data import EvaluationPictures, TrainingPatches
 from essaformer.losses import sspsr_loss
 from essaformer.model import SCALES, ESSAformer, create_model
@@ -60,6 +60,8 @@ def main() -> None:
     accelerator = run.accelerator
     if run.is_main:
         write_json(run.folder / "regions.json", describe(regions))
+        for name in ("model", "model_best"):
+            save_scaling(scaling, run.folder / name)
 
     model = build_model(config, patches.bands)
     model.set_grad_checkpointing(config.gradient_checkpointing)
@@ -88,11 +90,10 @@ def main() -> None:
         run.log(loss=loss, learning_rate=schedule.get_last_lr()[0])
         schedule.step()
         if run.due(config.validate_every):
-            validate(run, weights_to_score(run, model), validation, scaling)
+            validate(run, weights_to_score(run, model), validation)
 
     final = weights_to_score(run, model)
-    if run.is_main:
-        export_model(final, scaling, run.folder / "model")
+    run.export(final)
     title = run_title(config, regions["test"][0].scene.name)
     scores = show_and_score(run, final, EvaluationPictures(regions["test"], config.scale), "test.png")
     if run.is_main:
@@ -163,15 +164,11 @@ def weights_to_score(run: Run, model: nn.Module) -> ESSAformer:
     return deepcopy(run.accelerator.unwrap_model(model)).eval()
 
 
-def validate(run: Run, model: ESSAformer, pictures: EvaluationPictures, scaling: Scaling) -> None:
+def validate(run: Run, model: ESSAformer, pictures: EvaluationPictures) -> None:
     """Score the validation regions, keep the best weights, draw the first pictures."""
     scores = show_and_score(run, model, pictures, f"step_{run.step:08d}.png", protocols=("sspsr",))
     psnr, bicubic = (scoring.mean(scores, "PSNR (dB)", of) for of in ("network", "bicubic"))
-    best = run.best is None or psnr > run.best
-    if best:
-        run.best = psnr
-        if run.is_main:
-            export_model(model, scaling, run.folder / "model_best")
+    best = run.keep_if_best(psnr, model, "model_best")
     run.write(validation_psnr=psnr)
     run.say(f"step {run.step}: {psnr:.2f} dB on the validation regions, bicubic {bicubic:.2f} dB{', best' * best}")
 

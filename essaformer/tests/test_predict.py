@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.hyperspectral.readers import Georeference, read_array, write_geotiff
 from common.testing import run_script
 from essaformer import create_model, imresize
-from essaformer.checkpoints import export_model
+from essaformer.checkpoints import save_scaling
 from essaformer.scaling import Scaling
 from essaformer.tiling import bytes_per_pixel, enlarge_tiled, fixed_bytes, parse_size, spans, tile_for_memory
 from essaformer.writing import scaled_georeference, write_scene
@@ -27,7 +27,8 @@ WAVELENGTHS = np.linspace(400, 900, 4)
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that gives bicubic's result exactly, so that outputs can be worked out."""
     folder = tmp_path_factory.mktemp("model") / "model"
-    export_model(create_model("essaformer_small", bands=4, dim=16, scale=2), Scaling("maximum"), folder)
+    save_scaling(Scaling("maximum"), folder)
+    create_model("essaformer_small", bands=4, dim=16, scale=2).save_pretrained(folder)
     return folder
 
 

@@ -68,9 +68,8 @@ def load_model(path: str | Path) -> ESSAformer:
     return _from_released(read_tensors(path) if tensors is None else _unwrapped(tensors), str(path)).eval()
 
 
-def export_model(model: ESSAformer, scaling: Scaling, folder: Path) -> None:
-    """Write a model folder that also says how values are scaled before the network sees them."""
-    model.save_pretrained(folder)
+def save_scaling(scaling: Scaling, folder: Path) -> None:
+    """Say in a model folder how values are scaled before the network sees them; write it before the weights."""
     write_json(folder / SCALING, asdict(scaling))
 
 
