@@ -13,14 +13,12 @@ the smallest of all turns, memory is the largest resident size of the process (o
 
 from __future__ import annotations
 
-import csv
 import gc
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +30,7 @@ from amgcfn import AMGCFN, SuperpixelGraph
 from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
 from amgcfn.model import one_hot
 from common import memory
+from common.benchmarking import print_rows
 from common.config import parse
 from common.environment import device as device_name
 from common.errors import command
@@ -75,17 +74,7 @@ def main() -> None:
     note = f"{options.height}x{options.width}x{options.bands}, {len(graph.features)} superpixels"
     for row in rows:
         row |= {"scene": note, "device": device_name(options.device), "torch": torch.__version__}
-    write(rows, sys.stdout)
-    if options.output is not None:
-        with open(options.output, "w", newline="", encoding="utf-8") as file:
-            write(rows, file)
-
-
-def write(rows: list[dict[str, Any]], file: TextIO) -> None:
-    """Write rows as CSV with a header."""
-    writer = csv.DictWriter(file, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
+    print_rows(rows, list(rows[0]), options.output)
 
 
 def made_up_scene(height: int, width: int, bands: int) -> np.ndarray:

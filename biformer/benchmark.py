@@ -18,15 +18,13 @@ Peak memory, in MiB, is what a step needs beyond the weights, from the GPU's all
 CPU. A case that does not fit into the GPU's memory is left out, and a line says so.
 
 A quiet machine matters: with other work on the cores the threads wait for each other.
+In a training step with a batch of 1 it says nothing: BatchNorm's mean over that picture is zero, and so are the logits.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +36,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biformer import BiFormer, create_model, list_models, literal_network
-from common import config
+from common import config, memory
+from common.benchmarking import print_rows, say, seconds
 from common.environment import device as device_name
 from common.errors import UserError, command
-from common.files import atomic_path
 
 _GPU = torch.cuda.is_available()
 _SETTING = ("what", "network", "model", "device", "dtype", "size", "batch", "compiled", "threads")
@@ -133,12 +131,9 @@ def warm_up(run: Callable[[], Tensor], model: nn.Module, device: torch.device) -
     model.zero_grad(set_to_none=True)
     if device.type != "cuda":
         return logits, None
-    _finish(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
+    before = memory.reset_peak(device)
     run()
-    _finish(device)
-    return logits, (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    return logits, (memory.peak(device) - before) / 2**20
 
 
 def measure(group: list[Case], models: dict[str, nn.Module], benchmark: Benchmark) -> Iterator[dict[str, Any]]:
@@ -150,21 +145,21 @@ def measure(group: list[Case], models: dict[str, nn.Module], benchmark: Benchmar
     warm: dict[Case, tuple[Tensor, float | None]] = {}
     for case in group:
         run = step(case, models, picture)
-        _say(f"warm-up: {case}")
+        say(f"warm-up: {case}")
         try:
             warm[case] = warm_up(run, models[case.model], device)
             runs[case] = run
         except torch.cuda.OutOfMemoryError:
-            _say(f"left out, too little memory on {device}: {case}")
+            say(f"left out, too little memory on {device}: {case}")
         models[case.model].zero_grad(set_to_none=True)
     turns: dict[Case, list[float]] = {case: [] for case in runs}
     for _ in range(benchmark.repeats):
         for case, run in runs.items():
-            turns[case].append(_seconds(run, device))
+            turns[case].append(seconds(run, device))
             models[case.model].zero_grad(set_to_none=True)
     for case, times in turns.items():
         literal = next((x for x in runs if x.network == "literal" and x.model == case.model), None)
-        logits, memory = warm[case]
+        logits, peak = warm[case]
         median = statistics.median(times)
         yield {
             "what": case.what,
@@ -179,7 +174,7 @@ def measure(group: list[Case], models: dict[str, nn.Module], benchmark: Benchmar
             "seconds": f"{median:.4g}",
             "fastest": f"{min(times):.4g}",
             "pictures_per_second": f"{case.batch / median:.4g}",
-            "peak_memory_mib": "" if memory is None else f"{memory:.0f}",
+            "peak_memory_mib": "" if peak is None else f"{peak:.0f}",
             "ratio": f"{statistics.median(turns[literal]) / median:.2f}" if literal else "",
             "difference": _difference(logits, warm[literal][0]) if literal else "",
         }
@@ -187,23 +182,6 @@ def measure(group: list[Case], models: dict[str, nn.Module], benchmark: Benchmar
 
 def _difference(logits: Tensor, literal: Tensor) -> str:
     return f"{((logits - literal).abs().max() / literal.abs().max()).item():.1e}"
-
-
-def _seconds(run: Callable[[], Tensor], device: torch.device) -> float:
-    _finish(device)
-    start = time.perf_counter()
-    run()
-    _finish(device)
-    return time.perf_counter() - start
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 @command
@@ -223,19 +201,8 @@ def main() -> None:
     torch.manual_seed(0)
     models: dict[str, nn.Module] = {name: create_model(name).to(device) for name in benchmark.models}
     models |= {name: timm.create_model(name).to(device) for name in benchmark.beside}
-    screen = csv.DictWriter(sys.stdout, COLUMNS)
-    screen.writeheader()
-    rows = []
-    for group in groups(benchmark):
-        for row in measure(group, models, benchmark):
-            screen.writerow(row)
-            sys.stdout.flush()
-            rows.append(row)
-    if benchmark.output:
-        with atomic_path(benchmark.output) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+    measured = (row for group in groups(benchmark) for row in measure(group, models, benchmark))
+    print_rows(measured, COLUMNS, benchmark.output)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,10 @@ the growth of its resident memory up to the maximum during the second run. A qui
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 import multiprocessing
 import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +35,9 @@ import torch
 from torch import Tensor, nn
 
 from common import config, memory
+from common.benchmarking import Row, print_rows, say, seconds
 from common.environment import device as device_name
 from common.errors import UserError, command
-from common.files import atomic_path
 from essaformer import ESSAttention, create_model, literal
 from essaformer.tiling import parse_size
 
@@ -152,11 +149,11 @@ def peak_memory(case: Case, benchmark: Benchmark) -> float:
 
 def measure(group: list[Case], benchmark: Benchmark) -> Iterator[dict[str, object]]:
     """Measure one group by turns and yield its rows."""
-    memory = []
+    peaks = []
     for case in group:
-        print(f"memory: {case}", file=sys.stderr, flush=True)
+        say(f"memory: {case}")
         with multiprocessing.get_context("spawn").Pool(1) as fresh:
-            memory.append(fresh.apply(peak_memory, (case, benchmark)))
+            peaks.append(fresh.apply(peak_memory, (case, benchmark)))
     module, x = prepare(group[0].what, group[0].side, benchmark)
     results = []
     with torch.no_grad():
@@ -171,7 +168,7 @@ def measure(group: list[Case], benchmark: Benchmark) -> Iterator[dict[str, objec
     medians = [statistics.median(column) for column in zip(*turns, strict=True)]
     compared = len(group) > 1
     attention = group[0].what == "attention"
-    for case, median, peak, result in zip(group, medians, memory, results, strict=True):
+    for case, median, peak, result in zip(group, medians, peaks, results, strict=True):
         difference = ((result - results[0]).abs().max() / results[0].abs().max()).item()
         size = case.side if attention else benchmark.size
         yield {
@@ -188,22 +185,13 @@ def measure(group: list[Case], benchmark: Benchmark) -> Iterator[dict[str, objec
             "threads": torch.get_num_threads(),
             "seconds": f"{median:.4g}",
             "peak_memory_mib": f"{peak:.1f}",
-            "memory_ratio": f"{peak / memory[0]:.2f}" if compared else "",
+            "memory_ratio": f"{peak / peaks[0]:.2f}" if compared else "",
             "ratio": f"{medians[0] / median:.2f}" if compared else "",
             "difference": f"{difference:.1e}" if compared else "",
         }
 
 
-def seconds(run: Callable[[], Tensor], device: torch.device) -> float:
-    """Wall-clock time of one run, with the GPU's work finished."""
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def slope(rows: list[dict[str, object]], form: str, column: str) -> float:
+def slope(rows: list[Row], form: str, column: str) -> float:
     """Slope of log `column` over log N, from the three largest sides."""
     points = [
         (math.log(float(str(row["tokens"]))), math.log(float(str(row[column]))))
@@ -222,23 +210,12 @@ def main() -> None:
         raise UserError(f"--device {benchmark.device}: this machine has no usable GPU; use --device cpu")
     if benchmark.size % benchmark.scale:
         raise UserError(f"--size {benchmark.size}: expected a multiple of --scale {benchmark.scale}")
-    screen = csv.DictWriter(sys.stdout, COLUMNS)
-    screen.writeheader()
-    rows: list[dict[str, object]] = []
-    for group in groups(benchmark):
-        for row in measure(group, benchmark):
-            screen.writerow(row)
-            sys.stdout.flush()
-            rows.append(row)
+    measured = (row for group in groups(benchmark) for row in measure(group, benchmark))
+    rows = print_rows(measured, COLUMNS, benchmark.output)
     if benchmark.part != "network":
         for form in ("kernel", "ours"):
             time_slope, memory_slope = (slope(rows, form, column) for column in ("seconds", "peak_memory_mib"))
-            print(f"{form}: time ~ N^{time_slope:.2f}, memory ~ N^{memory_slope:.2f}", file=sys.stderr)
-    if benchmark.output:
-        with atomic_path(benchmark.output) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+            say(f"{form}: time ~ N^{time_slope:.2f}, memory ~ N^{memory_slope:.2f}")
 
 
 if __name__ == "__main__":

@@ -24,13 +24,10 @@ A quiet machine matters: with other work on the cores the threads wait for each 
 
 from __future__ import annotations
 
-import csv
 import functools
 import math
 import multiprocessing
 import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,9 +39,9 @@ import torch
 from torch import Tensor, nn
 
 from common import config, memory
+from common.benchmarking import print_rows, say, seconds
 from common.environment import device as device_name
 from common.errors import UserError, command
-from common.files import atomic_path
 from fftformer import FFTformer, create_model, list_models, literal
 
 _LITERAL_TRAINING_BYTES = 340_000
@@ -111,7 +108,7 @@ def _training_fits(benchmark: Benchmark) -> bool:
     needed = _LITERAL_TRAINING_BYTES * dim / 48 * benchmark.batch * benchmark.size**2
     free = psutil.virtual_memory().available
     if needed > free:
-        _say(
+        say(
             f"training rows left out: the literal network needs about {needed / 1e9:.0f} GB and {free / 1e9:.0f} GB "
             "are free; use a smaller --size or --batch"
         )
@@ -163,15 +160,6 @@ def precision(dtype: str) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def seconds(run: Callable[[], Tensor], device: torch.device) -> float:
-    """Wall-clock time of one step, with the GPU's work finished."""
-    _finish(device)
-    start = time.perf_counter()
-    run()
-    _finish(device)
-    return time.perf_counter() - start
-
-
 def peak_memory(case: Case, benchmark: Benchmark) -> float:
     """MiB that a step needs beyond the weights; call it in a fresh process for a CPU."""
     model, picture = prepare(benchmark)
@@ -187,21 +175,21 @@ def peak_memory(case: Case, benchmark: Benchmark) -> float:
 def measure(group: list[Case], benchmark: Benchmark) -> Iterator[dict[str, object]]:
     """Measure one group by turns and yield its rows."""
     device = torch.device(benchmark.device)
-    memory = []
+    peaks = []
     for case in group:
-        _say(f"memory: {case}")
+        say(f"memory: {case}")
         with multiprocessing.get_context("spawn").Pool(1) as fresh:
-            memory.append(fresh.apply(peak_memory, (case, benchmark)))
+            peaks.append(fresh.apply(peak_memory, (case, benchmark)))
     model, picture = prepare(benchmark)
     runs = [step(case, model, picture) for case in group]
     restored = []
     for case, run in zip(group, runs, strict=True):
-        _say(f"warm-up: {case}")
+        say(f"warm-up: {case}")
         restored.append(run().float())
-    _say(f"timing {len(group)} rows, {benchmark.repeats} turns")
+    say(f"timing {len(group)} rows, {benchmark.repeats} turns")
     turns = [[seconds(run, device) for run in runs] for _ in range(benchmark.repeats)]
     medians = [statistics.median(column) for column in zip(*turns, strict=True)]
-    for case, median, peak, pictures in zip(group, medians, memory, restored, strict=True):
+    for case, median, peak, pictures in zip(group, medians, peaks, restored, strict=True):
         yield {
             "what": case.what,
             "network": case.network,
@@ -218,15 +206,6 @@ def measure(group: list[Case], benchmark: Benchmark) -> Iterator[dict[str, objec
         }
 
 
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
 @command
 def main() -> None:
     """Print the rows as they come, and write the file at the end."""
@@ -235,19 +214,8 @@ def main() -> None:
         raise UserError(f"--model {benchmark.model} does not exist; choose one of {', '.join(list_models())}")
     if torch.device(benchmark.device).type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {benchmark.device}: this machine has no usable GPU; use --device cpu")
-    screen = csv.DictWriter(sys.stdout, COLUMNS)
-    screen.writeheader()
-    rows = []
-    for group in cases(benchmark):
-        for row in measure(group, benchmark):
-            screen.writerow(row)
-            sys.stdout.flush()
-            rows.append(row)
-    if benchmark.output:
-        with atomic_path(benchmark.output) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+    measured = (row for group in cases(benchmark) for row in measure(group, benchmark))
+    print_rows(measured, COLUMNS, benchmark.output)
 
 
 if __name__ == "__main__":

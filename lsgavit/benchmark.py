@@ -11,14 +11,11 @@ process; seconds are medians over the rounds.
 
 from __future__ import annotations
 
-import csv
 import statistics
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +23,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from common import environment
+from common.benchmarking import print_rows, seconds
 from common.config import parse
 from common.errors import command
 from lsgavit import LSGAViT, SceneWindows, create_model, predict_pixels
@@ -59,10 +57,7 @@ def main() -> None:
     rows = training(options, device) + prediction(options, device)
     for row in rows:
         row |= {"device": environment.device(device), "torch": torch.__version__}
-    write(rows, sys.stdout)
-    if options.output is not None:
-        with open(options.output, "w", newline="", encoding="utf-8") as file:
-            write(rows, file)
+    print_rows(rows, list(rows[0]), options.output)
 
 
 def training(options: BenchmarkConfig, device: torch.device) -> list[dict[str, Any]]:
@@ -119,12 +114,8 @@ def race(
     times: dict[str, list[float]] = {form: [] for form in sides}
     for _ in range(rounds + 1):
         for form, run in sides.items():
-            start = time.perf_counter()
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times[form].append(time.perf_counter() - start)
-    seconds = {form: statistics.median(values[1:]) for form, values in times.items()}
+            times[form].append(seconds(run, device))
+    medians = {form: statistics.median(values[1:]) for form, values in times.items()}
     ratio = statistics.median(b / a for a, b in zip(times["ours"][1:], times["literal"][1:], strict=True))
     return [
         {
@@ -134,15 +125,8 @@ def race(
             "pixels_per_second": f"{pixels / value:.0f}",
             "times_ours": f"{ratio:.2f}" if form == "literal" else "",
         }
-        for form, value in seconds.items()
+        for form, value in medians.items()
     ]
-
-
-def write(rows: list[dict[str, Any]], file: TextIO) -> None:
-    """Write rows as CSV with a header."""
-    writer = csv.DictWriter(file, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
 
 
 if __name__ == "__main__":
