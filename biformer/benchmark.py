@@ -12,13 +12,14 @@ measured by turns, one at a time, after a warm-up of each; `seconds` is the medi
 turns and `fastest` the least. `forward` runs without gradients in evaluation mode, `training step`
 is forward, cross-entropy and backward. `ratio` is the literal network's seconds over the row's, in
 the same mode and number format; the literal network is never compiled. `difference` is that of the
-logits, relative to the largest. bfloat16 is autocast, float32 on a GPU is without TF32.
+logits, relative to the largest; in a training step of one picture it says nothing, as the last
+BatchNorm makes that picture's mean, and so the logits, zero. bfloat16 is autocast, float32 on a GPU
+is without TF32.
 
 Peak memory, in MiB, is what a step needs beyond the weights, from the GPU's allocator; empty on a
 CPU. A case that does not fit into the GPU's memory is left out, and a line says so.
 
 A quiet machine matters: with other work on the cores the threads wait for each other.
-In a training step with a batch of 1 it says nothing: BatchNorm's mean over that picture is zero, and so are the logits.
 """
 
 from __future__ import annotations
