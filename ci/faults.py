@@ -1,0 +1,255 @@
+"""Fault campaign: kill every trainer at random moments, damage its checkpoints, split it over processes.
+
+    python ci/faults.py                                 all five trainers, about an hour on one core
+    python ci/faults.py --papers fftformer --kills 3    one of them, a few minutes
+
+For each trainer a short training runs undisturbed. Then the same command is killed with SIGKILL at
+random moments between opening its folder and its end, and started again, until it has been killed
+`--kills` times; a run that reaches its end on the way is compared and begun anew. Weights
+(`model*/model.safetensors`), recorded metrics and result rows must be equal to the undisturbed run's,
+to the bit. After that single bits of the newest checkpoint are flipped and its files truncated: the
+run must fall back to the older one and end the same, or, where none is intact, stop with one
+sentence. Last, two processes: one of them is killed, both are started again, and end like two
+undisturbed ones. The projects' tests are the quick form of this.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.config import parse
+from common.errors import UserError, command
+from common.files import sha256
+from common.hyperspectral.synthetic import synthetic_scene
+from common.results import markdown
+from common.testing import Finished, Script
+
+ROOT = Path(__file__).parents[1]
+SCENE = "--cube {scene}:cube --labels {scene}:labels --seeds 1 2"
+# The shortest trainings that still use everything a checkpoint has to keep: several validations, averaged
+# weights, schedules, random augmentation, dropout or mixing, loading processes, several seeds.
+TRAININGS = {
+    "essaformer": "--cube {scene}:cube --dim 8 --dropout 0.1 --crop 12 --batch-size 2 --iterations 120 "
+    "--validate-every 30 --save-every 4 --log-every 3",
+    "fftformer": "--crop 32 --batch-size 2 --iterations 60 --validate-every 20 --validation-pictures 1 "
+    "--save-every 3 --log-every 2",
+    "lsgavit": f"{SCENE} --components 6 --window 5 --ratio 0.2 --batch-size 16 --epochs 8 --augmentation --ema 0.9 "
+    "--schedule cosine --no-draw-map --save-every 3 --log-every 2",
+    "amgcfn": f"{SCENE} --pixels-per-superpixel 40 --ratio 0.05 --validation 0.05 --epochs 60 --validate-every 4 "
+    "--save-every 3 --log-every 2",
+    "biformer": "--image-size 32 --num-regions 2 --batch-size 20 --epochs 1 --warmup-epochs 0 --validate-epochs 1 "
+    "--mixup 0.2 --cutmix 1.0 --save-every 6 --log-every 2",
+}
+DAMAGES = ("truncated", "bit flipped", "bit flipped", "bit flipped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultsConfig:
+    """Flags of this script."""
+
+    papers: tuple[str, ...] = tuple(TRAININGS)
+    """Which trainers."""
+    kills: int = 20
+    """How often each is killed."""
+    seed: int = 0
+    """Of the moments and the damaged bits."""
+    output: Path = Path("runs/faults")
+    """Folder for the runs, removed where all is well, and for faults.md."""
+
+
+@command
+def main() -> None:
+    """Go through the trainers, print and write one table."""
+    options = parse(FaultsConfig, __doc__)
+    if unknown := set(options.papers) - set(TRAININGS):
+        raise UserError(f"--papers {' '.join(sorted(unknown))}: expected some of {', '.join(TRAININGS)}")
+    options.output.mkdir(parents=True, exist_ok=True)
+    scene = options.output.resolve() / "scene.npz"
+    made = synthetic_scene(40, 44, bands=8, num_classes=3)
+    np.savez(scene, cube=made.cube, labels=made.require_labels())
+    lines, wrong = [], False
+    for paper in options.papers:
+        trainer = Trainer(paper, options.output / paper, scene, random.Random(options.seed))
+        lines.append([paper, trainer.killed(options.kills), trainer.damaged(), trainer.two_processes()])
+        wrong = wrong or trainer.wrong
+        if not trainer.wrong:
+            shutil.rmtree(trainer.folder)
+        table = markdown(["trainer", "kill -9 at random moments", "damaged checkpoints", "two processes"], lines)
+        (options.output / "faults.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
+    sys.exit(1 if wrong else 0)
+
+
+class Trainer:
+    """One project's trainer and what its undisturbed run left.
+
+    Attributes:
+        wrong: whether anything has differed so far.
+    """
+
+    def __init__(self, paper: str, folder: Path, scene: Path, chance: random.Random) -> None:
+        self.paper, self.folder, self.chance = paper, folder, chance
+        self.flags = TRAININGS[paper].format(scene=scene).split()
+        self.wrong = False
+        shutil.rmtree(folder, ignore_errors=True)
+        started = time.time()
+        script = self.start("straight")
+        self.opening = self.wait_until_open("straight", started) - started
+        script.finish()
+        self.seconds = time.time() - started - self.opening
+        self.say(f"undisturbed: {self.opening:.0f} s to start, {self.seconds:.0f} s to train, score and draw")
+
+    def start(self, name: str, *flags: object, processes: int = 1) -> Script:
+        """Start the training in a folder of its own."""
+        script, output = ROOT / self.paper / "train.py", self.folder / name
+        return Script(script, "--preset", "demo", *self.flags, "--output", output, *flags, processes=processes)
+
+    def wait_until_open(self, name: str, since: float) -> float:
+        """Wait until the run has written its config.json; return when that was."""
+        while time.time() < since + 120:
+            times = [path.stat().st_mtime for path in (self.folder / name).glob("**/config.json")]
+            if any(at > since and at > time.time() - 60 for at in times):
+                return time.time()
+            time.sleep(0.01)
+        raise UserError(f"{self.folder / name}: no config.json after two minutes; run its command by hand")
+
+    def killed(self, kills: int) -> str:
+        """Kill one process again and again."""
+        done = compared = equal = 0
+        clock = time.time()
+        while done < kills or compared == 0 or (self.folder / "killed").exists():
+            if done < kills and self.kill_once("killed"):
+                done += 1
+                left = (time.time() - clock) / done * (kills - done) + self.seconds
+                self.say(f"kill {done} of {kills}, {self.steps('killed')}; about {left / 60:.0f} minutes left")
+                continue
+            if done == kills:
+                self.start("killed").finish()
+            compared, equal = compared + 1, equal + self.compare("killed", "straight")
+        return f"{done} kills over {compared} runs: {verdict(equal, compared)}"
+
+    def kill_once(self, name: str, processes: int = 1) -> bool:
+        """Start and kill; whether the moment came before the end. Part of the run's length, so that it gets on."""
+        since = time.time()
+        script = self.start(name, processes=processes)
+        self.wait_until_open(name, since)
+        victim = self.chance.choice(script.processes)
+        victim.join(self.chance.uniform(0, self.seconds / 3))
+        running = victim.exitcode is None
+        if running:
+            victim.kill()
+        script.finish(None if running else 0)
+        return running
+
+    def damaged(self) -> str:
+        """Damage the newest checkpoint of a half-finished run, then all of them."""
+        steps = max(int(path.name.removeprefix("step_")) for path in self.checkpoints("straight"))
+        self.start("half", "--max-steps", steps // 2).finish()
+        fell_back = stopped = 0
+        for damage in DAMAGES:
+            shutil.copytree(self.folder / "half", self.folder / "damaged")
+            newest = self.checkpoints("damaged")[-1]
+            what = self.damage(newest, damage)
+            text = said(self.start("damaged").finish())
+            passed_over = "continuing from" in text and f"continuing from {newest}\n" not in text
+            equal = self.compare("damaged", "straight")
+            fell_back += passed_over and equal
+            self.say(f"{what}: {'fell back' if passed_over else 'NOT NOTICED'}, {verdict(equal, 1)}")
+        shutil.copytree(self.folder / "half", self.folder / "damaged")
+        for checkpoint in self.checkpoints("damaged"):
+            self.damage(checkpoint, "truncated")
+        text = said(self.start("damaged").finish(2))
+        stopped = len(re.findall(r"^error: .*damaged.*no older one is intact", text, re.MULTILINE)) == 1
+        stopped = stopped and "Traceback" not in text
+        self.wrong = self.wrong or fell_back != len(DAMAGES) or not stopped
+        shutil.rmtree(self.folder / "damaged")
+        return f"{fell_back} of {len(DAMAGES)} passed over, then equal; all: {'one sentence' if stopped else 'WRONG'}"
+
+    def damage(self, checkpoint: Path, damage: str) -> str:
+        """Cut a random file in two, or flip one random bit of it."""
+        victim = self.chance.choice(sorted(checkpoint.iterdir()))
+        content = bytearray(victim.read_bytes())
+        place = self.chance.randrange(len(content))
+        if damage == "truncated":
+            content = content[:place]
+        else:
+            content[place] ^= 1 << self.chance.randrange(8)
+        victim.write_bytes(content)
+        return f"{victim.name} {damage} at byte {place:,}"
+
+    def two_processes(self) -> str:
+        """Kill one of two processes twice, and compare with two that were let alone."""
+        self.start("two", processes=2).finish()
+        kills = sum(self.kill_once("two_killed", processes=2) for _ in range(2))
+        self.start("two_killed", processes=2).finish()
+        equal = self.compare("two_killed", "two")
+        found = f"{kills} kills of one: {verdict(equal, 1)}"
+        self.say(f"two processes, {found}")
+        return found
+
+    def compare(self, name: str, straight: str) -> bool:
+        """Whether both runs left the same to the bit; the equal one is removed, another kept for a look."""
+        ours, theirs = facts(self.folder / name), facts(self.folder / straight)
+        different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+        if different:
+            self.wrong = True
+            kept = self.folder / f"{name}_differs_{time.time_ns()}"
+            (self.folder / name).rename(kept)
+            self.say(f"DIFFERENT: {', '.join(different)}; see {kept}")
+            return False
+        shutil.rmtree(self.folder / name)
+        return True
+
+    def checkpoints(self, name: str) -> list[Path]:
+        """Checkpoint folders of the run that trains last, oldest first."""
+        parents = sorted((self.folder / name).glob("**/checkpoints"))
+        return sorted(parents[-1].glob("step_*"))
+
+    def steps(self, name: str) -> str:
+        """Where the run stands."""
+        parents = sorted((self.folder / name).glob("**/checkpoints"))
+        newest = sorted(parents[-1].glob("step_*")) if parents else []
+        return f"{newest[-1].relative_to(self.folder / name)}" if newest else "no checkpoint yet"
+
+    def say(self, text: str) -> None:
+        """Print with the trainer's name."""
+        print(f"{self.paper}: {text}", flush=True)
+
+
+def facts(folder: Path) -> dict[str, object]:
+    """What must not depend on interruptions: weights, recorded scalars without the speed, values of the rows."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name == "model.safetensors":
+            found[name] = sha256(path)
+        elif path.name == "metrics.jsonl":
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            found[name] = [{k: v for k, v in line.items() if k != "samples_per_second"} for line in lines]
+        elif path.name == "results.json":
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            found[name] = [(row["preset"], row["split"], row["metric"], row["value"], row.get("std")) for row in rows]
+    return found
+
+
+def verdict(equal: int, of: int) -> str:
+    """In words."""
+    return "bitwise equal" if equal == of else f"DIFFERENT in {of - equal}"
+
+
+def said(done: Finished) -> str:
+    """All that a run printed."""
+    return done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    main()
