@@ -3,6 +3,7 @@
     nox -s test                    every project's tests;  test-common, test-<paper> one of them
     nox -s demo                    every project's demo;   demo-<paper> one of them, into runs/
     nox -s lint                    style, types, the arrows between the packages, and the tables
+    nox -s faults                  kill every trainer at random moments, damage its checkpoints (an hour)
     nox -s tables                  write the READMEs' tables from the measured rows
     nox -s minimums                the tests with the lowest supported versions
 
@@ -10,6 +11,7 @@ Environments are made by uv where it is installed, else by virtualenv.
 """
 
 import shutil
+import time
 
 import nox
 
@@ -19,6 +21,8 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "test"]
 
 PAPERS = ("essaformer", "fftformer", "lsgavit", "amgcfn", "biformer")
+# On two cores, without making the environment.
+DEMO_MINUTES = {"essaformer": 2.0, "fftformer": 5.0, "lsgavit": 2.0, "amgcfn": 1.5, "biformer": 1.5}
 CONSTRAINTS = ("--constraint", "ci/constraints.txt")
 LINTERS = ("ruff==0.17.6", "mypy==2.4.1", "import-linter==2.16")
 # One thread per process: the tests run small networks, several processes at a time.
@@ -44,9 +48,35 @@ def test(session: nox.Session) -> None:
 
 @nox.session(name="demo", venv_backend="none")
 def demo(session: nox.Session) -> None:
-    """Run every project's demo: training, evaluation and pictures."""
-    for paper in PAPERS:
+    """Run every project's demo: training, evaluation and pictures; then one table and one sheet of all."""
+    queued.extend(DEMO_MINUTES)
+    for paper in queued:
         session.notify(f"demo-{paper}")
+    session.notify("demo-summary", queued)
+
+
+# The demos of one `nox -s demo`, and the minutes that those took which have not failed.
+queued: list[str] = []
+finished: dict[str, float] = {}
+
+
+def announce(session: nox.Session, paper: str) -> None:
+    """Say which demo starts, how long it takes and what is left, at the pace of those before."""
+    pace = sum(finished.values()) / sum(DEMO_MINUTES[name] for name in finished) if finished else 1.0
+    text = f"{paper}, about {max(1, round(pace * DEMO_MINUTES[paper]))} min"
+    if queued:
+        number = queued.index(paper)
+        left = pace * sum(DEMO_MINUTES[name] for name in queued[number:])
+        text = f"demo {number + 1} of {len(queued)}: {text}; about {max(1, round(left))} min left in all"
+    session.log(text)
+
+
+@nox.session(name="demo-summary")
+def demo_summary(session: nox.Session) -> None:
+    """Print and draw what the demos left: runs/demo.md and runs/demo.png."""
+    install(session)
+    failed = [paper for paper in session.posargs if paper not in finished]
+    session.run("python", "ci/demo_summary.py", *(["--failed", *failed] if failed else []))
 
 
 @nox.session(name="test-common")
@@ -68,7 +98,10 @@ for paper in PAPERS:
     def demo_paper(session: nox.Session, paper: str = paper) -> None:
         """Train one project's demo, score it, draw its pictures."""
         install(session, paper)
+        announce(session, paper)
+        start = time.monotonic()
         session.run("bash", f"{paper}/demo.sh", f"runs/{paper}_demo", external=True)
+        finished[paper] = (time.monotonic() - start) / 60
 
 
 @nox.session
@@ -82,6 +115,7 @@ def lint(session: nox.Session) -> None:
         session.run("mypy", "--config-file", "ci/mypy.ini", f"{project}/src/{project}")
     session.run("lint-imports", "--config", "ci/importlinter.ini", "--no-cache")
     session.run("python", "ci/tables.py", "--check")
+    pytest(session, "ci")
 
 
 @nox.session
@@ -89,6 +123,13 @@ def tables(session: nox.Session) -> None:
     """Write the tables of the READMEs from the measured rows."""
     install(session)
     session.run("python", "ci/tables.py")
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Kill every trainer at random moments and compare what it ends with; -- --papers X --kills N for less."""
+    install(session, *PAPERS)
+    session.run("python", "ci/faults.py", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session

@@ -115,12 +115,11 @@ class Trainer:
 
     def wait_until_open(self, name: str, since: float) -> float:
         """Wait until the run has written its config.json; return when that was."""
-        while time.time() < since + 120:
-            times = [path.stat().st_mtime for path in (self.folder / name).glob("**/config.json")]
-            if any(at > since and at > time.time() - 60 for at in times):
+        while time.time() < since + 600:
+            if any(path.stat().st_mtime > since for path in (self.folder / name).glob("**/config.json")):
                 return time.time()
             time.sleep(0.01)
-        raise UserError(f"{self.folder / name}: no config.json after two minutes; run its command by hand")
+        raise UserError(f"{self.folder / name}: no config.json after ten minutes; run its command by hand")
 
     def killed(self, kills: int) -> str:
         """Kill one process again and again."""
@@ -130,7 +129,7 @@ class Trainer:
             if done < kills and self.kill_once("killed"):
                 done += 1
                 left = (time.time() - clock) / done * (kills - done) + self.seconds
-                self.say(f"kill {done} of {kills}, {self.steps('killed')}; about {left / 60:.0f} minutes left")
+                self.say(f"kill {done} of {kills}, {self.steps('killed')}; about {left / 60:.0f} min left")
                 continue
             if done == kills:
                 self.start("killed").finish()

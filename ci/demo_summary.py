@@ -1,0 +1,180 @@
+"""One table and one sheet of pictures from what the five demos left behind.
+
+    python ci/demo_summary.py                         reads runs/<paper>_demo, writes runs/demo.md and runs/demo.png
+    python ci/demo_summary.py --failed fftformer      and says which demos have failed just now
+
+A demo that failed or has not run stands in the table as such, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from common.config import parse
+from common.errors import UserError, command
+from common.figures import save
+from common.files import atomic_path
+from common.results import Row, markdown, read_rows
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where one demo's numbers and its picture lie, and how they relate to the paper's.
+
+    Attributes:
+        job: what the network does, for the picture's title.
+        rows: file of result rows, below the run's folder.
+        metrics: the ones to show.
+        picture: a figure of the run, of which the upper `part` is shown.
+        published: the paper's value of the first metric, on which data; empty where none could be read.
+        differs: what makes the demo another experiment.
+    """
+
+    title: str
+    job: str
+    rows: str
+    metrics: tuple[str, ...]
+    picture: str
+    part: float
+    published: str
+    differs: str
+
+
+DEMOS = {
+    "essaformer": Demo(
+        "ESSAformer", "a scene enlarged twofold", "evaluation/results.json", ("PSNR (dB)", "SAM (°)"),
+        "evaluation/pictures.png", 1, "",
+        "a made-up scene with spectra random from pixel to pixel; a network of width 32 instead of 256, 600 updates",
+    ),
+    "fftformer": Demo(
+        "FFTformer", "photographs deblurred", "evaluation/results.json", ("PSNR (dB)", "SSIM (3-D)"),
+        "restored_before_after.png", 1 / 6, "34.21, GoPro",
+        "photographs with made-up camera shake; a small network and 700 updates instead of 300,000",
+    ),
+    "lsgavit": Demo(
+        "LSGA-ViT", "a scene classified pixel by pixel", "evaluation.json", ("OA", "kappa"),
+        "seed_5/maps/map.png", 1, "",
+        "a made-up scene; 5 % of its pixels for training and 20 epochs instead of 10 % and 70",
+    ),
+    "amgcfn": Demo(
+        "AMGCFN", "a scene classified with a graph of superpixels", "evaluation.json", ("OA", "kappa"),
+        "seed_1330/maps/graph.png", 1, "94.28, Indian Pines",
+        "a made-up scene; three seeds and 100 epochs instead of ten and 500",
+    ),
+    "biformer": Demo(
+        "BiFormer", "where a region looks, stage by stage", "evaluation/results.json", ("top-1",),
+        "figures/routing_query.png", 2 / 4, "81.4, ImageNet-1K",
+        "crops of twelve pictures at 48 pixels, 180 updates, instead of 1.28 million photographs for 300 epochs",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryConfig:
+    """Flags of this script."""
+
+    runs: Path = Path("runs")
+    """Folder that holds <paper>_demo, and receives demo.md and demo.png."""
+    failed: tuple[str, ...] = ()
+    """Demos that have just failed: what lies in their folders is older, and is not shown."""
+
+
+@command
+def main() -> None:
+    """Read, print, write."""
+    options = parse(SummaryConfig, __doc__)
+    lines: list[list[str]] = []
+    titles: dict[str, str] = {}
+    missing: list[str] = []
+    for paper, demo in DEMOS.items():
+        folder = options.runs / f"{paper}_demo"
+        try:
+            if paper in options.failed:
+                raise UserError(f"the demo of {paper} failed; nox -s demo-{paper} repeats it")
+            found = numbers(demo, folder)
+        except UserError as problem:
+            missing.append(f"{problem}")
+            lines.append([demo.title, "**no result**", *[""] * 4])
+            continue
+        _, metric, measured, baseline = found[0]
+        titles[paper] = f"{demo.title}: {demo.job}\n{metric} {measured}" + f" ({baseline})" * bool(baseline)
+        for i, cells in enumerate(found):
+            lines.append([demo.title if i == 0 else "", *cells, demo.published if i == 0 else ""])
+    table = markdown(["paper", "data", "metric", "measured", "baseline", "published, on what"], lines)
+    differs = [f"- {demo.title}: {demo.differs}" for demo in DEMOS.values()]
+    text = "\n".join(
+        [table, "", "What differs from the published experiments:", "", *differs, *([""] * bool(missing)), *missing]
+    )
+    sheet = contact_sheet(options.runs, titles, options.runs / "demo.png")
+    with atomic_path(options.runs / "demo.md") as temporary:
+        temporary.write_text(f"# The five demos\n\n{text}\n\n![pictures](demo.png)\n", encoding="utf-8")
+    print(f"\n{text}\n\ntable: {options.runs / 'demo.md'}; pictures: {sheet}")
+    sys.exit(1 if missing else 0)
+
+
+def numbers(demo: Demo, folder: Path) -> list[list[str]]:
+    """Data, metric, measured value and baseline, one line per metric.
+
+    Raises:
+        UserError: the demo has not left its rows.
+    """
+    rows = read_rows(folder / demo.rows)
+    lines = []
+    for metric in demo.metrics:
+        ours, *others = [row for row in rows if row.metric == metric and row.split == rows[0].split]
+        baseline = f"{value(others[0])} {others[0].preset}" if others else chance(folder, metric)
+        lines.append([ours.dataset if not lines else "", metric, value(ours), baseline])
+    return lines
+
+
+def value(row: Row) -> str:
+    """With its spread over seeds."""
+    digits = 2 if abs(row.value) >= 10 else 4
+    return f"{row.value:.{digits}f}" + (f" ± {row.std:.2f}" if row.std is not None else "")
+
+
+def chance(folder: Path, metric: str) -> str:
+    """What needs no network: always the most frequent class, or guessing."""
+    if metric == "OA":
+        scores = json.loads(next(folder.glob("seed_*/scores.json")).read_text(encoding="utf-8"))
+        pixels = np.array(scores["confusion"]).sum(axis=1)
+        return f"{100 * pixels.max() / pixels.sum():.2f} largest class"
+    if metric == "top-1":
+        model = json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))
+        return f"{100 / len(model['class_names']):.2f} guessing"
+    return "0 guessing" if metric == "kappa" else ""
+
+
+def contact_sheet(runs: Path, titles: dict[str, str], path: Path) -> Path:
+    """Draw one picture per paper; the last two, which are narrow, side by side."""
+    pictures = {paper: picture(runs / f"{paper}_demo", demo, paper in titles) for paper, demo in DEMOS.items()}
+    papers = list(pictures)
+    grid: list[Sequence[str]] = [[paper, paper] for paper in papers[:3]] + [papers[3:]]
+    heights = [max(pictures[p].shape[0] / pictures[p].shape[1] / len(set(row)) for p in set(row)) for row in grid]
+    figure = Figure(figsize=(14, 14 * sum(heights) + 0.6 * len(grid)), dpi=100, layout="constrained")
+    axes = figure.subplot_mosaic(grid, height_ratios=heights)
+    for paper, axis in axes.items():
+        axis.imshow(pictures[paper], interpolation="antialiased")
+        axis.set_title(titles.get(paper, f"{DEMOS[paper].title}: the demo left no result"), fontsize=12)
+        axis.axis("off")
+    return save(figure, path)
+
+
+def picture(folder: Path, demo: Demo, finished: bool) -> np.ndarray:
+    """The upper part of the demo's figure, `(H, W, 3)`; white where there is none."""
+    if not finished or not (folder / demo.picture).exists():
+        return np.full((100, 400, 3), 255, dtype=np.uint8)
+    with Image.open(folder / demo.picture) as image:
+        return np.asarray(image.convert("RGB").crop((0, 0, image.width, round(demo.part * image.height))))
+
+
+if __name__ == "__main__":
+    main()
