@@ -113,6 +113,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", "--config", "ci/ruff.toml", ".")
     for project in ("common", *PAPERS):
         session.run("mypy", "--config-file", "ci/mypy.ini", f"{project}/src/{project}")
+    session.run("mypy", "--config-file", "ci/mypy.ini", "ci")
     session.run("lint-imports", "--config", "ci/importlinter.ini", "--no-cache")
     session.run("python", "ci/tables.py", "--check")
     pytest(session, "ci")

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -127,7 +127,7 @@ def numbers(demo: Demo, folder: Path) -> list[list[str]]:
         UserError: the demo has not left its rows.
     """
     rows = read_rows(folder / demo.rows)
-    lines = []
+    lines: list[list[str]] = []
     for metric in demo.metrics:
         ours, *others = [row for row in rows if row.metric == metric and row.split == rows[0].split]
         baseline = f"{value(others[0])} {others[0].preset}" if others else chance(folder, metric)
@@ -157,7 +157,7 @@ def contact_sheet(runs: Path, titles: dict[str, str], path: Path) -> Path:
     """Draw one picture per paper; the last two, which are narrow, side by side."""
     pictures = {paper: picture(runs / f"{paper}_demo", demo, paper in titles) for paper, demo in DEMOS.items()}
     papers = list(pictures)
-    grid: list[Sequence[str]] = [[paper, paper] for paper in papers[:3]] + [papers[3:]]
+    grid: list[list[Any]] = [[paper, paper] for paper in papers[:3]] + [papers[3:]]
     heights = [max(pictures[p].shape[0] / pictures[p].shape[1] / len(set(row)) for p in set(row)) for row in grid]
     figure = Figure(figsize=(14, 14 * sum(heights) + 0.6 * len(grid)), dpi=100, layout="constrained")
     axes = figure.subplot_mosaic(grid, height_ratios=heights)

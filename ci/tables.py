@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import UserError, command
@@ -24,6 +24,7 @@ from common.results import Row, markdown, read_rows
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- rows: (?P<files>[^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
+LONGEST_SPLIT = 45
 PROVENANCE = ("command", "seeds", "commit", "versions", "device")
 
 
@@ -54,7 +55,8 @@ def filled(text: str, folder: Path) -> str:
     named = {folder / name for block in BLOCK.finditer(text) for name in block["files"].split()}
     if forgotten := sorted(path.name for path in set(folder.glob("results/*.json")) - named):
         raise UserError(f"{folder}: no table of the README names {', '.join(forgotten)}; add a rows comment")
-    return BLOCK.sub(lambda block: block[1] + tables(read_all(folder, block["files"])) + block[3], text)
+    presets = presets_of(folder)
+    return BLOCK.sub(lambda block: block[1] + tables(read_all(folder, block["files"]), presets) + block[3], text)
 
 
 def read_all(folder: Path, files: str) -> list[Row]:
@@ -75,53 +77,86 @@ def read_all(folder: Path, files: str) -> list[Row]:
     return rows
 
 
-def tables(rows: Sequence[Row]) -> str:
-    """One table with a column per metric, then the definitions of the metrics."""
+def tables(rows: Sequence[Row], presets: set[str]) -> str:
+    """One table with a column per metric, then what the splits and the metrics are exactly.
+
+    Args:
+        presets: the project's; rows with another name are baselines and stand above.
+    """
     metrics = list(dict.fromkeys(row.metric for row in rows))
+    # Two digits for percentages and decibels, four for what is below ten in all rows.
+    digits = {name: 2 if max(abs(row.value) for row in rows if row.metric == name) >= 10 else 4 for name in metrics}
     lines = []
-    for dataset, split, method in dict.fromkeys((row.dataset, row.split, row.preset) for row in rows):
-        chosen = {row.metric: row for row in rows if (row.dataset, row.split, row.preset) == (dataset, split, method)}
-        lines.append([dataset, split, method, *(value(chosen.get(metric)) for metric in metrics)])
-        sources = dict.fromkeys(row.source for row in chosen.values() if row.published is not None)
-        for source in sources:
-            beside = {m: row for m, row in chosen.items() if row.published is not None and row.source == source}
-            lines.append(["", "", f"*{source}*", *(published(beside.get(metric)) for metric in metrics)])
-            lines.append(["", "", "*difference*", *(difference(beside.get(metric)) for metric in metrics)])
-    definitions = dict.fromkeys((row.metric, row.definition) for row in rows)
-    table = markdown(["data set", "split", "preset or baseline", *metrics], lines)
-    return "\n".join([table, "", *bullets(definitions)]) + "\n"
+    for dataset, split in dict.fromkeys((row.dataset, row.split) for row in rows):
+        here = [row for row in rows if (row.dataset, row.split) == (dataset, split)]
+        methods = sorted(dict.fromkeys(row.preset for row in here), key=lambda name: is_ours(name, presets))
+        block: list[list[str]] = []
+        for method in methods:
+            chosen = {row.metric: row for row in here if row.preset == method}
+            beside: dict[str | None, dict[str, Row]] = {}
+            for row in chosen.values():
+                if row.published is not None:
+                    beside.setdefault(row.source, {})[row.metric] = row
+            name = f"**{called(method, dataset)}**" if is_ours(method, presets) else method
+            cells = [value(chosen.get(metric), digits[metric]) for metric in metrics]
+            above = [
+                [f"{s}", *(published(b.get(metric), digits[metric]) for metric in metrics)] for s, b in beside.items()
+            ]
+            below = [
+                ["*difference*", *(difference(b.get(metric), digits[metric]) for metric in metrics)]
+                for b in beside.values()
+            ]
+            block += [*above, [name, *cells], *below]
+        lines += [[*([dataset, short(split)] if i == 0 else ["", ""]), *cells] for i, cells in enumerate(block)]
+    notes = [f"- {row.dataset}, {short(row.split)}: {rest(row.split)}" for row in rows if rest(row.split)]
+    notes += [f"- {row.metric}: {row.definition}" for row in rows]
+    return "\n".join([markdown(["data set", "split", "", *metrics], lines), "", *dict.fromkeys(notes)]) + "\n"
 
 
-def bullets(definitions: Iterable[tuple[str, str]]) -> list[str]:
-    """One line per metric and definition."""
-    return [f"- {metric}: {definition}" for metric, definition in definitions]
+def presets_of(folder: Path) -> set[str]:
+    """Names of a project's presets, read from its source."""
+    text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("src/*/presets.py"))
+    return set(re.findall(r"^def ([a-z]\w*)\(", text, re.MULTILINE))
 
 
-def value(row: Row | None) -> str:
+def is_ours(method: str, presets: set[str]) -> bool:
+    """Whether a row's `preset` is one of the project's, of raw or averaged weights, and not a baseline."""
+    return method.removesuffix("_ema") in presets
+
+
+def called(method: str, dataset: str) -> str:
+    """What a trained network is called: by its preset only where this says more than the data set's name."""
+    preset = method.removesuffix("_ema")
+    words = set(re.split(r"\W+|_", dataset.lower().replace("×", "x")))
+    named = "ours" if set(preset.split("_")) <= words else f"ours, preset {preset}"
+    return named + ", averaged weights" * method.endswith("_ema")
+
+
+def short(split: str) -> str:
+    """A split's name without its numbers, where these would widen the table."""
+    return split if len(split) <= LONGEST_SPLIT else split.partition(", ")[0]
+
+
+def rest(split: str) -> str:
+    """What `short` leaves out."""
+    return split.removeprefix(short(split)).removeprefix(", ")
+
+
+def value(row: Row | None, digits: int) -> str:
     """What was measured, with its spread over seeds."""
     if row is None:
         return ""
-    return number(row, row.value) + ("" if row.std is None else f" ± {number(row, row.std)}")
+    return f"{row.value:.{digits}f}" + ("" if row.std is None else f" ± {row.std:.{digits}f}")
 
 
-def published(row: Row | None) -> str:
+def published(row: Row | None, digits: int) -> str:
     """What stands elsewhere, in as many digits."""
-    return "" if row is None or row.published is None else number(row, row.published)
+    return "" if row is None or row.published is None else f"{row.published:.{digits}f}"
 
 
-def difference(row: Row | None) -> str:
+def difference(row: Row | None, digits: int) -> str:
     """Measured minus published."""
-    return "" if row is None or row.published is None else f"{row.value - row.published:+.{digits(row)}f}"
-
-
-def number(row: Row, of: float) -> str:
-    """In the row's number of digits."""
-    return f"{of:.{digits(row)}f}"
-
-
-def digits(row: Row) -> int:
-    """Two for percentages and decibels, four for what is below ten."""
-    return 2 if abs(row.value) >= 10 else 4
+    return "" if row is None or row.published is None else f"{row.value - row.published:+.{digits}f}"
 
 
 if __name__ == "__main__":
