@@ -1,0 +1,281 @@
+"""Pictures with annotated objects, in COCO's published layout.
+
+    DIR/annotations/instances_train2017.json   DIR/annotations/instances_val2017.json
+    DIR/train2017/*.jpg                        DIR/val2017/*.jpg
+
+Own pictures go into the same layout. Category numbers may have gaps (COCO's run from 1 to 90 for 80
+categories): networks count 0, 1, 2 and so on in their order, and results name the file's numbers again.
+
+As in mmdetection, which the authors used: crowd regions are left out of training (COCO's metric ignores
+what is found in them), and so are boxes narrower or lower than one pixel inside the picture.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from pycocotools import mask as coco_mask
+
+from biformer.data import UnreadablePicture, reading
+from common.errors import UserError
+
+SPLITS = {"train": "train2017", "validation": "val2017"}
+LAYOUT = "expected COCO's layout, annotations/instances_train2017.json with train2017/, and the same for val2017"
+_LEAST_SIDE = 32  # mmdetection trains on no smaller pictures
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The annotated objects of one picture, without crowd regions.
+
+    Attributes:
+        boxes: `(N, 4)` float32, left, top, right, bottom in pixels.
+        labels: `(N,)` class numbers from 0.
+        shapes: per object its polygons, each `(2 P,)` x, y, x, y ...; or run lengths as COCO writes them.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    shapes: list[Any]
+
+
+@dataclass(frozen=True)
+class CocoPictures:
+    """One split, read one picture at a time.
+
+    Attributes:
+        folder: of the pictures.
+        annotation_file: that describes them.
+        names: file names.
+        ids: their numbers in the file.
+        sizes: height and width in pixels, as the file says.
+        objects: per picture.
+        category_ids: the file's number of every class, rising.
+        classes: their names.
+        crowds, degenerate: how many annotations were left out as crowd regions or as too small.
+    """
+
+    folder: Path
+    annotation_file: Path
+    names: list[str]
+    ids: list[int]
+    sizes: list[tuple[int, int]]
+    objects: list[Objects]
+    category_ids: list[int]
+    classes: list[str]
+    crowds: int
+    degenerate: int
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> Image.Image:
+        """The picture in RGB, turned as the annotations have it.
+
+        Raises:
+            UserError: it is missing, cannot be decoded, or has another size than annotated.
+        """
+        path, (height, width) = self.folder / self.names[index], self.sizes[index]
+        with reading(path), Image.open(path) as file:
+            picture = file.convert("RGB")
+        if picture.size != (width, height):  # a camera's picture may be stored on its side
+            turned = ImageOps.exif_transpose(picture)
+            if turned.size != (width, height):
+                raise UnreadablePicture(
+                    f"{path}: has {picture.width}x{picture.height} pixels, {self.annotation_file.name} says "
+                    f"{width}x{height}; copy the pictures that belong to the annotations"
+                )
+            picture = turned
+        return picture
+
+    def masks(self, index: int) -> np.ndarray:
+        """The objects' masks, `(N, H, W)` uint8 of 0 and 1."""
+        height, width = self.sizes[index]
+        shapes = [run_lengths(shape, height, width) for shape in self.objects[index].shapes]
+        return np.ascontiguousarray(coco_mask.decode(shapes).transpose(2, 0, 1))
+
+    def subset(self, indices: Sequence[int]) -> CocoPictures:
+        """The pictures at `indices`, with all classes."""
+        return replace(
+            self,
+            names=[self.names[i] for i in indices],
+            ids=[self.ids[i] for i in indices],
+            sizes=[self.sizes[i] for i in indices],
+            objects=[self.objects[i] for i in indices],
+        )
+
+    def for_training(self) -> CocoPictures:
+        """The pictures that have an object and 32 pixels or more on each side.
+
+        Raises:
+            UserError: there is none.
+        """
+        kept = [i for i, size in enumerate(self.sizes) if len(self.objects[i].labels) and min(size) >= _LEAST_SIDE]
+        if not kept:
+            raise UserError(
+                f"{self.annotation_file}: none of its {len(self)} pictures has an object to learn and "
+                f"{_LEAST_SIDE} pixels or more on each side; annotate some"
+            )
+        return self.subset(kept)
+
+
+def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
+    """One split of a data set in COCO's layout.
+
+    Args:
+        root: the data set's folder.
+        split: "train" or "validation".
+        masks: refuse objects without a shape.
+
+    Raises:
+        UserError: a file or folder is missing, or an annotation is wrong, naming it.
+    """
+    folder, path = root / SPLITS[split], root / "annotations" / f"instances_{SPLITS[split]}.json"
+    if not root.is_dir():
+        raise UserError(f"{root}: the folder does not exist; put the data set there or correct --data-root")
+    content = read_annotations(path)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of pictures; {LAYOUT}")
+    categories = {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
+    labels = {number: label for label, number in enumerate(categories)}
+    by_picture: dict[int, list[tuple[list[float], int, Any]]] = {int(image["id"]): [] for image in content["images"]}
+    sizes = {int(image["id"]): (int(image["height"]), int(image["width"])) for image in content["images"]}
+    crowds = degenerate = 0
+    for annotation in content["annotations"]:
+        where = f"{path}: annotation {annotation.get('id', 'without a number')}"
+        picture, box, label = _checked(annotation, where, labels, sizes)
+        shape = _shape(annotation.get("segmentation"))
+        if annotation.get("iscrowd", 0):
+            crowds += 1
+        elif box is None or (masks and shape == []):
+            degenerate += 1
+        elif masks and shape is None:
+            raise UserError(f"{where}: has no segmentation, which Mask R-CNN needs; add it, or use --method retinanet")
+        else:
+            by_picture[picture].append((box, label, shape))
+    names = [str(image["file_name"]) for image in content["images"]]
+    there = {entry.name for entry in os.scandir(folder)}
+    missing = [name for name in names if name not in there and not (folder / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} of {len(names)} pictures that {path.name} lists are missing "
+            f"(first: {missing[0]}); finish copying the data set"
+        )
+    return CocoPictures(
+        folder,
+        path,
+        names,
+        list(by_picture),
+        list(sizes.values()),
+        [_objects(found) for found in by_picture.values()],
+        list(categories),
+        list(categories.values()),
+        crowds,
+        degenerate,
+    )
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """The content of an annotation file.
+
+    Raises:
+        UserError: no such file, no JSON, or not what COCO writes.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such annotation file; {LAYOUT}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is not valid JSON ({error}); copy it again") from None
+    wanted = {"images": ("id", "file_name", "height", "width"), "annotations": (), "categories": ("id", "name")}
+    for part, keys in wanted.items():
+        if not isinstance(content, dict) or not isinstance(content.get(part), list):
+            raise UserError(f"{path}: has no list of {part}; expected COCO's images, annotations and categories")
+        lacking = next((key for entry in content[part] for key in keys if key not in entry), None)
+        if lacking is not None:
+            raise UserError(f"{path}: an entry of {part} has no {lacking}; expected {', '.join(keys)} in each")
+        numbers = [entry["id"] for entry in content[part]] if keys else []
+        if len(set(numbers)) < len(numbers):
+            raise UserError(f"{path}: two entries of {part} have the same id; number them anew")
+    if not content["categories"]:
+        raise UserError(f"{path}: lists no categories; expected their id and name")
+    return content
+
+
+def check_categories(
+    found: Sequence[str], found_ids: Sequence[int], expected: Sequence[str], expected_ids: Sequence[int], *, whose: str
+) -> None:
+    """Refuse pictures whose categories are not the ones expected.
+
+    Args:
+        whose: the file of the pictures and what is expected instead, "A, expected those of B".
+
+    Raises:
+        UserError: names what differs.
+    """
+    if list(found) == list(expected) and list(found_ids) == list(expected_ids):
+        return
+    pairs = [list(zip(*both, strict=True)) for both in ((found_ids, found), (expected_ids, expected))]
+    only = [[f"{i} {name}" for i, name in a if (i, name) not in b] for a, b in (pairs, pairs[::-1])]
+    raise UserError(
+        f"{whose}: has other categories ({_few(only[0])} instead of {_few(only[1])}); "
+        "use pictures annotated with the same ones"
+    )
+
+
+def run_lengths(shape: Any, height: int, width: int) -> Any:
+    """An object's shape as COCO's compressed run lengths.
+
+    Args:
+        shape: polygons or run lengths, as `Objects` holds them.
+        height, width: of the picture.
+    """
+    if isinstance(shape, Mapping):
+        return shape if isinstance(shape["counts"], (str, bytes)) else coco_mask.frPyObjects(shape, height, width)
+    return coco_mask.merge(coco_mask.frPyObjects([polygon.tolist() for polygon in shape], height, width))
+
+
+def _checked(
+    annotation: Mapping[str, Any], where: str, labels: Mapping[int, int], sizes: Mapping[int, tuple[int, int]]
+) -> tuple[int, list[float] | None, int]:
+    """Picture, box cut at its border (None if nothing is left) and label of an annotation."""
+    picture, category, box = (annotation.get(key) for key in ("image_id", "category_id", "bbox"))
+    if picture not in sizes:
+        raise UserError(f"{where}: belongs to picture {picture}, which the file does not list; correct its image_id")
+    if category not in labels:
+        raise UserError(
+            f"{where}: is of category {category}, which the file does not list (it has "
+            f"{_few([str(number) for number in labels])}); add the category"
+        )
+    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(x, (int, float)) for x in box)
+    if not numbers or not all(map(math.isfinite, box)) or min(box[2:]) < 0:
+        raise UserError(f"{where}: has the box {box}, expected left, top, width and height in pixels; correct it")
+    (left, top, width, height), (down, across) = box, sizes[picture]
+    inside = [max(left, 0.0), max(top, 0.0), min(left + width, across), min(top + height, down)]
+    degenerate = min(width, height, inside[2] - inside[0], inside[3] - inside[1]) < 1
+    return picture, None if degenerate else inside, labels[category]
+
+
+def _shape(segmentation: Any) -> Any:
+    """Polygons as arrays, which loading processes share without copying; run lengths as they are; None for none."""
+    if isinstance(segmentation, list) and segmentation:
+        return [np.asarray(polygon, dtype=np.float64) for polygon in segmentation if len(polygon) >= 6]
+    return segmentation if isinstance(segmentation, Mapping) and "counts" in segmentation else None
+
+
+def _objects(found: Sequence[tuple[list[float], int, Any]]) -> Objects:
+    boxes = np.array([box for box, _, _ in found], dtype=np.float32).reshape(-1, 4)
+    labels = np.array([label for _, label, _ in found], dtype=np.int64)
+    return Objects(boxes, labels, [shape for _, _, shape in found])
+
+
+def _few(names: Sequence[str]) -> str:
+    return (", ".join(names[:5]) + ", ..." * (len(names) > 5)) or "none"

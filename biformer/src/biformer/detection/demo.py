@@ -1,0 +1,154 @@
+"""The demo's data, in COCO's layout: coins, cups and horses cut out of pictures that scikit-image installs.
+
+They lie, turned and in several sizes, on photographed grass, gravel and brick, some behind others, each
+with its box, polygons and area; a heap of coins is a crowd region, and one picture of each split is empty.
+Category numbers have gaps, as COCO's. Nothing is downloaded, and every call writes the same.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import skimage
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
+from skimage import filters, measure, morphology, segmentation
+
+from biformer.detection.data import SPLITS
+from common.files import atomic_path, write_json
+
+CATEGORIES = {3: "coin", 19: "horse", 47: "cup"}
+"""Number → name; 19 and 47 are COCO's own."""
+_GROUNDS = ("grass.png", "gravel.png", "brick.png")
+_SIZES = ((160, 128), (128, 160), (144, 144), (176, 120))
+_SIDES = {"coin": (24, 44), "horse": (44, 84), "cup": (36, 72)}
+_LEAST_VISIBLE = 0.6
+_CROWD = 1
+"""Number of the training picture with the heap of coins."""
+
+
+def write_demo(folder: Path, *, training: int = 24, validation: int = 8) -> Path:
+    """Write the data set, `training` and `validation` pictures; return `folder`."""
+    for split, count in (("train", training), ("validation", validation)):
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number in range(count):
+            name = f"{number + 1:012d}.jpg"
+            picture, found = _compose(split, number, empty=number == count - 1)
+            with atomic_path(folder / SPLITS[split] / name) as temporary:
+                picture.save(temporary, quality=95)
+            images.append({"id": 100 + number, "file_name": name, "width": picture.width, "height": picture.height})
+            annotations += [{"id": len(annotations) + i + 1, "image_id": 100 + number, **a} for i, a in enumerate(found)]
+        categories = [{"id": number, "name": name} for number, name in CATEGORIES.items()]
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        write_json(folder / "annotations" / f"instances_{SPLITS[split]}.json", content)
+    return folder
+
+
+def _compose(split: str, number: int, *, empty: bool) -> tuple[Image.Image, list[dict[str, Any]]]:
+    random = np.random.default_rng([number, split == "validation"])
+    width, height = _SIZES[number % len(_SIZES)]
+    ground = _installed(_GROUNDS[number % len(_GROUNDS)]).convert("RGB").resize((320, 320))
+    left, top = (int(random.integers(0, 320 - length + 1)) for length in (width, height))
+    picture = ground.crop((left, top, left + width, top + height))
+    owner = np.full((height, width), -1)  # which object a pixel shows
+    placed: list[tuple[int, bool, int]] = []  # category, crowd, pixels before others came in front
+    heap = [(3, (0.5 + 0.09 * dx, 0.5 + 0.1 * dy)) for dx in (-1, 1) for dy in (-1, 0, 1)]
+    chosen = [(int(random.choice(list(CATEGORIES))), None) for _ in range(0 if empty else random.integers(2, 5))]
+    for category, place in [*(heap if number == _CROWD and split == "train" else []), *chosen]:
+        cut_out = _turned(CATEGORIES[category], random)
+        corner = [
+            int(random.uniform(-0.1, 1.1) * max(1, length - side) if share is None else share * length - side / 2)
+            for length, side, share in zip((width, height), cut_out.size, place or (None, None), strict=True)
+        ]
+        layer = Image.new("L", (width, height))
+        layer.paste(cut_out.getchannel("A"), tuple(corner))
+        mask = np.array(layer) > 127
+        hidden = [(owner[mask] == i).sum() / pixels for i, (_, crowd, pixels) in enumerate(placed) if not crowd]
+        if place is None and (mask.sum() < 150 or max(hidden, default=0) > 1 - _LEAST_VISIBLE):
+            continue
+        picture.paste(cut_out.convert("RGB"), tuple(corner), cut_out.getchannel("A"))
+        owner[mask] = len(placed)
+        placed.append((category, place is not None, int(mask.sum())))
+    crowd = np.isin(owner, [i for i, (_, in_heap, _) in enumerate(placed) if in_heap])
+    found = [_annotation(3, crowd, crowd=True)] if crowd.any() else []
+    for i, (category, in_heap, pixels) in enumerate(placed):
+        if not in_heap and (owner == i).sum() >= 0.3 * pixels:
+            found.append(_annotation(category, owner == i))
+    return picture, found
+
+
+def _annotation(category: int, mask: np.ndarray, *, crowd: bool = False) -> dict[str, Any]:
+    """COCO's fields of one object: polygons, or uncompressed run lengths for a crowd region."""
+    lengths = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    box = [float(x) for x in coco_mask.toBbox(lengths)]
+    if crowd:
+        runs = mask.flatten(order="F")
+        ends = np.flatnonzero(np.diff(runs)) + 1
+        counts = [int(b - a) for a, b in pairwise([0, *ends.tolist(), len(runs)])]
+        segmentation: Any = {"size": list(mask.shape), "counts": [0, *counts] if runs[0] else counts}
+    else:
+        lines = measure.find_contours(np.pad(mask, 1).astype(float), 0.5)
+        # Contours run through pixel centres, row first, in the padded picture; COCO counts from pixel corners.
+        segmentation = [np.round(line[:, ::-1] - 0.5, 1).flatten().tolist() for line in lines if len(line) >= 8]
+    return {
+        "category_id": category,
+        "bbox": box,
+        "area": float(mask.sum()),
+        "iscrowd": int(crowd),
+        "segmentation": segmentation,
+    }
+
+
+def _turned(name: str, random: np.random.Generator) -> Image.Image:
+    """A cut-out in a random size and, but for cups and horses, which stand, at a random angle."""
+    cut_outs = _cut_outs(name)
+    cut_out = cut_outs[int(random.integers(len(cut_outs)))]
+    if random.random() < 0.5:
+        cut_out = cut_out.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    angle = random.uniform(0, 360) if name == "coin" else random.uniform(-15, 15)
+    cut_out = cut_out.rotate(angle, Image.Resampling.BICUBIC, expand=True)
+    cut_out = cut_out.crop(cut_out.getchannel("A").getbbox())
+    side = random.uniform(*_SIDES[name]) / max(cut_out.size)
+    return cut_out.resize([max(1, round(side * length)) for length in cut_out.size], Image.Resampling.LANCZOS)
+
+
+@cache
+def _cut_outs(name: str) -> list[Image.Image]:
+    """Pictures of one category with a transparent surrounding."""
+    if name == "horse":
+        horse = _installed("horse.png").convert("RGBA")
+        dark = np.array(horse.convert("L")) < 128
+        coat = Image.new("RGB", horse.size, (96, 58, 32))
+        return [_transparent(coat, dark & (np.array(horse.getchannel("A")) > 127))]
+    if name == "cup":
+        cup = _installed("coffee.png").convert("RGB")
+        shape = Image.new("L", cup.size)
+        ImageDraw.Draw(shape).ellipse((74, 24, 480, 385), fill=255)  # the saucer
+        ImageDraw.Draw(shape).ellipse((170, 16, 420, 200), fill=255)  # the rim above it
+        return [_transparent(cup, np.array(shape) > 127)]
+    coins = _installed("coins.png").convert("L")
+    grey = np.array(coins)
+    solid = segmentation.clear_border(morphology.closing(grey > filters.threshold_otsu(grey), morphology.disk(3)))
+    regions = [region for region in measure.regionprops(measure.label(solid)) if region.area_filled > 800]
+    cut_outs = []
+    for region in regions:
+        top, left, bottom, right = region.bbox
+        cut_outs.append(_transparent(coins.crop((left, top, right, bottom)), region.image_filled))
+    return cut_outs
+
+
+def _transparent(picture: Image.Image, shape: np.ndarray) -> Image.Image:
+    cut_out = picture.convert("RGBA")
+    cut_out.putalpha(Image.fromarray((255 * shape).astype(np.uint8)))
+    return cut_out.crop(cut_out.getchannel("A").getbbox())
+
+
+def _installed(name: str) -> Image.Image:
+    with Image.open(Path(skimage.__file__).parent / "data" / name) as file:
+        file.load()
+        return file

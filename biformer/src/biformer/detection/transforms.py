@@ -1,0 +1,94 @@
+"""What an annotated picture becomes before the network sees it: a flip in training, a tensor, nothing else.
+
+Resizing, normalisation and padding happen in the network (`model.Resizing`), so pictures of any size go in
+and boxes come out in their own pixels. The flip is drawn from (seed, epoch, index), so that a sample is
+the same in any loading process and after any restart.
+
+Differs from mmdetection: batches are not grouped by aspect ratio; that saves padding, and changes no loss
+of a network without attention. Here padded pixels belong to the outer regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from biformer.detection.data import CocoPictures
+
+Target = dict[str, Tensor]
+
+
+class TrainingPictures(Dataset[Any]):
+    """Flipped training pictures; item `(epoch, index)` → picture and target.
+
+    A whole batch is fetched as one sample: a list of pictures and one of targets, whose sizes differ.
+    The loader stacks this single sample, which puts a dimension of 1 in front of everything;
+    `unstacked` takes it away.
+
+    Args:
+        pictures: of the training split, each with at least one object.
+        seed: the run's.
+        flip: probability of a horizontal flip.
+        masks: give masks too.
+    """
+
+    def __init__(self, pictures: CocoPictures, *, seed: int, flip: float = 0.5, masks: bool = False) -> None:
+        self.pictures, self.seed, self.flip, self.with_masks = pictures, seed, flip, masks
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Target]:
+        """`(3, H, W)` in [0, 1]; `boxes` `(N, 4)`, `labels` `(N,)` and, if wanted, `masks` `(N, H, W)`."""
+        epoch, index = key
+        image = to_tensor(self.pictures.read(index))
+        objects = self.pictures.objects[index]
+        boxes = torch.from_numpy(objects.boxes)
+        target = {"boxes": boxes, "labels": torch.from_numpy(objects.labels)}
+        if self.with_masks:
+            target["masks"] = torch.from_numpy(self.pictures.masks(index))
+        if np.random.default_rng([self.seed, epoch, index]).random() < self.flip:
+            image = image.flip(-1)
+            target["boxes"] = torch.stack(
+                (image.shape[-1] - boxes[:, 2], boxes[:, 1], image.shape[-1] - boxes[:, 0], boxes[:, 3]), dim=1
+            )
+            if self.with_masks:
+                target["masks"] = target["masks"].flip(-1)
+        return image, target
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[list[Tensor], list[Target]]]:
+        """A batch, as a list of one sample."""
+        images, targets = zip(*(self[key] for key in keys), strict=True)
+        return [(list(images), list(targets))]
+
+
+class EvaluationPictures(Dataset[tuple[Tensor, int]]):
+    """One process's share of the pictures to score; item → `(3, H, W)` in [0, 1], and its index."""
+
+    def __init__(self, pictures: CocoPictures, *, rank: int = 0, processes: int = 1) -> None:
+        self.pictures = pictures
+        self.indices = range(rank, len(pictures), processes)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        index = self.indices[position]
+        return to_tensor(self.pictures.read(index)), index
+
+
+def unstacked(batch: tuple[list[Tensor], list[Target]]) -> tuple[list[Tensor], list[Target]]:
+    """What the loader makes of one fetched batch → lists of pictures and targets."""
+    images, targets = batch
+    return [image[0] for image in images], [{key: value[0] for key, value in target.items()} for target in targets]
+
+
+def to_tensor(picture: Image.Image) -> Tensor:
+    """An RGB picture → `(3, H, W)` float32 in [0, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
