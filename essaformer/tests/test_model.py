@@ -180,15 +180,3 @@ def test_onnx_runtime_computes_the_same(tmp_path) -> None:
     (output,) = session.run(["enlarged"], {"low": x.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(output), model(x), rtol=0, atol=1e-5)
-
-
-def test_the_readme_snippets_run() -> None:
-    from pathlib import Path
-
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    snippets = [part.split("```")[0] for part in readme.split("```python\n")[1:]]
-    assert len(snippets) == 2
-    found: dict = {}
-    for snippet in snippets:
-        exec(snippet, found)
-    assert found["tokens"].shape == (2, 960, 64) and found["low"].shape == (31, 16, 16)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 
 import numpy as np
@@ -194,12 +193,6 @@ def test_released_weights_load_strictly() -> None:
     assert r"norm.bias (7,) instead of (120,)" in message
     with pytest.raises(UserError, match="holds another model"):
         convert_released({"conv.weight": torch.zeros(3)})
-
-
-def test_the_readmes_snippet() -> None:
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    for snippet in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
-        exec(compile(snippet, "README.md", "exec"), {})
 
 
 def test_onnx_runtime_agrees() -> None:

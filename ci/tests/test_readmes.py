@@ -1,0 +1,73 @@
+"""The papers' READMEs tell the same things in the same order, point to code that exists, and their snippets run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAPERS = ("essaformer", "fftformer", "lsgavit", "amgcfn", "biformer")
+SECTIONS = ["The idea", "Paper, released code, ours", "Data", "Train, score", "Results", "Speed"]
+SECTIONS += ["One module in your own network"]
+
+
+def read(paper: str) -> str:
+    return (ROOT / paper / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_sections_come_in_one_order(paper: str) -> None:
+    titles = [title.strip() for title in re.findall(r"^## (.*)$", read(paper), re.MULTILINE)]
+    found = [section for title in titles for section in SECTIONS if title.startswith(section)]
+    assert found == SECTIONS
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_equations_lead_to_code(paper: str) -> None:
+    idea = read(paper).partition("## The idea")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.*) \| (.*) \|$", idea, re.MULTILINE)[1:]
+    assert len(rows) >= 6
+    for equation, code in rows:
+        files = re.findall(r"\[`[^`]+`\]\(([^)]+)\)", code)
+        assert files, f"{equation}: no link"
+        sources = [(ROOT / paper / file).read_text(encoding="utf-8") for file in files]
+        names = re.findall(r"(?<!\[)`([\w.]+)`", code)
+        for name in names:
+            last = name.rpartition(".")[2]
+            defined = rf"^\s*(class|def) {last}\b"
+            assert any(re.search(defined, source, re.MULTILINE) for source in sources), f"{name} is not in {files}"
+
+
+@pytest.mark.parametrize("folder", [".", *PAPERS])
+def test_links_lead_somewhere(folder: str) -> None:
+    readme = ROOT / folder / "README.md"
+    links = re.findall(r"\]\(([^)#]+)\)", readme.read_text(encoding="utf-8"))
+    links = [link for link in links if "://" not in link]
+    assert len(links) >= 5
+    assert [link for link in links if not (readme.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_commands_name_scripts_and_presets_that_exist(paper: str) -> None:
+    commands = re.findall(r"^(?:accelerate launch|python) .*$", read(paper), re.MULTILINE)
+    presets = (ROOT / paper / f"src/{paper}/presets.py").read_text(encoding="utf-8")
+    assert {verb for line in commands for verb in re.findall(r"(train|evaluate|predict)\.py", line)} == {
+        "train", "evaluate", "predict"
+    }  # fmt: skip
+    for line in commands:
+        for script in re.findall(r"[\w/]+\.py", line):
+            assert (ROOT / script).is_file(), line
+        if f"{paper}/train.py" in line:
+            for preset in re.findall(r"--preset (\w+)", line):
+                assert re.search(rf"^def {preset}\(", presets, re.MULTILINE), line
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_snippets_run(paper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"```python\n(.*?)```", read(paper), re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, f"{paper}/README.md", "exec"), {"__name__": "readme"})
