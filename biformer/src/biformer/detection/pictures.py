@@ -90,7 +90,7 @@ def detection_sheet(
             found = detector([to_tensor(picture).to(device)])
         assert isinstance(found, list)
         both = (draw_annotated(pictures, index), draw_found(picture, found[0], detector.class_names))
-        rows.append([np.array(_enlarged(each)) / 255 for each in both])
+        rows.append([np.array(each) / 255 for each in both])
     return comparison_sheet(rows, ["annotated", f"found with a score of {SCORE} or more"], path)
 
 
@@ -104,6 +104,3 @@ def _readable_on(background: tuple[int, int, int]) -> tuple[int, int, int]:
     red, green, blue = background
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
 
-
-def _enlarged(picture: Image.Image) -> Image.Image:
-    return picture

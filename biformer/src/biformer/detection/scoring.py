@@ -1,0 +1,234 @@
+"""COCO's average precision over whole splits, by pycocotools, each picture counted once in any number of processes.
+
+Pictures go through the network one at a time: what a network with attention finds depends on the padding
+of its batch, and a score must not depend on how pictures were shared out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from biformer.detection.data import CocoPictures, read_annotations
+from biformer.detection.model import Detector, check_size, pasted
+from biformer.detection.published import PUBLISHED
+from biformer.detection.transforms import EvaluationPictures
+from common.results import Row
+
+STATISTICS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
+_MEANINGS = {
+    "AP": "average precision, mean over classes and IoU thresholds 0.50, 0.55 ... 0.95",
+    "AP50": "average precision at IoU 0.50, mean over classes",
+    "AP75": "average precision at IoU 0.75, mean over classes",
+    "AP small": "AP of objects below 32² pixels",
+    "AP medium": "AP of objects of 32² to 96² pixels",
+    "AP large": "AP of objects above 96² pixels",
+}
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Average precisions of one detector on one split, in percent.
+
+    Attributes:
+        box, mask: by the names in `STATISTICS`, without those that no object counts for; mask is
+            empty for a detector of boxes.
+        pictures: how many were scored.
+    """
+
+    box: dict[str, float]
+    mask: dict[str, float]
+    pictures: int
+
+    def named(self) -> dict[str, float]:
+        """All of them, as "box AP", "mask AP50" and so on."""
+        both = (("box", self.box), ("mask", self.mask))
+        return {f"{kind} {name}": value for kind, found in both for name, value in found.items()}
+
+
+def score(detector: Detector, pictures: CocoPictures, accelerator: Accelerator, *, workers: int = 0) -> Scores:
+    """Detect in every picture and score, shared out over the processes.
+
+    Args:
+        detector: in evaluation mode, on the accelerator's device.
+        pictures: of the split.
+        workers: loading processes per process.
+
+    Returns:
+        the same in every process.
+    """
+    found = detect(detector, pictures, accelerator, workers=workers)
+    return shared(average_precision(found, pictures, detector) if accelerator.is_main_process else None, accelerator)
+
+
+def shared(scores: Scores | None, accelerator: Accelerator) -> Scores:
+    """The main process's scores, in every process."""
+    if accelerator.num_processes > 1:
+        (scores,) = broadcast_object_list([scores])
+    assert scores is not None
+    return scores
+
+
+def detect(
+    detector: Detector, pictures: CocoPictures, accelerator: Accelerator, *, workers: int = 0
+) -> list[Result]:
+    """What a detector finds, in COCO's results format, ordered by picture, in every process."""
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    share = EvaluationPictures(pictures, rank=rank, processes=processes)
+    # Without a generator of its own the loader would draw from the global one, and scoring would change training.
+    loader: DataLoader[Any] = DataLoader(
+        share, batch_size=None, num_workers=workers, generator=torch.Generator(), collate_fn=_as_it_is
+    )
+    results: list[tuple[int, list[Result]]] = []
+    for image, index in tqdm(loader, unit="picture", disable=rank > 0, leave=False):
+        height, width = image.shape[-2:]
+        check_size((width, height), detector, pictures.names[index])
+        with torch.inference_mode(), accelerator.autocast():
+            (found,) = detector([image.to(accelerator.device)])
+        results.append((index, results_of(found, detector, pictures.ids[index], height, width)))
+    everything = gather_object(results) if processes > 1 else results
+    return [result for _, found in sorted(everything, key=lambda pair: pair[0]) for result in found]
+
+
+def results_of(found: dict[str, Tensor], detector: Detector, picture: int, height: int, width: int) -> list[Result]:
+    """One picture's detections in COCO's results format: numbers of the data set, boxes by width and height.
+
+    Args:
+        found: what the detector returned.
+        picture: its number.
+        height, width: of the picture.
+    """
+    results = []
+    boxes = found["boxes"].float().cpu()
+    for i, (box, label, sure) in enumerate(
+        zip(boxes, found["labels"].tolist(), found["scores"].float().tolist(), strict=True)
+    ):
+        left, top, right, bottom = box.tolist()
+        result: Result = {
+            "image_id": picture,
+            "category_id": detector.category_ids[label],
+            "bbox": [left, top, right - left, bottom - top],
+            "score": sure,
+        }
+        if "masks" in found:
+            mask = pasted(found["masks"][i], box, height, width)
+            lengths = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            result["segmentation"] = {"size": lengths["size"], "counts": lengths["counts"].decode("ascii")}
+        results.append(result)
+    return results
+
+
+def average_precision(results: Sequence[Result], pictures: CocoPictures, detector: Detector) -> Scores:
+    """Score results in COCO's format with pycocotools.
+
+    Args:
+        results: of all pictures.
+        pictures: that were looked at.
+        detector: a Mask R-CNN's masks are scored too.
+    """
+    truth = _truth(pictures)
+    box = _evaluate(truth, [{**r, "segmentation": None} for r in results], pictures.ids, "bbox")
+    mask: dict[str, float] = {}
+    if detector.method == "mask_rcnn":
+        # Without their boxes: with them pycocotools would tell small from large masks by the box.
+        masks = [{key: value for key, value in r.items() if key != "bbox"} for r in results]
+        mask = _evaluate(truth, masks, pictures.ids, "segm")
+    return Scores(box, mask, len(pictures))
+
+
+def rows(
+    scores: Scores,
+    *,
+    detector: Detector,
+    preset: str,
+    seeds: Sequence[int],
+    dataset: str,
+    split: str,
+) -> list[Row]:
+    """Result rows; a metric with two published values has two, each beside one of them.
+
+    Args:
+        seeds: that the weights were trained with.
+        dataset: from `dataset_name`.
+    """
+    found = []
+    for metric, value in scores.named().items():
+        targets: list[tuple[float, str]] = []
+        if dataset == COCO_2017 and split == "validation":
+            targets = PUBLISHED.get((detector.method, detector.variant, metric), [])
+        for published, source in targets or [(None, None)]:
+            found.append(
+                Row(
+                    paper="biformer",
+                    preset=preset,
+                    dataset=dataset,
+                    split=f"{split}, {scores.pictures:,} pictures",
+                    metric=metric,
+                    definition=definition(metric),
+                    value=value,
+                    seeds=list(seeds),
+                    published=published,
+                    source=source,
+                )
+            )
+    return found
+
+
+def definition(metric: str) -> str:
+    """Exactly which metric "box AP" and the others are."""
+    kind, _, name = metric.partition(" ")
+    return f"COCO's {kind} {_MEANINGS[name]}, at most 100 detections per picture, in percent (pycocotools)"
+
+
+COCO_2017 = "COCO 2017"
+
+
+def dataset_name(pictures: CocoPictures) -> str:
+    """What the rows call a data set: COCO 2017 by its 80 categories, else the folder's name."""
+    coco = len(pictures.classes) == 80 and pictures.classes[0] == "person" and pictures.category_ids[-1] == 90
+    return COCO_2017 if coco else pictures.folder.resolve().parent.name
+
+
+def _truth(pictures: CocoPictures) -> COCO:
+    """The annotations as pycocotools wants them; what a file may leave out is filled in."""
+    content = read_annotations(pictures.annotation_file)
+    for number, annotation in enumerate(content["annotations"], start=1):
+        annotation["id"] = number  # pycocotools takes an object of number 0 for none
+        annotation.setdefault("iscrowd", 0)
+        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
+    truth = COCO()
+    truth.dataset = content
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
+    return truth
+
+
+def _evaluate(truth: COCO, results: list[Result], ids: Sequence[int], kind: str) -> dict[str, float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = truth.loadRes(results) if results else COCO()
+        evaluation = COCOeval(truth, found, kind)
+        evaluation.params.imgIds = list(ids)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    values = zip(STATISTICS, evaluation.stats[:6].tolist(), strict=True)
+    return {name: 100 * value for name, value in values if value >= 0}  # -1: no object of this size
+
+
+def _as_it_is(sample: Any) -> Any:
+    return sample

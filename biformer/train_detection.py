@@ -1,0 +1,199 @@
+"""Train a detector on BiFormer: RetinaNet, or Mask R-CNN for boxes and masks.
+
+    accelerate launch biformer/train_detection.py                              the demo, two minutes on two cores
+    accelerate launch --num_processes 8 biformer/train_detection.py --preset mask_rcnn_small --data-root COCO \
+        --weights biformer_small.pth
+
+The last weights are exported to OUTPUT/model, those with the best box AP on validation to
+OUTPUT/model_best. Killed or interrupted, the same command continues exactly.
+"""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from biformer.dense import parameter_groups
+from biformer.detection import pictures, scoring
+from biformer.detection.data import CocoPictures, check_categories, open_split
+from biformer.detection.demo import write_demo
+from biformer.detection.model import Detector
+from biformer.detection.presets import PRESETS, Config
+from biformer.detection.transforms import TrainingPictures, unstacked
+from common.config import from_command_line
+from common.errors import UserError, command
+from common.figures import curves
+from common.results import measured, table, write_rows
+from common.run import Run
+
+
+@command
+def main() -> None:
+    """Configuration, data, network, loop, results."""
+    config = from_command_line(PRESETS, __doc__)
+    check(config)
+    training_set, validation_set = datasets(config)
+    masks = config.method == "mask_rcnn"
+    training = TrainingPictures(training_set, seed=config.seed, flip=config.flip, masks=masks)
+    # From the launcher: an accelerate state made before the Accelerator would run CPU processes each by itself.
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    global_batch = config.batch_size * config.gradient_accumulation * processes
+    updates_per_epoch = max(1, len(training) // global_batch)
+    steps = updates_per_epoch * config.epochs
+    run = Run(config, paper="biformer_detection", steps=steps)
+    assert run.processes == processes
+    accelerator = run.accelerator
+
+    model = starting_model(config, training_set)
+    model.set_grad_checkpointing(config.grad_checkpointing)
+    learning_rate = config.learning_rate * global_batch / 16
+    spared = () if config.decay_norms else ("norm",)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay, without_decay=spared), lr=learning_rate
+    )
+    if config.compile:
+        model.body.compile(dynamic=True)  # batches differ in size
+    model, optimizer = accelerator.prepare(model.train(), optimizer)
+    run.restore(model=model, optimizer=optimizer)
+    run.say(
+        f"{config.method} on {config.model}, {len(training):,} training and {len(validation_set):,} validation "
+        f"pictures of {len(training_set.classes)} classes ({training_set.crowds:,} crowd regions and "
+        f"{training_set.degenerate:,} boxes without area left out), global batch {global_batch}, learning rate "
+        f"{learning_rate:.3g}, {run.total - run.step:,} of {steps:,} updates to go, in {run.folder}"
+    )
+    if config.weights is None and config.preset != "demo":
+        run.say("note: no --weights, so the backbone starts anew; the published values start from ImageNet weights")
+
+    scores: scoring.Scores | None = None
+    for batch in run.batches(training):
+        # The rate is a function of the step, which already counts the update in progress.
+        done = run.step - run.updated
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * share_of_rate(config, done, updates_per_epoch)
+        with accelerator.accumulate(model):
+            with accelerator.autocast():
+                losses = model(*unstacked(batch))
+                loss = torch.stack(list(losses.values())).sum()
+            accelerator.backward(loss)
+            if accelerator.sync_gradients and config.clip:
+                accelerator.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+        if not run.updated:
+            continue
+        run.log(loss=loss, **losses, learning_rate=max(group["lr"] for group in optimizer.param_groups))
+        scores = None
+        if run.due(updates_per_epoch * config.validate_epochs):
+            scores = validate(run, model, validation_set)
+
+    finish(run, model, scores or score(run, model, validation_set), validation_set)
+
+
+def check(config: Config) -> None:
+    """Refuse flags that cannot be met, before anything is loaded."""
+    if config.data_root is None and config.preset != "demo":
+        raise UserError(f"--preset {config.preset} needs --data-root DIR; the README says what belongs there")
+    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("--mixed-precision fp16 needs a GPU, and none was found; take bf16 or no")
+
+
+def datasets(config: Config) -> tuple[CocoPictures, CocoPictures]:
+    """Training and validation pictures; refuses bad files before the first step."""
+    folder = config.data_root
+    if folder is None:  # every process writes the same files, each in one piece
+        folder = write_demo((config.output or Path("runs/biformer_detection_demo")) / "data")
+    masks = config.method == "mask_rcnn"
+    training_set, validation_set = (open_split(folder, split, masks=masks) for split in ("train", "validation"))
+    check_categories(
+        validation_set.classes,
+        validation_set.category_ids,
+        training_set.classes,
+        training_set.category_ids,
+        whose=f"{validation_set.annotation_file}",
+    )
+    return training_set.for_training(), validation_set
+
+
+def starting_model(config: Config, training_set: CocoPictures) -> Detector:
+    """A new detector, with ImageNet weights in its backbone if there are any."""
+    try:
+        model = Detector(
+            class_names=training_set.classes,
+            category_ids=training_set.category_ids,
+            method=config.method,
+            backbone=config.model,
+            num_regions=config.num_regions,
+            depths=config.depths,
+            drop_path_rate=config.drop_path,
+            freeze_batch_norm=config.freeze_batch_norm,
+            channels=config.channels,
+            regions_per_picture=config.regions_per_picture,
+            short_side=config.short_side,
+            long_side=config.long_side,
+        )
+    except ValueError as error:
+        raise UserError(f"--model {config.model}: {error}") from None
+    if config.weights is not None:
+        model.body.load_classifier(config.weights)
+    return model
+
+
+def share_of_rate(config: Config, done: int, updates_per_epoch: int) -> float:
+    """The factor of the learning rate after `done` updates: warm-up, then a tenth after each of `steps_after`."""
+    rising = min(1.0, 0.001 + 0.999 * done / config.warmup_steps) if config.warmup_steps else 1.0
+    return rising * 0.1 ** sum(done >= epoch * updates_per_epoch for epoch in config.steps_after)
+
+
+def validate(run: Run, model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
+    """Score; keep the weights if they are the best so far."""
+    scores = score(run, model, validation_set)
+    best = run.keep_if_best(scores.box.get("AP", 0.0), run.accelerator.unwrap_model(model), "model_best")
+    named = scores.named()
+    run.write(**{f"validation_{name.replace(' ', '_')}": value for name, value in named.items()})
+    shown = ", ".join(f"{name} {value:.2f}" for name, value in named.items() if name.endswith(("AP", "AP50")))
+    run.say(f"step {run.step}: {shown} on {scores.pictures:,} pictures{', best' * best}")
+    run.wait()
+    return scores
+
+
+def score(run: Run, model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
+    """Score in evaluation mode, without leaving it switched on."""
+    detector = run.accelerator.unwrap_model(model)
+    training = detector.training
+    scores = scoring.score(detector.eval(), validation_set, run.accelerator, workers=run.config.workers)
+    detector.train(training)
+    return scores
+
+
+def finish(run: Run, model: nn.Module, scores: scoring.Scores, validation_set: CocoPictures) -> None:
+    """Export the weights, write the rows, draw the pictures."""
+    config: Any = run.config
+    final = deepcopy(run.accelerator.unwrap_model(model)).eval()
+    run.export(final)
+    if run.is_main:
+        rows = scoring.rows(
+            scores,
+            detector=final,
+            preset=config.preset,
+            seeds=[config.seed],
+            dataset=scoring.dataset_name(validation_set),
+            split="validation",
+        )
+        rows = measured(rows, run.accelerator.device)
+        write_rows(run.folder / "results.json", rows)
+        shown = ["loss", "learning_rate", "validation_box_AP", "validation_mask_AP"]
+        curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png", shown)
+        path = run.folder / "figures" / "detections.png"
+        run.picture("detections", pictures.detection_sheet(final, validation_set, run.accelerator.device, path))
+        print(table(rows, {"published in": [row.source or "" for row in rows]}))
+        print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
+    run.close()
+
+
+if __name__ == "__main__":
+    main()
