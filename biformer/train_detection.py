@@ -53,9 +53,7 @@ def main() -> None:
     model.set_grad_checkpointing(config.grad_checkpointing)
     learning_rate = config.learning_rate * global_batch / 16
     spared = () if config.decay_norms else ("norm",)
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay, without_decay=spared), lr=learning_rate
-    )
+    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay, without_decay=spared), lr=learning_rate)
     if config.compile:
         model.body.compile(dynamic=True)  # batches differ in size
     model, optimizer = accelerator.prepare(model.train(), optimizer)
@@ -181,7 +179,7 @@ def finish(run: Run, model: nn.Module, scores: scoring.Scores, validation_set: C
             detector=final,
             preset=config.preset,
             seeds=[config.seed],
-            dataset=scoring.dataset_name(validation_set),
+            dataset=scoring.dataset_name(config.data_root, validation_set),
             split="validation",
         )
         rows = measured(rows, run.accelerator.device)

@@ -84,12 +84,15 @@ class CocoPictures:
             UserError: it is missing, cannot be decoded, or has another size than annotated.
         """
         path, (height, width) = self.folder / self.names[index], self.sizes[index]
-        with reading(path), Image.open(path) as file:
-            picture = file.convert("RGB")
+        try:
+            with reading(path), Image.open(path) as file:
+                picture = file.convert("RGB")
+        except UnreadablePicture as error:
+            raise UserError(f"{error}; copy it again") from None
         if picture.size != (width, height):  # a camera's picture may be stored on its side
             turned = ImageOps.exif_transpose(picture)
             if turned.size != (width, height):
-                raise UnreadablePicture(
+                raise UserError(
                     f"{path}: has {picture.width}x{picture.height} pixels, {self.annotation_file.name} says "
                     f"{width}x{height}; copy the pictures that belong to the annotations"
                 )
@@ -247,7 +250,9 @@ def _checked(
     annotation: Mapping[str, Any], where: str, labels: Mapping[int, int], sizes: Mapping[int, tuple[int, int]]
 ) -> tuple[int, list[float] | None, int]:
     """Picture, box cut at its border (None if nothing is left) and label of an annotation."""
-    picture, category, box = (annotation.get(key) for key in ("image_id", "category_id", "bbox"))
+    box: Any = annotation.get("bbox")
+    picture: Any = annotation.get("image_id")
+    category: Any = annotation.get("category_id")
     if picture not in sizes:
         raise UserError(f"{where}: belongs to picture {picture}, which the file does not list; correct its image_id")
     if category not in labels:

@@ -42,7 +42,9 @@ def write_demo(folder: Path, *, training: int = 24, validation: int = 8) -> Path
             with atomic_path(folder / SPLITS[split] / name) as temporary:
                 picture.save(temporary, quality=95)
             images.append({"id": 100 + number, "file_name": name, "width": picture.width, "height": picture.height})
-            annotations += [{"id": len(annotations) + i + 1, "image_id": 100 + number, **a} for i, a in enumerate(found)]
+            annotations += [
+                {"id": len(annotations) + i + 1, "image_id": 100 + number, **a} for i, a in enumerate(found)
+            ]
         categories = [{"id": number, "name": name} for number, name in CATEGORIES.items()]
         content = {"images": images, "annotations": annotations, "categories": categories}
         write_json(folder / "annotations" / f"instances_{SPLITS[split]}.json", content)
@@ -61,17 +63,17 @@ def _compose(split: str, number: int, *, empty: bool) -> tuple[Image.Image, list
     chosen = [(int(random.choice(list(CATEGORIES))), None) for _ in range(0 if empty else random.integers(2, 5))]
     for category, place in [*(heap if number == _CROWD and split == "train" else []), *chosen]:
         cut_out = _turned(CATEGORIES[category], random)
-        corner = [
+        left, top = (
             int(random.uniform(-0.1, 1.1) * max(1, length - side) if share is None else share * length - side / 2)
             for length, side, share in zip((width, height), cut_out.size, place or (None, None), strict=True)
-        ]
+        )
         layer = Image.new("L", (width, height))
-        layer.paste(cut_out.getchannel("A"), tuple(corner))
+        layer.paste(cut_out.getchannel("A"), (left, top))
         mask = np.array(layer) > 127
         hidden = [(owner[mask] == i).sum() / pixels for i, (_, crowd, pixels) in enumerate(placed) if not crowd]
         if place is None and (mask.sum() < 150 or max(hidden, default=0) > 1 - _LEAST_VISIBLE):
             continue
-        picture.paste(cut_out.convert("RGB"), tuple(corner), cut_out.getchannel("A"))
+        picture.paste(cut_out.convert("RGB"), (left, top), cut_out.getchannel("A"))
         owner[mask] = len(placed)
         placed.append((category, place is not None, int(mask.sum())))
     crowd = np.isin(owner, [i for i, (_, in_heap, _) in enumerate(placed) if in_heap])

@@ -37,6 +37,7 @@ from torchvision.ops import FeaturePyramidNetwork, roi_align
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 from torchvision.ops.poolers import LevelMapper
 
+from biformer.data import UnreadablePicture
 from biformer.dense import DenseBiFormer
 from common.checkpoints import Pretrained
 from common.errors import UserError
@@ -294,9 +295,9 @@ def check_size(size: tuple[int, int], detector: Detector, name: Any) -> None:
         name: of the picture.
 
     Raises:
-        UserError: with its size.
+        UnreadablePicture: with its size.
     """
     transform: Any = detector.network.transform
     shrink = min(transform.min_size[-1] / min(size), transform.max_size / max(size))
     if min(size) * shrink < 1:
-        raise UserError(f"{name}: has {size[0]}x{size[1]} pixels, too narrow to be resized; cut it into pieces")
+        raise UnreadablePicture(f"{name}: has {size[0]}x{size[1]} pixels, too narrow to be resized; cut it into pieces")

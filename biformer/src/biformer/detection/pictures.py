@@ -63,9 +63,7 @@ def draw_found(
     labels = found["labels"].tolist()
     masks = None
     if "masks" in found:
-        masks = [
-            pasted(found["masks"][i], found["boxes"][i], picture.height, picture.width).numpy() for i in keep
-        ]
+        masks = [pasted(found["masks"][i], found["boxes"][i], picture.height, picture.width).numpy() for i in keep]
     captions = [f"{classes[labels[i]]} {100 * float(found['scores'][i]):.0f} %" for i in keep]
     return draw(picture, found["boxes"].cpu().numpy()[keep], [labels[i] for i in keep], captions, masks)
 
@@ -103,4 +101,3 @@ def colour(label: int) -> tuple[int, int, int]:
 def _readable_on(background: tuple[int, int, int]) -> tuple[int, int, int]:
     red, green, blue = background
     return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
-

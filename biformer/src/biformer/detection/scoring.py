@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,9 +85,7 @@ def shared(scores: Scores | None, accelerator: Accelerator) -> Scores:
     return scores
 
 
-def detect(
-    detector: Detector, pictures: CocoPictures, accelerator: Accelerator, *, workers: int = 0
-) -> list[Result]:
+def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator, *, workers: int = 0) -> list[Result]:
     """What a detector finds, in COCO's results format, ordered by picture, in every process."""
     rank, processes = accelerator.process_index, accelerator.num_processes
     share = EvaluationPictures(pictures, rank=rank, processes=processes)
@@ -168,10 +167,10 @@ def rows(
     """
     found = []
     for metric, value in scores.named().items():
-        targets: list[tuple[float, str]] = []
-        if dataset == COCO_2017 and split == "validation":
-            targets = PUBLISHED.get((detector.method, detector.variant, metric), [])
-        for published, source in targets or [(None, None)]:
+        comparable = dataset == COCO_2017 and split == "validation"
+        targets = PUBLISHED.get((detector.method, detector.variant, metric), []) if comparable else []
+        pairs: list[tuple[float | None, str | None]] = [*targets] or [(None, None)]
+        for published, source in pairs:
             found.append(
                 Row(
                     paper="biformer",
@@ -198,10 +197,10 @@ def definition(metric: str) -> str:
 COCO_2017 = "COCO 2017"
 
 
-def dataset_name(pictures: CocoPictures) -> str:
+def dataset_name(root: Path | None, pictures: CocoPictures) -> str:
     """What the rows call a data set: COCO 2017 by its 80 categories, else the folder's name."""
     coco = len(pictures.classes) == 80 and pictures.classes[0] == "person" and pictures.category_ids[-1] == 90
-    return COCO_2017 if coco else pictures.folder.resolve().parent.name
+    return COCO_2017 if coco else root.resolve().name if root else "demo objects"
 
 
 def _truth(pictures: CocoPictures) -> COCO:

@@ -1,0 +1,103 @@
+"""Score a detector on COCO pictures, measured beside published.
+
+    python biformer/evaluate_detection.py --checkpoint runs/biformer_detection_demo/model        the demo's pictures
+    python biformer/evaluate_detection.py --checkpoint runs/biformer_detection_mask_rcnn_small/model --data-root COCO
+    accelerate launch --num_processes 8 biformer/evaluate_detection.py ...               pictures shared out over GPUs
+
+Prints and writes COCO's average precisions of boxes and, for Mask R-CNN, of masks, and what was found in
+COCO's results format. Pictures go through the network one at a time, so scores do not depend on batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from accelerate import Accelerator
+
+from biformer.detection import scoring
+from biformer.detection.data import CocoPictures, check_categories, open_split
+from biformer.detection.model import load_detector
+from common import config
+from common.errors import UserError, command
+from common.files import atomic_path, write_json
+from common.results import measured, table, write_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's exported model folder."""
+    data_root: Path | None = None
+    """The data set's folder; without it the demo's pictures, which lie beside a demo's model."""
+    split: Literal["validation", "train"] = "validation"
+    """Which split to score."""
+    workers: int = 4
+    """Loading processes per process."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Autocast type of the forward pass."""
+    save_pictures: int = 0
+    """Copy this many of the scored pictures, evenly spread, into the output folder, as PNG."""
+    output: Path | None = None
+    """Folder for results.json and detections.json; by default evaluation_<data set>_<split> beside the checkpoint."""
+
+
+@command
+def main() -> None:
+    """Load, detect, score, print, write."""
+    options = config.parse(EvaluateConfig, __doc__)
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    detector = load_detector(options.checkpoint).to(accelerator.device)
+    pictures = pictures_to_score(options, masks=detector.method == "mask_rcnn")
+    check_categories(
+        pictures.classes,
+        pictures.category_ids,
+        detector.class_names,
+        detector.category_ids,
+        whose=f"{pictures.annotation_file} (for {options.checkpoint})",
+    )
+    found = scoring.detect(detector, pictures, accelerator, workers=options.workers)
+    if accelerator.is_main_process:
+        scores = scoring.average_precision(found, pictures, detector)
+        trained = config.recorded(options.checkpoint)
+        dataset = scoring.dataset_name(options.data_root, pictures)
+        rows = scoring.rows(
+            scores,
+            detector=detector,
+            preset=trained["preset"] + options.checkpoint.name.removeprefix("model"),
+            seeds=[trained["seed"]] if "seed" in trained else [],
+            dataset=dataset,
+            split=options.split,
+        )
+        rows = measured(rows, accelerator.device)
+        name = f"evaluation_{dataset.replace(' ', '_')}_{options.split}"
+        output = options.output or options.checkpoint.parent / name
+        write_rows(output / "results.json", rows)
+        write_json(output / "detections.json", found)
+        print(table(rows, {"published in": [row.source or "" for row in rows]}))
+        print("\n".join(dict.fromkeys(f"{row.metric}: {row.definition}" for row in rows)))
+        if options.save_pictures:
+            save_pictures(pictures, options.save_pictures, output / "pictures")
+        print(f"rows: {output / 'results.json'}; found: {output / 'detections.json'}")
+
+
+def pictures_to_score(options: EvaluateConfig, *, masks: bool) -> CocoPictures:
+    """The split's pictures, or the demo's."""
+    root = options.data_root or options.checkpoint.parent / "data"
+    if options.data_root is None and not root.is_dir():
+        raise UserError(f"{options.checkpoint}: has no demo data beside it ({root}); name the data set by --data-root")
+    return open_split(root, options.split, masks=masks)
+
+
+def save_pictures(pictures: CocoPictures, count: int, folder: Path) -> None:
+    """Write some pictures as PNG, for a look and for `predict_detection.py`."""
+    for index in range(0, len(pictures), -(-len(pictures) // count)):
+        with atomic_path(folder / Path(pictures.names[index]).with_suffix(".png").name) as temporary:
+            pictures.read(index).save(temporary)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Find the objects of a picture or of a folder of pictures: a JSON of all, and each picture drawn.
+
+    python biformer/predict_detection.py --checkpoint runs/biformer_detection_demo/model --input photos --output found
+
+OUTPUT/detections.json has COCO's layout (images, annotations with a score, categories), so that whatever
+reads COCO reads it. OUTPUT/pictures/ holds the input's tree as PNG, with boxes, masks, names and scores.
+Photographs are turned as their camera recorded it; boxes count in pixels of the turned picture.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps
+from pycocotools import mask as coco_mask
+from tqdm.auto import tqdm
+
+from biformer.data import FORMATS, UnreadablePicture, reading
+from biformer.detection.model import Detector, check_size, load_detector
+from biformer.detection.pictures import SCORE, draw_found
+from biformer.detection.scoring import results_of
+from biformer.detection.transforms import to_tensor
+from common import config
+from common.errors import UserError, command
+from common.files import atomic_path, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's exported model folder."""
+    input: Path
+    """A picture, or a folder whose pictures are taken at any depth."""
+    output: Path
+    """Folder for detections.json and pictures/."""
+    overwrite: bool = False
+    """Replace existing outputs."""
+    score: float = SCORE
+    """Least score of what is written and drawn, in [0, 1]."""
+    draw: bool = True
+    """Write the drawn pictures too."""
+    strict: bool = False
+    """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+
+
+@command
+def main() -> None:
+    """Detect in everything that can be read; say how much could not."""
+    options = config.parse(PredictConfig, __doc__)
+    files = list_pictures(options.input)
+    targets = drawn_names([relative(file, options.input) for file in files])
+    check(options, targets)
+    device = torch.device(
+        options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    detector = load_detector(options.checkpoint).to(device)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    unreadable: list[str] = []
+    for file, target in zip(tqdm(files, unit="picture", desc="detecting"), targets, strict=True):
+        try:
+            picture = read(file, detector)
+        except UnreadablePicture as error:
+            if options.strict:
+                raise UserError(f"{error}; remove it, or leave out --strict to skip it") from None
+            unreadable.append(str(error))
+            tqdm.write(f"error: {error}")
+            continue
+        with torch.inference_mode():
+            (found,) = detector([to_tensor(picture).to(device)])
+        keep = found["scores"] >= options.score
+        found = {name: value[keep] for name, value in found.items()}
+        number = len(images) + 1
+        name = relative(file, options.input)
+        images.append({"id": number, "file_name": name, "width": picture.width, "height": picture.height})
+        annotations += results_of(found, detector, number, picture.height, picture.width)
+        if options.draw:
+            drawn = draw_found(picture, found, detector.class_names, score=options.score)
+            with atomic_path(options.output / "pictures" / target) as temporary:
+                drawn.save(temporary)
+    if not images:
+        raise UserError(f"{options.input}: none of {len(files)} pictures could be read, the first: {unreadable[0]}")
+    write_json(options.output / "detections.json", coco_layout(images, annotations, detector))
+    left_out = f", {len(unreadable)} could not be read and are left out" if unreadable else ""
+    print(
+        f"{len(annotations)} objects found in {len(images)} of {len(files)} pictures{left_out}; "
+        f"see {options.output / 'detections.json'}"
+    )
+
+
+def check(options: PredictConfig, targets: list[str]) -> None:
+    """Refuse flags that cannot be met, before anything is loaded."""
+    wanted = [options.output / "detections.json"]
+    wanted += [options.output / "pictures" / target for target in targets] if options.draw else []
+    there = [str(path) for path in wanted if path.exists()]
+    if there and not options.overwrite:
+        more = f" and {len(there) - 2} more" if len(there) > 2 else ""
+        raise UserError(f"{', '.join(there[:2])}{more}: exists already; add --overwrite or choose another name")
+    if not 0 <= options.score <= 1:
+        raise UserError(f"--score {options.score}: expected a number in [0, 1]")
+
+
+def list_pictures(source: Path) -> list[Path]:
+    """The picture, or the sorted pictures of a folder at any depth.
+
+    Raises:
+        UserError: there is none.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such picture or folder; correct --input")
+    found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in FORMATS and path.is_file()]
+    if not found:
+        raise UserError(f"{source}: found no pictures, expected files ending in {', '.join(FORMATS)}")
+    return found
+
+
+def read(file: Path, detector: Detector) -> Image.Image:
+    """A picture in RGB, upright.
+
+    Raises:
+        UnreadablePicture: it cannot be decoded, or is too narrow for the detector.
+    """
+    with reading(file), Image.open(file) as picture:
+        upright = ImageOps.exif_transpose(picture).convert("RGB")
+        check_size(upright.size, detector, file)
+    return upright
+
+
+def relative(file: Path, source: Path) -> str:
+    """How the JSON names a file: relative to the input folder."""
+    return file.relative_to(source).as_posix() if source.is_dir() else file.name
+
+
+def drawn_names(names: list[str]) -> list[str]:
+    """PNG names for drawn pictures; a.jpg and a.png of one folder become a.jpg.png and a.png.png."""
+    short = [PurePosixPath(name).with_suffix(".png").as_posix() for name in names]
+    often = Counter(short)
+    return [f"{name}.png" if often[target] > 1 else target for name, target in zip(names, short, strict=True)]
+
+
+def coco_layout(images: list[dict[str, Any]], annotations: list[dict[str, Any]], detector: Detector) -> dict[str, Any]:
+    """What was found, as COCO's annotation files are laid out."""
+    for number, annotation in enumerate(annotations, start=1):
+        width, height = annotation["bbox"][2:]
+        area = float(coco_mask.area(annotation["segmentation"])) if "segmentation" in annotation else width * height
+        annotation |= {"id": number, "area": area, "iscrowd": 0}
+    categories = zip(detector.category_ids, detector.class_names, strict=True)
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in categories],
+    }
+
+
+if __name__ == "__main__":
+    main()
