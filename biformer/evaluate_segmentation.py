@@ -1,0 +1,103 @@
+"""Score a segmentation network, measured beside published.
+
+    python biformer/evaluate_segmentation.py --checkpoint runs/biformer_segmentation_demo/model      the demo's scenes
+    python biformer/evaluate_segmentation.py --checkpoint RUN/model --data-root ADEChallengeData2016
+    python biformer/evaluate_segmentation.py --checkpoint RUN/model --data-root ADEChallengeData2016 --multi-scale
+    accelerate launch --num_processes 8 biformer/evaluate_segmentation.py ...              pictures shared out over GPUs
+
+Prints and writes mIoU, mean and overall pixel accuracy of whole pictures, and each class's scores. `--multi-scale`
+averages six scales and their mirror images, as the published multi-scale column does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from accelerate import Accelerator
+
+from biformer.data import check_classes
+from biformer.segmentation import scoring
+from biformer.segmentation.data import open_scenes
+from biformer.segmentation.inference import MULTI_SCALE, Protocol
+from biformer.segmentation.model import load_segmenter
+from biformer.segmentation.photographs import write_demo
+from biformer.segmentation.pictures import prediction_sheet
+from common import config
+from common.errors import UserError, command
+from common.results import measured, table, write_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's exported model folder."""
+    data_root: Path | None = None
+    """The data set's folder; without it the demo's scenes."""
+    split: Literal["validation", "training"] = "validation"
+    """Which split to score."""
+    multi_scale: bool = False
+    """Average six scales from 0.5 to 1.75 and their mirror images."""
+    image_size: int | None = None
+    """Shorter side of the resized pictures in pixels; by default what the model was trained for."""
+    size_divisor: int | None = None
+    """Stretch the resized sides to multiples of this; by default as the model was trained for."""
+    workers: int = 4
+    """Loading processes per process."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Autocast type of the forward pass."""
+    save_pictures: int = 0
+    """Draw this many of the scored pictures, evenly spread, beside annotation and prediction."""
+    output: Path | None = None
+    """Folder for results.json; by default evaluation_<data set> beside the checkpoint."""
+
+
+@command
+def main() -> None:
+    """Load, score, print, write."""
+    options = config.parse(EvaluateConfig, __doc__)
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    model = load_segmenter(options.checkpoint).float().to(accelerator.device)
+    protocol = Protocol(
+        options.image_size or model.image_size,
+        options.size_divisor or model.size_divisor,
+        scales=MULTI_SCALE if options.multi_scale else (1.0,),
+        flip=options.multi_scale,
+    )
+    if min(protocol.image_size, protocol.size_divisor) < 1:
+        raise UserError("--image-size and --size-divisor must be at least 1")
+    root = options.data_root or write_demo(options.checkpoint.parent / "data")
+    scenes = open_scenes(root, options.split)
+    check_classes(scenes.classes, model.class_names, f"{scenes.root}: the annotations", f"{options.checkpoint}")
+    scores = scoring.score(model, scenes, accelerator, protocol, workers=options.workers)
+    if accelerator.is_main_process:
+        trained = config.recorded(options.checkpoint)
+        dataset = scoring.dataset_name(scenes, demo=options.data_root is None)
+        found = scoring.rows(
+            scores,
+            model,
+            preset=trained["preset"] + options.checkpoint.name.removeprefix("model"),
+            seeds=[trained["seed"]] if "seed" in trained else [],
+            dataset=dataset,
+            split=options.split,
+            protocol=protocol,
+        )
+        rows = measured(found, accelerator.device)
+        several = "_multi_scale" * options.multi_scale
+        output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}{several}"
+        write_rows(output / "results.json", rows)
+        scoring.write_classes(output / "classes.csv", scores, model.class_names)
+        print(table(rows))
+        print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
+        if options.save_pictures:
+            sheet = output / "predictions.png"
+            prediction_sheet(model, scenes, protocol, accelerator.device, sheet, count=options.save_pictures)
+            print(f"pictures: {sheet}")
+        print(f"rows: {output / 'results.json'}; each class: {output / 'classes.csv'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Name the class of every pixel of a picture or of a folder tree of pictures.
+
+    python biformer/predict_segmentation.py --checkpoint runs/biformer_segmentation_demo/model \\
+        --input photos --output segmented
+
+For `photos/a/b.jpg` writes `segmented/a/b_labels.png` and `segmented/a/b_overlay.png`. Labels have the picture's
+size in upright position and the data set's codes (1 for the first class, as ADE20K's annotations), with a palette
+that picture viewers show. The overlay has a legend, and is reduced for pictures over 1600 pixels.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from biformer.data import FORMATS, UnreadablePicture
+from biformer.segmentation.data import read_picture
+from biformer.segmentation.inference import MULTI_SCALE, Protocol, predict_labels
+from biformer.segmentation.model import load_segmenter
+from biformer.segmentation.pictures import label_picture, overlay
+from common import config
+from common.errors import UserError, command
+from common.files import atomic_path
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's exported model folder."""
+    input: Path
+    """A picture, or a folder whose pictures are taken at any depth."""
+    output: Path
+    """The folder for labels and overlays."""
+    overwrite: bool = False
+    """Replace existing outputs; without it nothing is segmented when one exists."""
+    overlay: bool = True
+    """Draw the overlays."""
+    multi_scale: bool = False
+    """Average six scales from 0.5 to 1.75 and their mirror images: better and twenty times slower."""
+    image_size: int | None = None
+    """Shorter side of the resized pictures in pixels; by default what the model was trained for."""
+    strict: bool = False
+    """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+
+
+@command
+def main() -> None:
+    """Segment everything that can be read; say how much could not."""
+    options = config.parse(PredictConfig, __doc__)
+    jobs = list_jobs(options.input, options.output)
+    refuse_overwriting(jobs, options)
+    device = torch.device(
+        options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    model = load_segmenter(options.checkpoint).float().to(device)
+    scales = MULTI_SCALE if options.multi_scale else (1.0,)
+    protocol = Protocol(options.image_size or model.image_size, model.size_divisor, scales, options.multi_scale)
+    unreadable: list[str] = []
+    for source, stem in tqdm(jobs, unit="picture", desc="segmenting"):
+        try:
+            picture = read_picture(source)
+        except UnreadablePicture as error:
+            if options.strict:
+                raise UserError(f"{error}; remove it, or leave out --strict to skip it") from None
+            unreadable.append(str(error))
+            tqdm.write(f"error: {error}")
+            continue
+        labels = predict_labels(model, picture.to(device), protocol).cpu().numpy()
+        with atomic_path(labels_of(stem)) as temporary:
+            label_picture(labels, model.num_classes).save(temporary)
+        if options.overlay:
+            photograph = Image.fromarray(picture.permute(1, 2, 0).numpy())
+            with atomic_path(overlay_of(stem)) as temporary:
+                overlay(photograph, labels, model.class_names).save(temporary)
+    if len(unreadable) == len(jobs):
+        raise UserError(f"{options.input}: none of {len(jobs)} pictures could be read, the first: {unreadable[0]}")
+    left_out = f", {len(unreadable)} could not be read and are left out" if unreadable else ""
+    print(f"{len(jobs) - len(unreadable)} of {len(jobs)} pictures segmented{left_out}; see {options.output}")
+
+
+def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
+    """Pair every picture with its outputs' path, without `_labels.png`.
+
+    The names keep their suffix where two pictures differ in nothing else.
+
+    Raises:
+        UserError: there is none, or the output is a file.
+    """
+    if output.is_file() or (output.suffix.lower() in FORMATS and not output.is_dir()):
+        raise UserError(f"{output}: is a picture's name, expected a folder for labels and overlays")
+    if source.is_file():
+        return [(source, output / source.stem)]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such picture or folder; correct --input")
+    inside = output.resolve()
+    found = [
+        path
+        for path in sorted(source.rglob("*"))
+        if path.suffix.lower() in FORMATS and path.is_file() and not path.resolve().is_relative_to(inside)
+    ]
+    if source.resolve() == inside:
+        raise UserError(f"{output}: is the input folder itself; choose another --output")
+    if not found:
+        raise UserError(f"{source}: found no pictures, expected files ending in {', '.join(FORMATS)}")
+    stems = [output / path.relative_to(source).with_suffix("") for path in found]
+    often = Counter(stems)
+    return [
+        (path, stem if often[stem] == 1 else stem.with_name(path.name)) for path, stem in zip(found, stems, strict=True)
+    ]
+
+
+def refuse_overwriting(jobs: list[tuple[Path, Path]], options: PredictConfig) -> None:
+    """Raise `UserError` naming what exists, unless it may be replaced."""
+    outputs = [labels_of(stem) for _, stem in jobs] + [overlay_of(stem) for _, stem in jobs] * options.overlay
+    there = [path for path in outputs if path.exists()]
+    if there and not options.overwrite:
+        raise UserError(
+            f"{len(there)} of {len(outputs)} outputs exist already (first: {', '.join(map(str, there[:3]))}); "
+            "add --overwrite or choose another --output"
+        )
+
+
+def labels_of(stem: Path) -> Path:
+    """The labels' file."""
+    return stem.with_name(f"{stem.name}_labels.png")
+
+
+def overlay_of(stem: Path) -> Path:
+    """The overlay's file."""
+    return stem.with_name(f"{stem.name}_overlay.png")
+
+
+if __name__ == "__main__":
+    main()

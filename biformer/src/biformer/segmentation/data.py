@@ -1,0 +1,158 @@
+"""Pictures with a class for each pixel, in ADE20K's published layout.
+
+    ADEChallengeData2016/
+        images/training/ADE_train_00000001.jpg   images/validation/ADE_val_00000001.jpg
+        annotations/training/ADE_train_00000001.png   annotations/validation/ADE_val_00000001.png
+        objectInfo150.txt
+
+Annotations are 8-bit, 0 for unlabelled and 1 to 150 for the classes. `objectInfo150.txt` names the classes;
+a table of other length makes a data set of that many classes, without a table there are 150 unnamed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from biformer.data import FORMATS, reading
+from biformer.segmentation.model import IGNORED
+from common.errors import UserError
+
+FOLDER = "ADEChallengeData2016"
+_TABLE = "objectInfo150.txt"
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Annotated pictures of one split, read one at a time.
+
+    Attributes:
+        root: the data set's folder.
+        names: picture files relative to images/<split>, sorted.
+        split: training or validation.
+        classes: names.
+    """
+
+    root: Path
+    names: Sequence[str]
+    split: str
+    classes: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, index: int) -> tuple[Tensor, Tensor]:
+        """A picture `(3, H, W)` uint8 in RGB, and its labels `(H, W)` uint8: class numbers from 0, 255 for none.
+
+        Raises:
+            UserError: a file cannot be decoded, their sizes differ, or a label is beyond the classes.
+        """
+        picture = read_picture(self.root / "images" / self.split / self.names[index])
+        path = annotation_of(self.root / "annotations" / self.split, self.names[index])
+        labels = _read_annotation(path, len(self.classes))
+        if labels.shape != picture.shape[1:]:
+            raise UserError(
+                f"{path}: is {labels.shape[1]}x{labels.shape[0]} pixels, its picture "
+                f"{picture.shape[2]}x{picture.shape[1]}; copy both again"
+            )
+        return picture, labels
+
+
+def open_scenes(root: Path, split: str) -> Scenes:
+    """One split of a data set.
+
+    Args:
+        root: the folder ADEChallengeData2016, or the one it lies in.
+        split: training or validation.
+
+    Raises:
+        UserError: a folder is missing or empty, pictures without annotation, or an unreadable class table.
+    """
+    root = data_folder(root)
+    images, annotations = root / "images" / split, root / "annotations" / split
+    for folder in (images, annotations):
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder}: no such folder; expected images/{split} and annotations/{split} below {FOLDER}, "
+                "as ADE20K is published: put the data set there or correct --data-root"
+            )
+    names = sorted(
+        path.relative_to(images).as_posix()
+        for path in images.rglob("*")
+        if path.suffix.lower() in FORMATS and not path.name.startswith(".")
+    )
+    if not names:
+        raise UserError(f"{images}: holds no pictures, expected files ending in {', '.join(FORMATS)}")
+    there = {path.relative_to(annotations).as_posix() for path in annotations.rglob("*.png")}
+    missing = [name for name in names if annotation_of(Path(), name).as_posix() not in there]
+    if missing:
+        raise UserError(
+            f"{annotations}: {len(missing)} of {len(names)} pictures have no annotation (first: "
+            f"{annotation_of(Path(), missing[0])}); finish copying the data set"
+        )
+    return Scenes(root, names, split, read_classes(root / _TABLE))
+
+
+def data_folder(root: Path) -> Path:
+    """The data set's folder: `root`, or ADEChallengeData2016 below it.
+
+    Raises:
+        UserError: `root` does not exist.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root}: the folder does not exist; put the data set there or correct --data-root")
+    return root / FOLDER if (root / FOLDER).is_dir() else root
+
+
+def annotation_of(folder: Path, name: str) -> Path:
+    """Where the annotation of a picture lies."""
+    return (folder / name).with_suffix(".png")
+
+
+def read_classes(table: Path) -> list[str]:
+    """Class names from `objectInfo150.txt`, the first of several synonyms; "class 1" to "class 150" without it.
+
+    Raises:
+        UserError: the table has no or too many classes.
+    """
+    if not table.exists():
+        return [f"class {i}" for i in range(1, 151)]
+    lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
+    cells = [line.rstrip().split("\t") for line in lines]
+    names = [line[-1].split(",")[0].split(";")[0].strip() for line in cells if line[0].strip().isdigit()]
+    if not 1 <= len(names) < IGNORED or not all(names):
+        raise UserError(
+            f"{table}: names {len(names)} classes, expected 1 to {IGNORED - 1} lines of number, tab, ..., tab, name; "
+            "copy it again or remove it"
+        )
+    return names
+
+
+def read_picture(path: Path) -> Tensor:
+    """A picture in upright position: `(3, H, W)` uint8, RGB.
+
+    Raises:
+        UnreadablePicture: it cannot be decoded.
+    """
+    with reading(path), Image.open(path) as file:
+        picture = ImageOps.exif_transpose(file).convert("RGB")
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+
+
+def _read_annotation(path: Path, classes: int) -> Tensor:
+    with reading(path), Image.open(path) as file:
+        mode, codes = file.mode, np.array(file)
+    if mode not in ("L", "P"):
+        raise UserError(f"{path}: holds {mode} pixels, expected 8-bit class numbers, 0 for unlabelled")
+    if codes.max() > classes:
+        raise UserError(
+            f"{path}: holds label {codes.max()}, expected 0 for unlabelled and 1 to {classes} for the classes; "
+            f"correct it, or list the classes in {_TABLE}"
+        )
+    return torch.from_numpy(codes - np.uint8(1))  # 0, unlabelled, becomes 255

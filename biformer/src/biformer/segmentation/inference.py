@@ -1,0 +1,151 @@
+"""From a picture of any size to a class for each of its pixels, as mmsegmentation's whole-picture test does it.
+
+The picture is resized, the logits enlarged bilinearly to the resized picture and then to the original
+one; several views (scales, mirrored) are averaged as shares (softmax). The same here, in strips of rows,
+so that a large photograph with 150 classes needs no more memory than a strip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as TF
+
+from biformer.segmentation.model import Segmenter
+
+MULTI_SCALE = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Scales of the published multi-scale test, each also mirrored."""
+LONG_SIDE = 4
+"""The longer side is at most this many times the shorter side's target: 2048 beside 512."""
+_STRIP = 2**24
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a picture is shown to the network.
+
+    Attributes:
+        image_size: shorter side in pixels.
+        size_divisor: the resized sides are stretched to multiples of this; 32 for the published Semantic
+            FPN, 1 for UPerNet.
+        scales: factors of `image_size`, one view each.
+        flip: a mirrored view of each too.
+    """
+
+    image_size: int = 512
+    size_divisor: int = 1
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+    def describe(self) -> str:
+        """In words, for result rows."""
+        stretched = f", stretched to multiples of {self.size_divisor}" if self.size_divisor > 1 else ""
+        views = "one view"
+        if len(self.scales) > 1 or self.flip:
+            views = f"mean share over scales {', '.join(f'{s:g}' for s in self.scales)}" + ", mirrored too" * self.flip
+        return (
+            f"whole picture, shorter side {self.image_size} and longer at most {LONG_SIDE * self.image_size} pixels"
+            f"{stretched}; {views}"
+        )
+
+
+def fitted(height: int, width: int, image_size: int, scale: float = 1.0) -> tuple[int, int]:
+    """Height and width that keep the ratio, with the shorter side at most `image_size`·scale, the longer 4 times that.
+
+    As mmcv's `imrescale`; at least one pixel.
+    """
+    short, long = int(image_size * scale), int(LONG_SIDE * image_size * scale)
+    factor = min(long / max(height, width), short / min(height, width))
+    return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
+
+
+def normalised(picture: Tensor) -> Tensor:
+    """`(..., 3, H, W)` uint8 or floats in [0, 1] → normalised with ImageNet's mean and deviation."""
+    if not picture.is_floating_point():
+        picture = picture.float() / 255
+    return TF.normalize(picture, list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD))
+
+
+def resized(picture: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear without smoothing, as the release's OpenCV: `(3, H, W)` uint8 → `(3, height, width)` uint8."""
+    return TF.resize(picture, [height, width], InterpolationMode.BILINEAR, antialias=False)
+
+
+@torch.inference_mode()
+def predict_labels(model: Segmenter, picture: Tensor, protocol: Protocol) -> Tensor:
+    """The likeliest class of every pixel.
+
+    Args:
+        model: in evaluation mode.
+        picture: `(3, H, W)` uint8, on the model's device, of any size. Where a resized side would be
+            below `model.least_size`, it is stretched to that.
+        protocol: scales and mirroring.
+
+    Returns:
+        `(H, W)` int64.
+    """
+    height, width = picture.shape[-2:]
+    views: list[tuple[Tensor, tuple[int, int]]] = []
+    for scale in protocol.scales:
+        size = fitted(height, width, protocol.image_size, scale)
+        view = resized(picture, *size)
+        aligned = [-(-max(side, model.least_size) // protocol.size_divisor) * protocol.size_divisor for side in size]
+        if tuple(aligned) != size:
+            view = resized(view, *aligned)  # a second time, as the release's AlignResize
+        x = normalised(view)[None]
+        views.append((model(x)[0].float(), (aligned[0], aligned[1])))
+        if protocol.flip:
+            views.append((model(x.flip(-1))[0].float().flip(-1), (aligned[0], aligned[1])))
+    labels = torch.empty(height, width, dtype=torch.int64, device=picture.device)
+    rows = max(1, _STRIP // (model.num_classes * width))
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        if len(views) == 1:
+            scores = enlarged_rows(*views[0], (height, width), first, last)
+        else:
+            scores = sum_of_shares(views, (height, width), first, last)
+        labels[first:last] = scores.argmax(dim=0)
+    return labels
+
+
+def sum_of_shares(views: list[tuple[Tensor, tuple[int, int]]], size: tuple[int, int], first: int, last: int) -> Tensor:
+    """Sum over views of the classes' shares, for some rows: `(classes, last - first, W)`."""
+    total = enlarged_rows(*views[0], size, first, last).softmax(dim=0)
+    for logits, between in views[1:]:
+        total += enlarged_rows(logits, between, size, first, last).softmax(dim=0)
+    return total
+
+
+def enlarged_rows(logits: Tensor, between: tuple[int, int], size: tuple[int, int], first: int, last: int) -> Tensor:
+    """Rows [first, last) of logits that are enlarged bilinearly to `between`, and then to `size`.
+
+    Args:
+        logits: `(classes, h, w)`.
+        between: height and width of the resized picture.
+        size: height and width of the original one.
+
+    Returns:
+        `(classes, last - first, size[1])`, what two `F.interpolate` give, up to rounding.
+    """
+    upper, lower, share = _sources(between[0], size[0], first, last, logits.device)
+    start, end = int(upper[0]), int(lower[-1]) + 1
+    x = _mixed(logits, *_sources(logits.shape[1], between[0], start, end, logits.device), between[1])
+    return _mixed(x, upper - start, lower - start, share, size[1])
+
+
+def _sources(rows: int, enlarged: int, first: int, last: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Which two of `rows` rows an output row lies between, and its distance from the upper one."""
+    centre = ((torch.arange(first, last, device=device) + 0.5) * (rows / enlarged) - 0.5).clamp(0, rows - 1)
+    upper = centre.long()
+    return upper, (upper + 1).clamp(max=rows - 1), (centre - upper)[:, None]
+
+
+def _mixed(x: Tensor, upper: Tensor, lower: Tensor, share: Tensor, width: int) -> Tensor:
+    """Interpolate between rows, then along them."""
+    rows = torch.lerp(x[:, upper], x[:, lower], share.expand(-1, x.shape[-1]))
+    return F.interpolate(rows[None], (len(upper), width), mode="bilinear", align_corners=False)[0]

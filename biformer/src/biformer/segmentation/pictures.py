@@ -1,0 +1,107 @@
+"""Pictures of a segmentation: colours per class, overlays with a legend, and sheets beside the annotation."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image, ImageDraw, ImageFont
+
+from biformer.segmentation.data import Scenes
+from biformer.segmentation.inference import Protocol, predict_labels
+from biformer.segmentation.model import IGNORED, Segmenter
+from common.figures import save
+
+_OPACITY = 0.55
+_LARGEST = 1600
+"""Longer side of an overlay in pixels; larger photographs are reduced for it."""
+_GOLDEN = 0.618034
+
+
+def palette(classes: int) -> np.ndarray:
+    """A colour per class, `(classes, 3)` uint8: hues a golden section apart, brightness in turns."""
+    shades = ((0.75, 0.95), (0.55, 0.75), (0.95, 0.6))
+    colours = [colorsys.hsv_to_rgb(i * _GOLDEN % 1, *shades[i // 6 % 3]) for i in range(classes)]
+    return (np.array(colours) * 255).round().astype(np.uint8)
+
+
+def label_picture(labels: np.ndarray, classes: int) -> Image.Image:
+    """Labels as an 8-bit palette picture in the data set's codes: 1 for the first class, 0 for unlabelled.
+
+    Args:
+        labels: `(H, W)` class numbers from 0, 255 for none.
+        classes: for the colours, which picture viewers show.
+    """
+    codes = (labels.astype(np.uint8) + np.uint8(1)).astype(np.uint8)
+    picture = Image.fromarray(codes)
+    picture.putpalette([0, 0, 0, *palette(classes).flatten().tolist()])
+    return picture
+
+
+def blended(picture: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Colours laid over a picture, both `(H, W, 3)` uint8; unlabelled pixels stay as they are."""
+    colours = np.vstack([palette(classes), np.zeros((IGNORED + 1 - classes, 3), np.uint8)])[labels]
+    mixed = (1 - _OPACITY) * picture + _OPACITY * colours
+    return np.where((labels == IGNORED)[..., None], picture, mixed.round()).astype(np.uint8)
+
+
+def overlay(picture: Image.Image, labels: np.ndarray, names: Sequence[str]) -> Image.Image:
+    """A photograph under the colours of its classes, with a legend at the right, the largest class first.
+
+    Args:
+        picture: RGB, reduced to 1600 pixels if it is larger.
+        labels: `(H, W)` class numbers from 0, of the picture's size.
+        names: of the classes.
+    """
+    shares = np.bincount(labels.flatten(), minlength=len(names))[: len(names)] / labels.size
+    found = [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
+    factor = min(1.0, _LARGEST / max(picture.size))
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    small = np.asarray(Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
+    shown = Image.fromarray(blended(np.asarray(picture.resize(size, Image.Resampling.BICUBIC)), small, len(names)))
+    letter = int(np.clip(size[1] // 28, 12, 28))
+    font = ImageFont.load_default(letter)
+    line, colours = round(1.5 * letter), palette(len(names))
+    texts = [f"{names[i]}  {100 * shares[i]:.1f} %" for i in found]
+    width = round(max(font.getlength(text) for text in texts) + 3 * letter)
+    sheet = Image.new("RGB", (size[0] + width, max(size[1], line * len(found) + letter)), "white")
+    sheet.paste(shown, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    for row, (i, text) in enumerate(zip(found, texts, strict=True)):
+        left, top = size[0] + letter // 2, row * line + letter // 2
+        draw.rectangle((left, top, left + letter, top + letter), fill=tuple(colours[i].tolist()), outline="black")
+        draw.text((left + 1.5 * letter, top + letter / 2), text, fill="black", font=font, anchor="lm")
+    return sheet
+
+
+def prediction_sheet(
+    model: Segmenter, scenes: Scenes, protocol: Protocol, device: torch.device, path: Path, *, count: int = 6
+) -> Path:
+    """Draw scenes with their annotation and the network's labels, evenly spread over the split."""
+    indices = np.linspace(0, len(scenes) - 1, min(count, len(scenes))).round().astype(int).tolist()
+    classes, present = len(scenes.classes), set()
+    figure = Figure(figsize=(9, 2.4 * len(indices) + 0.6), dpi=100, layout="constrained")
+    axes = figure.subplots(len(indices), 3, squeeze=False)
+    for row, index in zip(axes, indices, strict=True):
+        picture, labels = scenes.read(index)
+        found = predict_labels(model, picture.to(device), protocol).cpu().numpy()
+        pixels, expected = picture.permute(1, 2, 0).numpy(), labels.numpy()
+        right = 100 * (found == expected)[expected != IGNORED].mean() if (expected != IGNORED).any() else np.nan
+        for axis, shown in zip(
+            row, (pixels, blended(pixels, expected, classes), blended(pixels, found, classes)), strict=True
+        ):
+            axis.imshow(shown, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+        row[2].set_xlabel(f"{right:.1f} % of the pixels right")
+        present |= set(np.unique(expected).tolist()) | set(np.unique(found).tolist())
+    for axis, title in zip(axes[0], ("picture", "annotation", "network"), strict=True):
+        axis.set_title(title)
+    colours = palette(classes) / 255
+    patches = [Patch(color=colours[i], label=scenes.classes[i]) for i in sorted(present - {IGNORED})]
+    figure.legend(handles=patches[:40], loc="outside lower center", ncols=min(6, len(patches)))
+    return save(figure, path)

@@ -1,0 +1,164 @@
+"""mIoU and pixel accuracies from one exact confusion matrix, summed over any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from biformer.segmentation.data import FOLDER, Scenes
+from biformer.segmentation.inference import Protocol, predict_labels
+from biformer.segmentation.model import IGNORED, Segmenter
+from biformer.segmentation.published import PUBLISHED
+from common.files import atomic_path
+from common.results import Row
+
+DEFINITIONS = {
+    "mIoU": "intersection over union in percent, mean over the classes that occur in labels or prediction, from "
+    "one confusion matrix of all labelled pixels",
+    "mAcc": "share of a class's labelled pixels that are right, in percent, mean over the classes that occur in labels",
+    "aAcc": "share of all labelled pixels that are right, in percent",
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was counted on one split.
+
+    Attributes:
+        confusion: `(classes, classes)` int64, pixels by their label (row) and prediction (column).
+        pictures: how many were scored.
+    """
+
+    confusion: np.ndarray
+    pictures: int
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Percent per class; NaN where a class is in neither labels nor prediction."""
+        right = np.diag(self.confusion)
+        union = self.confusion.sum(0) + self.confusion.sum(1) - right
+        return _percent(right, union)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Percent per class; NaN where a class has no labels."""
+        return _percent(np.diag(self.confusion), self.confusion.sum(1))
+
+    def values(self) -> dict[str, float]:
+        """mIoU, mAcc and aAcc in percent."""
+        right = np.trace(self.confusion)
+        return {
+            "mIoU": float(np.nanmean(self.iou)),
+            "mAcc": float(np.nanmean(self.accuracy)),
+            "aAcc": float(100 * right / self.confusion.sum()),
+        }
+
+
+class EvaluationScenes(Dataset[tuple[Tensor, Tensor]]):
+    """One process's share of the scenes, as they were read."""
+
+    def __init__(self, scenes: Scenes, rank: int, processes: int) -> None:
+        self.scenes, self.indices = scenes, range(rank, len(scenes), processes)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+        return self.scenes.read(self.indices[position])
+
+
+def score(
+    model: Segmenter, scenes: Scenes, accelerator: Accelerator, protocol: Protocol, *, workers: int = 0
+) -> Scores:
+    """Score a network, shared out over the processes, one picture at a time because their sizes differ.
+
+    Args:
+        model: in evaluation mode, on the accelerator's device.
+        scenes: of the split.
+        protocol: how pictures are shown.
+        workers: loading processes per process.
+
+    Returns:
+        the same in every process; whole numbers are added, so the number of processes does not matter.
+
+    Raises:
+        UserError: a picture or annotation cannot be used.
+    """
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    share = EvaluationScenes(scenes, rank, processes)
+    # Without a generator of its own the loader would draw from the global one, and scoring would change training.
+    loader: DataLoader[Any] = DataLoader(share, batch_size=None, num_workers=workers, generator=torch.Generator())
+    total = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64, device=accelerator.device)
+    for picture, labels in tqdm(loader, unit="picture", disable=rank > 0, leave=False):
+        with accelerator.autocast():
+            found = predict_labels(model, picture.to(accelerator.device), protocol)
+        total += confusion(labels.to(accelerator.device), found, model.num_classes)
+    if processes > 1:
+        total = accelerator.reduce(total, reduction="sum")
+    return Scores(total.cpu().numpy(), len(scenes))
+
+
+def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:
+    """Pixels by label and prediction, ignored ones left out: `(classes, classes)` int64."""
+    counted = labels != IGNORED
+    pairs = labels[counted].long() * classes + found[counted]
+    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def rows(
+    scores: Scores, model: Segmenter, *, preset: str, seeds: Sequence[int], dataset: str, split: str, protocol: Protocol
+) -> list[Row]:
+    """Result rows, beside the published values where there are some."""
+    several = len(protocol.scales) > 1
+    found = []
+    for metric, value in scores.values().items():
+        published, source = None, None
+        if metric == "mIoU" and (dataset, split) == ("ADE20K", "validation"):
+            published, source = PUBLISHED.get((model.variant, model.head_name, several), (None, None))
+        found.append(
+            Row(
+                paper="biformer",
+                preset=preset,
+                dataset=dataset,
+                split=f"{split}, {scores.pictures:,} pictures",
+                metric=f"{metric}, multi-scale" if several else metric,
+                definition=f"{DEFINITIONS[metric]}; {protocol.describe()}",
+                value=value,
+                seeds=list(seeds),
+                published=published,
+                source=source,
+            )
+        )
+    return found
+
+
+def dataset_name(scenes: Scenes, demo: bool) -> str:
+    """What the rows call a data set: ADE20K by its folder and 150 classes, else the folder's name."""
+    if demo:
+        return "demo scenes"
+    root = scenes.root.resolve()
+    if root.name == FOLDER:
+        return "ADE20K" if len(scenes.classes) == 150 else root.parent.name
+    return root.name
+
+
+def write_classes(path: Path, scores: Scores, names: Sequence[str]) -> None:
+    """Write IoU, accuracy and labelled pixels of every class as CSV."""
+    lines = ["class,IoU,accuracy,labelled pixels"]
+    for name, iou, accuracy, row in zip(names, scores.iou, scores.accuracy, scores.confusion, strict=True):
+        lines.append(f"{name},{iou:.2f},{accuracy:.2f},{row.sum()}".replace("nan", ""))
+    with atomic_path(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(100 * part, whole, out=np.full(len(part), np.nan), where=whole > 0)
