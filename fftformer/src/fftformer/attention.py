@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fftformer import frequency, strips
+from fftformer import attention_strips, frequency, strips
 
 
 class FSAS(nn.Module):
@@ -51,7 +51,7 @@ class FSAS(nn.Module):
         """The same on `(B, H, W, C)`, without the check."""
         if strips.worthwhile(x, 6 * self.dim):
             matrices = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
-            return strips.attention(x, *matrices, self.project_out.weight.flatten(1), self.conjugate)
+            return attention_strips.attention(x, *matrices, self.project_out.weight.flatten(1), self.conjugate)
         b, h, w, _ = x.shape
         hidden = F.linear(x, self.to_hidden.weight.flatten(1))
         hidden = self.to_hidden_dw(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

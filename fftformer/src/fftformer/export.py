@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from common.files import atomic_path
+from common.exporting import write_onnx
 from fftformer.model import FFTformer
 
 
@@ -31,19 +31,6 @@ def export_onnx(model: FFTformer, path: str | Path, *, height: int, width: int) 
     """
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
-    path = Path(path)
     device = next(model.parameters()).device
     example = torch.zeros(2, 3, height, width, device=device)
-    program = torch.onnx.export(
-        model,
-        (example,),
-        dynamo=True,
-        input_names=["blurred"],
-        output_names=["restored"],
-        dynamic_shapes={"picture": {0: torch.export.Dim("batch", min=1)}},
-        verbose=False,
-    )
-    assert program is not None
-    with atomic_path(path) as temporary:
-        program.save(temporary, external_data=False)
-    return path
+    return write_onnx(model, example, path, argument="picture", input="blurred", output="restored")

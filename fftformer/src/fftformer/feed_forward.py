@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fftformer import frequency, strips
+from fftformer import feed_forward_strips, frequency, strips
 from fftformer.attention import check_map
 
 
@@ -50,7 +50,7 @@ class DFFN(nn.Module):
         """The same on `(B, H, W, C)`, without the check."""
         if strips.worthwhile(x, len(self.fft)):
             matrices = (self.project_in.weight.flatten(1), frequency.filter_factors(self.fft), self.dwconv.weight)
-            return strips.feed_forward(x, *matrices, self.project_out.weight.flatten(1))
+            return feed_forward_strips.feed_forward(x, *matrices, self.project_out.weight.flatten(1))
         b, h, w, _ = x.shape
         with torch.autocast(x.device.type, enabled=False):
             # As in the release, transforms and the learned matrix stay in single precision or better.
