@@ -19,11 +19,12 @@ import torch
 
 from amgcfn import scoring
 from amgcfn.checkpoints import load_model
-from amgcfn.data import Sample, find_scene, model_folders, recorded_config
-from amgcfn.presets import PRESETS
+from amgcfn.data import Sample, find_scene
+from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene, rows_for_memory
 from common.config import parse
 from common.errors import UserError, command
+from common.hyperspectral.seeds import model_folders, recorded_config
 from common.results import measured, table, write_rows
 
 
@@ -59,7 +60,7 @@ def main() -> None:
         folders = [options.checkpoint]
     else:
         folders = model_folders(options.checkpoint)
-        config = recorded_config(folders[0])
+        config = recorded_config(folders[0], Config)
     scene = find_scene(replace(config, data_root=options.data_root or config.data_root))
 
     runs, seeds = [], []
@@ -70,7 +71,7 @@ def main() -> None:
                 f"{folder}: is for {model.bands} bands and {model.num_classes} classes, but {scene.name} has "
                 f"{scene.bands} and {scene.num_classes}; pass the scene it was trained on"
             )
-        seed = options.seed if released else recorded_config(folder).seed
+        seed = options.seed if released else recorded_config(folder, Config).seed
         sample = Sample.draw(scene, config, seed) if released else Sample.load(folder, scene)
         strip = rows_for_memory(model, scene.shape[1], 1e9 * options.memory)
         logits = classify_scene(model, scene.cube, sample.graph, rows=strip)[0]

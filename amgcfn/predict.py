@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from amgcfn.checkpoints import load_model
-from amgcfn.data import find_scene, load_graph, model_folders, recorded_config
+from amgcfn.data import find_scene, load_graph
 from amgcfn.pictures import draw_confidence, draw_graph
+from amgcfn.presets import Config
 from amgcfn.strips import HALO, classify_scene, rows_for_memory
 from common.config import parse
 from common.errors import UserError, command
@@ -25,6 +26,7 @@ from common.figures import save
 from common.files import atomic_path
 from common.hyperspectral.drawing import composite, sheet
 from common.hyperspectral.scene import BandAxis, open_scene
+from common.hyperspectral.seeds import model_folders, recorded_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ def main() -> None:
     folders = model_folders(options.checkpoint)
     if len(folders) > 1:
         raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
-    config = recorded_config(folders[0])
+    config = recorded_config(folders[0], Config)
     if options.input is not None:
         scene = open_scene(options.input, band_axis=options.band_axis)
     else:

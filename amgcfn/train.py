@@ -35,6 +35,7 @@ from common.errors import UserError, command
 from common.figures import curves, save
 from common.hyperspectral.drawing import composite, confusion_figure, sheet
 from common.hyperspectral.scene import Scene
+from common.hyperspectral.seeds import read_scores, seed_folder, write_scores
 from common.results import measured, table, write_rows
 from common.run import Run
 
@@ -52,7 +53,7 @@ def main() -> None:
     scene = find_scene(config)
 
     for seed in seeds[processes.process_index :: processes.num_processes]:
-        train(replace(config, seed=seed, seeds=(), output=seed_folder(folder, config, seed)), scene)
+        train(replace(config, seed=seed, seeds=(), output=seed_folder(folder, config.seeds, seed)), scene)
 
     processes.wait_for_everyone()
     if processes.is_main_process:
@@ -119,7 +120,7 @@ def test(run: Run, sample: Sample) -> None:
     logits = classify_scene(model, sample.scene.cube, sample.graph)[0]
     found = (logits.argmax(dim=1) + 1).numpy().reshape(sample.scene.shape)
     scores = scoring.score_map(found, sample)
-    scoring.write_scores(run.folder / "scores.json", scores)
+    write_scores(run.folder / "scores.json", scores)
     figures = run.folder / "figures"
     title = f"seed {run.config.seed}: OA {scores.overall:.2f} %"
     save(sheet(sample.scene, found, title=title), figures / "map.png")
@@ -131,19 +132,14 @@ def test(run: Run, sample: Sample) -> None:
 
 def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -> None:
     """Write the rows over all seeds and print the tables."""
-    folders = [seed_folder(folder, config, seed) for seed in seeds]
-    runs = [scoring.read_scores(one / "scores.json") for one in folders]
+    folders = [seed_folder(folder, config.seeds, seed) for seed in seeds]
+    runs = [read_scores(one / "scores.json") for one in folders]
     sample = Sample.load(folders[0] / "model", scene)
     found = measured(scoring.rows(runs, sample, config.preset, seeds), Accelerator().device)
     write_rows(folder / "results.json", found)
     print(scoring.class_table(runs, sample))
     print(table(found))
     print(f"models: {folders[0] / 'model'}{' and so on' * (len(folders) > 1)}; rows: {folder / 'results.json'}")
-
-
-def seed_folder(folder: Path, config: Config, seed: int) -> Path:
-    """One folder per seed; the run's own when there is a single --seed."""
-    return folder / f"seed_{seed}" if config.seeds else folder
 
 
 if __name__ == "__main__":

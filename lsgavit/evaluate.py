@@ -20,11 +20,12 @@ from common.config import parse
 from common.errors import UserError, command
 from common.figures import save
 from common.hyperspectral.drawing import confusion_figure
+from common.hyperspectral.seeds import model_folders, recorded_config
 from common.results import Row, measured, table, write_rows
 from lsgavit import scoring
 from lsgavit.checkpoints import load_model
-from lsgavit.data import Sample, find_scene, model_folders, recorded_config
-from lsgavit.presets import PRESETS
+from lsgavit.data import Sample, find_scene
+from lsgavit.presets import PRESETS, Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path) -> list[Ro
         folders = [checkpoint]
     else:
         folders = model_folders(checkpoint)
-        configs = [recorded_config(folder) for folder in folders]
+        configs = [recorded_config(folder, Config) for folder in folders]
     scene = find_scene(replace(configs[0], data_root=options.data_root or configs[0].data_root))
 
     runs, samples = [], []

@@ -26,11 +26,13 @@ from common.files import atomic_path
 from common.hyperspectral.drawing import sheet
 from common.hyperspectral.readers import write_geotiff
 from common.hyperspectral.scene import BandAxis, open_scene
+from common.hyperspectral.seeds import model_folders, recorded_config
 from common.hyperspectral.transforms import SpectralTransform
 from lsgavit.checkpoints import load_model
-from lsgavit.data import COMPONENTS, find_scene, model_folders, recorded_classes, recorded_config
+from lsgavit.data import COMPONENTS, find_scene, recorded_classes
 from lsgavit.model import LSGAViT
 from lsgavit.prediction import predict_pixels
+from lsgavit.presets import Config
 from lsgavit.windows import SceneWindows
 
 
@@ -64,7 +66,7 @@ def main() -> None:
     if options.input is not None:
         scene = open_scene(options.input, band_axis=options.band_axis)
     else:
-        config = recorded_config(folders[0])
+        config = recorded_config(folders[0], Config)
         scene = find_scene(replace(config, data_root=options.data_root or config.data_root))
     names, codes = recorded_classes(folders[0])
     components = SpectralTransform.load(folders[0] / COMPONENTS)

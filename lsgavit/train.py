@@ -34,6 +34,7 @@ from common.figures import curves, save
 from common.hyperspectral.disjoint import overlap
 from common.hyperspectral.drawing import confusion_figure, sheet
 from common.hyperspectral.scene import Scene
+from common.hyperspectral.seeds import read_scores, seed_folder, write_scores
 from common.results import measured, table, write_rows
 from common.run import Run
 from lsgavit import scoring
@@ -58,7 +59,7 @@ def main() -> None:
     scene = find_scene(config)
 
     for seed in seeds[processes.process_index :: processes.num_processes] if alone else seeds:
-        train(replace(config, seed=seed, seeds=(), output=seed_folder(folder, config, seed)), scene, alone=alone)
+        train(replace(config, seed=seed, seeds=(), output=seed_folder(folder, config.seeds, seed)), scene, alone=alone)
 
     processes.wait_for_everyone()
     if processes.is_main_process:
@@ -170,7 +171,7 @@ def test(run: Run, windows: SceneWindows, sample: Sample, *, draw_map: bool) -> 
     model = load_model(run.folder / "model").to(windows.padded.device)
     found = scoring.classify(model, windows, None if draw_map else sample.split.test)
     scores = scoring.score_pixels(found, sample, sample.split.test)
-    scoring.write_scores(run.folder / "scores.json", scores)
+    write_scores(run.folder / "scores.json", scores)
     figures = run.folder / "figures"
     if draw_map:
         title = f"LSGA-ViT, seed {run.config.seed}: OA {scores.overall:.2f} %"
@@ -183,19 +184,14 @@ def test(run: Run, windows: SceneWindows, sample: Sample, *, draw_map: bool) -> 
 
 def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -> None:
     """Write the rows over all seeds and print the tables."""
-    folders = [seed_folder(folder, config, seed) for seed in seeds]
-    runs = [scoring.read_scores(one / "scores.json") for one in folders]
+    folders = [seed_folder(folder, config.seeds, seed) for seed in seeds]
+    runs = [read_scores(one / "scores.json") for one in folders]
     samples = [Sample.load(one / "model", scene) for one in folders]
     found = measured(scoring.rows(runs, samples, config.preset, seeds, config.window), Accelerator().device)
     write_rows(folder / "results.json", found)
     print(scoring.class_table(runs, samples[0]))
     print(table(found))
     print(f"models: {folders[0] / 'model'}{' and so on' * (len(folders) > 1)}; rows: {folder / 'results.json'}")
-
-
-def seed_folder(folder: Path, config: Config, seed: int) -> Path:
-    """One folder per seed; the run's own when there is a single --seed."""
-    return folder / f"seed_{seed}" if config.seeds else folder
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ import scipy.io
 
 from common.errors import UserError
 from common.hyperspectral.readers import Georeference, read_array, write_geotiff
+from common.hyperspectral.seeds import model_folders
 from common.hyperspectral.synthetic import synthetic_scene
 from common.testing import run_script
-from lsgavit.data import model_folders
 
 PROJECT = Path(__file__).parents[1]
 TRAIN = PROJECT / "train.py"

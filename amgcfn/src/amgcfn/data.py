@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.hyperspectral.catalogue import load_scene
 from common.hyperspectral.disjoint import disjoint_split
 from common.hyperspectral.scene import Scene, open_scene
+from common.hyperspectral.seeds import recorded_config
 from common.hyperspectral.splits import Split, per_class_split
 from common.hyperspectral.synthetic import synthetic_scene
 from common.hyperspectral.transforms import SpectralTransform, fit_pca
@@ -122,7 +123,7 @@ def load_graph(folder: Path, scene: Scene) -> tuple[SpectralTransform, Superpixe
     components = SpectralTransform.load(folder / COMPONENTS)
     graph, metadata = SuperpixelGraph.load(folder / GRAPH)
     if metadata.get("cube_sha256") != cube_sha256(scene.cube):
-        config = recorded_config(folder)
+        config = recorded_config(folder, Config)
         graph = build_graph(
             scene.cube,
             components,
@@ -139,33 +140,3 @@ def cube_sha256(cube: np.ndarray) -> str:
     for row in cube:
         digest.update(row.tobytes())
     return digest.hexdigest()
-
-
-def model_folders(checkpoint: Path) -> list[Path]:
-    """The model folders that a checkpoint path means: itself, a run's, or those of a run's seeds.
-
-    Raises:
-        UserError: there is none.
-    """
-    if (checkpoint / "model.safetensors").exists():
-        return [checkpoint]
-    found = [checkpoint / "model"] if (checkpoint / "model" / "model.safetensors").exists() else []
-    found = found or sorted(path.parent for path in checkpoint.glob("seed_*/model/model.safetensors"))
-    if not found:
-        raise UserError(f"{checkpoint}: holds no model; expected a run's folder, its model folder, or a released file")
-    return found
-
-
-def recorded_config(model_folder: Path) -> Config:
-    """The configuration of the run that wrote a model folder.
-
-    Raises:
-        UserError: there is no run around it.
-    """
-    path = model_folder.parent / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))["config"]
-        paths = {name: Path(values[name]) for name in ("data_root", "output") if values[name]}
-        return Config(**{**values, **paths, "seeds": tuple(values["seeds"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: does not describe a run of this project ({error}); keep a model in its run") from None

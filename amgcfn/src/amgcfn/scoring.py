@@ -1,18 +1,14 @@
-"""Scores of one seed on disk, and the table over seeds."""
+"""Scores of one seed's map, and the rows and table over seeds."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from amgcfn.data import Sample
 from amgcfn.published import PUBLISHED
-from common.errors import UserError
-from common.files import write_json
-from common.hyperspectral.scores import DEFINITIONS, SPREAD, Scores, from_confusion, over_seeds, per_class_table, score
+from common.hyperspectral.scores import DEFINITIONS, SPREAD, Scores, over_seeds, per_class_table, score
 from common.results import Row
 
 
@@ -20,25 +16,6 @@ def score_map(classes: np.ndarray, sample: Sample) -> Scores:
     """Score a map of classes 1..K, `(H, W)`, on the test pixels."""
     labels, test = sample.scene.require_labels().reshape(-1), sample.split.test
     return score(labels[test], classes.reshape(-1)[test], sample.scene.num_classes)
-
-
-def write_scores(path: Path, scores: Scores, **facts: float) -> None:
-    """Write one seed's confusion matrix and whatever else is worth keeping."""
-    write_json(path, {**scores.metrics, **facts, "confusion": scores.confusion.tolist()})
-
-
-def read_scores(path: Path) -> Scores:
-    """Read what `write_scores` wrote.
-
-    Raises:
-        UserError: missing or damaged.
-    """
-    try:
-        return from_confusion(np.array(json.loads(path.read_text(encoding="utf-8"))["confusion"]))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; that seed has not finished, run the same command again") from None
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: does not hold scores ({error})") from None
 
 
 def rows(runs: Sequence[Scores], sample: Sample, preset: str, seeds: Sequence[int]) -> list[Row]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from biformer.model import BiFormer
-from common.files import atomic_path
+from common.exporting import write_onnx
 
 
 def export_onnx(model: BiFormer, path: str | Path, *, height: int = 224, width: int = 224) -> Path:
@@ -30,20 +30,7 @@ def export_onnx(model: BiFormer, path: str | Path, *, height: int = 224, width: 
     """
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() before exporting")
-    path = Path(path)
     example = next(model.parameters()).new_zeros(2, model.in_chans, height, width)
     with torch.inference_mode():
         model(example)  # refuses a size that does not fit, in words
-    program = torch.onnx.export(
-        model,
-        (example,),
-        dynamo=True,
-        input_names=["pictures"],
-        output_names=["logits"],
-        dynamic_shapes={"x": {0: torch.export.Dim("batch", min=1)}},
-        verbose=False,
-    )
-    assert program is not None
-    with atomic_path(path) as temporary:
-        program.save(temporary, external_data=False)
-    return path
+    return write_onnx(model, example, path, argument="x", input="pictures", output="logits")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from common.files import atomic_path
+from common.exporting import write_onnx
 from essaformer.model import ESSAformer
 
 
@@ -29,19 +29,5 @@ def export_onnx(model: ESSAformer, path: str | Path, *, height: int, width: int)
     """
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
-    path = Path(path)
     example = torch.zeros(2, model.bands, height, width, device=next(model.parameters()).device)
-    with torch.no_grad():
-        program = torch.onnx.export(
-            model,
-            (example,),
-            dynamo=True,
-            input_names=["low"],
-            output_names=["enlarged"],
-            dynamic_shapes={"picture": {0: torch.export.Dim("batch", min=1)}},
-            verbose=False,
-        )
-    assert program is not None
-    with atomic_path(path) as temporary:
-        program.save(temporary, external_data=False)
-    return path
+    return write_onnx(model, example, path, argument="picture", input="low", output="enlarged")

@@ -153,36 +153,6 @@ def data_root(config: Config) -> Path:
     return config.data_root
 
 
-def model_folders(checkpoint: Path) -> list[Path]:
-    """The model folders that a checkpoint path means: itself, a run's, or those of a run's seeds.
-
-    Raises:
-        UserError: there is none.
-    """
-    if (checkpoint / "model.safetensors").exists():
-        return [checkpoint]
-    found = [checkpoint / "model"] if (checkpoint / "model" / "model.safetensors").exists() else []
-    found = found or sorted(path.parent for path in checkpoint.glob("seed_*/model/model.safetensors"))
-    if not found:
-        raise UserError(f"{checkpoint}: holds no model; expected a run's folder, its model folder, or a released file")
-    return found
-
-
-def recorded_config(model_folder: Path) -> Config:
-    """The configuration of the run that wrote a model folder.
-
-    Raises:
-        UserError: there is no run around it.
-    """
-    path = model_folder.parent / "config.json"
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))["config"]
-        paths = {name: Path(values[name]) for name in ("data_root", "output") if values[name]}
-        return Config(**{**values, **paths, "seeds": tuple(values["seeds"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: does not describe a run of this project ({error}); keep a model in its run") from None
-
-
 def recorded_classes(model_folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names and codes of the classes a model was trained on.
 

@@ -1,17 +1,13 @@
-"""Scores of one seed on disk, and the table over seeds."""
+"""Scores of one seed's map, and the rows and table over seeds."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
-from common.files import write_json
 from common.hyperspectral.disjoint import overlap
-from common.hyperspectral.scores import DEFINITIONS, SPREAD, Scores, from_confusion, over_seeds, per_class_table, score
+from common.hyperspectral.scores import DEFINITIONS, SPREAD, Scores, over_seeds, per_class_table, score
 from common.results import Row
 from lsgavit.data import Sample
 from lsgavit.model import LSGAViT
@@ -32,25 +28,6 @@ def score_pixels(classes: np.ndarray, sample: Sample, pixels: np.ndarray) -> Sco
     """Score a map of classes 1..K, `(H, W)`, on labelled pixels."""
     labels = sample.scene.require_labels().reshape(-1)[pixels]
     return score(labels, classes.reshape(-1)[pixels], sample.scene.num_classes)
-
-
-def write_scores(path: Path, scores: Scores, **facts: float) -> None:
-    """Write one seed's confusion matrix and whatever else is worth keeping."""
-    write_json(path, {**scores.metrics, **facts, "confusion": scores.confusion.tolist()})
-
-
-def read_scores(path: Path) -> Scores:
-    """Read what `write_scores` wrote.
-
-    Raises:
-        UserError: missing or damaged.
-    """
-    try:
-        return from_confusion(np.array(json.loads(path.read_text(encoding="utf-8"))["confusion"]))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; that seed has not finished, run the same command again") from None
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: does not hold scores ({error})") from None
 
 
 def rows(

@@ -1,0 +1,73 @@
+"""A scene's runs over seeds on disk: `OUTPUT/seed_N/` with model, configuration and scores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from common.config import RunConfig
+from common.errors import UserError
+from common.files import write_json
+from common.hyperspectral.scores import Scores, from_confusion
+
+Config = TypeVar("Config", bound=RunConfig)
+
+
+def seed_folder(folder: Path, seeds: tuple[int, ...], seed: int) -> Path:
+    """One folder per seed of `--seeds`; the run's own when there is a single --seed."""
+    return folder / f"seed_{seed}" if seeds else folder
+
+
+def model_folders(checkpoint: Path) -> list[Path]:
+    """The model folders that a checkpoint path means: itself, a run's, or those of a run's seeds.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (checkpoint / "model.safetensors").exists():
+        return [checkpoint]
+    found = [checkpoint / "model"] if (checkpoint / "model" / "model.safetensors").exists() else []
+    found = found or sorted(path.parent for path in checkpoint.glob("seed_*/model/model.safetensors"))
+    if not found:
+        raise UserError(f"{checkpoint}: holds no model; expected a run's folder, its model folder, or a released file")
+    return found
+
+
+def recorded_config(model_folder: Path, kind: type[Config]) -> Config:
+    """The configuration of the run that wrote a model folder.
+
+    Args:
+        kind: the project's configuration, which has `seeds`.
+
+    Raises:
+        UserError: there is no run around it.
+    """
+    path = model_folder.parent / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))["config"]
+        paths = {name: Path(values[name]) for name in ("data_root", "output") if values[name]}
+        return kind(**{**values, **paths, "seeds": tuple(values["seeds"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: does not describe a run of this project ({error}); keep a model in its run") from None
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Write one seed's scores and the confusion matrix they come from."""
+    write_json(path, {**scores.metrics, "confusion": scores.confusion.tolist()})
+
+
+def read_scores(path: Path) -> Scores:
+    """Read what `write_scores` wrote.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        return from_confusion(np.array(json.loads(path.read_text(encoding="utf-8"))["confusion"]))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; that seed has not finished, run the same command again") from None
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path}: does not hold scores ({error})") from None
