@@ -146,6 +146,9 @@ class Trainer:
         running = victim.exitcode is None
         if running:
             victim.kill()
+            for other in script.processes:  # which wait for the victim; a launcher ends them
+                other.join(5)
+                other.kill()
         script.finish(None if running else 0)
         return running
 

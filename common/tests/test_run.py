@@ -12,6 +12,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -77,6 +78,20 @@ def test_killed_at_random_moments_it_still_ends_the_same(straight: Path, tmp_pat
     toy("--output", tmp_path, "--slow", 0.15)
     assert_same(state(straight), state(tmp_path))
     assert metrics(straight) == metrics(tmp_path)
+
+
+def test_a_killed_run_leaves_no_loading_process(tmp_path: Path) -> None:
+    trainer = Script(TOY, "--output", tmp_path, "--slow", 0.2, "--workers", 2)
+    while not (tmp_path / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    begun = psutil.Process(trainer.processes[0].pid).children(recursive=True)
+    assert len(begun) >= 2
+    trainer.processes[0].kill()
+    trainer.finish(-signal.SIGKILL)
+    _, left = psutil.wait_procs(begun, timeout=20)
+    for process in left:
+        process.kill()
+    assert left == []
 
 
 def test_sigterm_saves_and_the_same_command_continues(straight: Path, tmp_path: Path) -> None:

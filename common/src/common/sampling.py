@@ -12,7 +12,9 @@ index), which keeps samples independent of worker count and of restarts.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sized
 from typing import Any
 
@@ -78,12 +80,26 @@ def endless_loader(
         sampler=sampler,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_process_group,
+        worker_init_fn=begin_worker,
         # Without a generator of its own the loader would draw from the global one and shift it.
         generator=torch.Generator().manual_seed(seed),
     )
 
 
-def _leave_process_group(_: int) -> None:
-    """A signal to the whole group (a scheduler's, Ctrl-C) must not kill workers before the last step is saved."""
+def begin_worker(_: int) -> None:
+    """Let a loading process outlive a signal, but not the process that it loads for; a loader's `worker_init_fn`.
+
+    A signal to the whole group (a scheduler's, Ctrl-C) must not kill workers before the last step is
+    saved. And a trainer killed with SIGKILL cannot end its workers: torch's own look at the parent
+    misses that where processes are started by a fork server (the default from Python 3.14 on), and
+    they would wait for work for ever.
+    """
     os.setpgid(0, 0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
