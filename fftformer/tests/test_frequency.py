@@ -26,10 +26,29 @@ def test_analysis_holds_the_real_and_imaginary_parts_of_rfft2() -> None:
     pixels = random(64, 2, 3)
     ours = frequency.analyse(pixels)
     full = torch.fft.fft2(pixels.view(8, 8, 2, 3), dim=(0, 1)).flatten(0, 1)
-    # Every cosine row is the real part of some frequency, every sine row minus an imaginary part.
-    for row, parts in ((5, full.real), (20, full.real), (40, -full.imag), (63, -full.imag)):
-        assert (parts - ours[row]).abs().amax(dim=(1, 2)).min() < 1e-12
+    # Every cosine row is the real part of a frequency, its sine row minus the imaginary part of the same.
+    for cosines, sines in frequency.PAIRS:
+        for real, imaginary in zip(ours[cosines], ours[sines], strict=True):
+            assert (full - torch.complex(real, -imaginary)).abs().amax(dim=(1, 2)).min() < 1e-12
+    for real in ours[frequency.LONELY]:
+        assert (full - real).abs().amax(dim=(1, 2)).min() < 1e-12
     torch.testing.assert_close(frequency.synthesise(ours), pixels)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_halves_are_the_whole_transform(transposed: bool) -> None:
+    patches = random(64, 2, 3)
+    for name, whole in (("analysis", frequency.analyse), ("synthesis", frequency.synthesise)):
+        matrices, expected = (
+            frequency.halves(name, patches, transposed=transposed),
+            whole(patches, transposed=transposed),
+        )
+        if (name == "analysis") != transposed:
+            ours = strips.to_coefficients(matrices, patches)
+        else:
+            ours = torch.empty_like(patches)
+            strips.to_pixels(matrices, patches, ours)
+        torch.testing.assert_close(ours, expected)
 
 
 @pytest.mark.parametrize("conjugate", [False, True])

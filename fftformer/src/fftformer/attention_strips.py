@@ -11,8 +11,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fftformer.frequency import COSINES, LONELY, PATCH, analyse, synthesise, to_patches
-from fftformer.strips import Band, Window, channel_parts, depthwise, in_bands, rows_of, stencil_gradient, write
+from fftformer.frequency import LONELY, PAIRS, PATCH, halves, to_patches
+from fftformer.strips import (
+    Band,
+    Window,
+    channel_parts,
+    cut,
+    depthwise,
+    in_bands,
+    rows_of,
+    stencil_gradient,
+    to_coefficients,
+    to_pixels,
+    write,
+)
 
 _FEWEST = {False: 2, True: 4}
 """Rows of patches in a band, at least, without and with gradients: at a border each band computes one
@@ -137,23 +149,24 @@ class _Part:
 
     def attend(self, attended: Tensor, v: Tensor, conjugate: bool) -> tuple[Tensor, Tensor]:
         """Write this part's channels of F⁻¹(F(q) · F(k)) and of v; return both spectra."""
-        rows = depthwise(self._hidden.rows(), self.stencil)[None]
-        q, k = analyse(to_patches(rows[..., : 2 * self.third])).chunk(2, dim=-1)
-        attended[..., self.channels] = synthesise(_product(q, k, conjugate))
-        v[..., self.channels] = to_patches(rows[..., 2 * self.third :])
+        patches = cut(depthwise(self._hidden.rows(), self.stencil))
+        q, k = to_coefficients(halves("analysis", patches), patches[..., : 2 * self.third]).chunk(2, dim=-1)
+        to_pixels(halves("synthesis", q), _product(q, k, conjugate), attended[..., self.channels])
+        v[..., self.channels] = patches[..., 2 * self.third :].reshape(PATCH * PATCH, -1, self.third)
         return q, k
 
     def differentiate(self, q: Tensor, k: Tensor, g_attended: Tensor, g_v: Tensor, conjugate: bool) -> Tensor:
         """From the gradients of the attention and of v to that of the strip's maps q, k and v, `(R, W, C')`."""
-        g = synthesise(g_attended[..., self.channels].contiguous(), transposed=True)
+        g = to_coefficients(halves("synthesis", q, transposed=True), g_attended[..., self.channels])
         # For real pictures the transpose of "multiply by a spectrum" multiplies by its conjugate.
         g_q = _product(g, k, not conjugate)
         g_k = _product(q, g, True) if conjugate else _product(g, q, True)
         hidden = self._hidden.rows()
         g_maps = hidden.new_empty(len(hidden) - 2, *hidden.shape[1:])
-        g_qkv = (analyse(g_q, transposed=True), analyse(g_k, transposed=True), g_v[..., self.channels])
-        for i, patches in enumerate(g_qkv):
-            write(patches, g_maps[..., i * self.third : (i + 1) * self.third])
+        for i, coefficients in enumerate((g_q, g_k)):
+            patches = cut(g_maps[..., i * self.third : (i + 1) * self.third])
+            to_pixels(halves("analysis", g, transposed=True), coefficients, patches)
+        write(g_v[..., self.channels], g_maps[..., 2 * self.third :])
         return g_maps
 
     def push_gradients(self, g_maps: Tensor, *, mine: bool, zeros: tuple[bool, bool]) -> None:
@@ -198,10 +211,10 @@ def _product(a: Tensor, b: Tensor, conjugate: bool) -> Tensor:
     """`frequency.multiply` without temporaries."""
     sign = -1.0 if conjugate else 1.0
     out = a.new_empty(a.shape)
-    torch.mul(a[:COSINES], b[:COSINES], out=out[:COSINES])
-    out[LONELY:COSINES].addcmul_(a[COSINES:], b[COSINES:], value=-sign)
-    torch.mul(a[COSINES:], b[LONELY:COSINES], out=out[COSINES:])
-    out[COSINES:].addcmul_(a[LONELY:COSINES], b[COSINES:], value=sign)
+    torch.mul(a[LONELY], b[LONELY], out=out[LONELY])
+    for cosines, sines in PAIRS:
+        torch.mul(a[cosines], b[cosines], out=out[cosines]).addcmul_(a[sines], b[sines], value=-sign)
+        torch.mul(a[sines], b[cosines], out=out[sines]).addcmul_(a[cosines], b[sines], value=sign)
     return out
 
 

@@ -12,8 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fftformer.frequency import PATCH, analyse, constant, synthesise, to_patches
-from fftformer.strips import Band, Window, channel_parts, depthwise, in_bands, rows_of, stencil_gradient, write
+from fftformer.frequency import PATCH, constant, halves
+from fftformer.strips import (
+    Band,
+    Window,
+    channel_parts,
+    cut,
+    depthwise,
+    in_bands,
+    rows_of,
+    stencil_gradient,
+    to_coefficients,
+    to_pixels,
+)
 
 _FEWEST = 8
 """Rows of patches in a band, at least: at a border each band computes one row of patches more."""
@@ -80,8 +91,7 @@ def _finish(strip: _Strip, inners: list[Tensor], parts: list[_Part], g_image: Te
     g_spectrum = torch.zeros_like(strip.spectrum)
     for part, inner in zip(parts, inners, strict=True):
         part.pull_gradients(strip, inner, g_spectrum)
-    patches = g_spectrum.view(PATCH * PATCH, -1, g_image.shape[-1])
-    write(analyse(patches, transposed=True), g_image[strip.top : strip.bottom])
+    to_pixels(halves("analysis", g_spectrum, transposed=True), g_spectrum, cut(g_image[strip.top : strip.bottom]))
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ class _Strip:
     @classmethod
     def of(cls, image: Tensor, band: Band, top: int, bottom: int) -> _Strip:
         def spectrum(start: int, stop: int) -> Tensor:
-            return analyse(to_patches(image[None, start:stop])).flatten(0, 1)
+            return to_coefficients(halves("analysis", image), cut(image[start:stop])).flatten(0, 1)
 
         first, last = top == band.top, bottom == band.bottom
         above = spectrum(top - PATCH, top) if first and band.above else None
@@ -138,7 +148,7 @@ class _Part:
         if strip.last:
             self._fill_border(room[len(room) - after :], strip.below, slice(PATCH * border))
         inner = self._inner(strip.spectrum)
-        write(synthesise(inner * self.factor), room[before : len(room) - after])
+        to_pixels(halves("synthesis", inner), inner * self.factor, cut(room[before : len(room) - after]))
         return inner
 
     def _fill_border(self, room: Tensor, spectrum: Tensor | None, places: slice) -> None:
@@ -147,7 +157,9 @@ class _Part:
             return
         inner = self._inner(spectrum).mul_(self.factor)
         pixels = constant("synthesis", inner)[places] @ inner.flatten(1)
-        write(pixels.view(-1, *inner.shape[1:]), room)
+        room.view(len(room), -1, PATCH, len(self.weight)).copy_(
+            pixels.view(len(room), PATCH, -1, len(self.weight)).transpose(1, 2)
+        )
 
     def _inner(self, spectrum: Tensor) -> Tensor:
         return (spectrum @ self.weight.t()).view(PATCH * PATCH, -1, len(self.weight))
@@ -178,7 +190,7 @@ class _Part:
         """From the gradient of the strip's pixels to that of its spectrum, which it adds to `g_spectrum`."""
         size = strip.bottom - strip.top
         g_pixels, self._g_pixels = self._g_pixels[:size], self._g_pixels[size:]
-        g_inner = synthesise(to_patches(g_pixels[None]), transposed=True)
+        g_inner = to_coefficients(halves("synthesis", g_pixels, transposed=True), cut(g_pixels))
         self._g_factor += (g_inner * inner).sum(dim=1, keepdim=True)
         g_inner = g_inner.mul_(self.factor).flatten(0, 1)
         self._g_weight.addmm_(g_inner.t(), strip.spectrum)

@@ -20,44 +20,46 @@ import torch
 from torch import Tensor
 
 PATCH = 8
-COSINES = 34
-"""Rows 0 to 33 of a transformed patch map are cosine (real) coefficients; the first four of them
-are frequencies without a sine. Rows 34 to 63 are the sines (minus the imaginary parts) of the
-frequencies of rows 4 to 33, in the same order."""
-LONELY = 4
+EVEN = PATCH * PATCH // 2
+"""The first 32 rows of a transformed patch map have an even frequency u along y, the others an odd one.
+Four rows of pixels apart, the former are equal and the latter opposite (`halves`)."""
+LONELY = slice(14, 18)
+"""The four frequencies without a sine."""
+PAIRS = ((slice(18, 32), slice(0, 14)), (slice(32, 48), slice(48, 64)))
+"""Rows of cosine (real) coefficients and of the sines (minus the imaginary parts) of the same frequencies."""
 
-# (u, v) of rows 0 to 33. Column v of `rfft2` runs from 0 to 4. In columns 0 and 4 the lower half
-# of the u axis repeats the upper half as conjugates, in columns 1 to 3 every u stands for itself.
 _HALF = PATCH // 2
-_FREQUENCIES = (
-    [(u, v) for v in (0, _HALF) for u in (0, _HALF)]
-    + [(u, v) for v in (0, _HALF) for u in range(1, _HALF)]
-    + [(u, v) for v in range(1, _HALF) for u in range(PATCH)]
-)
+
+
+def _frequencies(parity: int) -> list[tuple[int, int]]:
+    # (u, v) with a sine. Column v of `rfft2` runs from 0 to 4. In columns 0 and 4 the lower half of the
+    # u axis repeats the upper half as conjugates, in columns 1 to 3 every u stands for itself.
+    upper = [(u, v) for v in (0, _HALF) for u in range(1, _HALF) if u % 2 == parity]
+    return upper + [(u, v) for v in range(1, _HALF) for u in range(parity, PATCH, 2)]
 
 
 @functools.cache
 def _constants() -> dict[str, np.ndarray]:
-    u, v = np.array(_FREQUENCIES).T
+    even, odd = _frequencies(0), _frequencies(1)
+    lonely = [(u, v) for v in (0, _HALF) for u in (0, _HALF)]
+    frequencies = even + lonely + even + odd + odd
+    sines = [True] * len(even) + [False] * (len(lonely) + len(even) + len(odd)) + [True] * len(odd)
+    u, v = np.array(frequencies).T
     y, x = np.divmod(np.arange(PATCH * PATCH), PATCH)
     phase = 2 * np.pi / PATCH * (np.outer(u, y) + np.outer(v, x))
-    analysis = np.concatenate([np.cos(phase), np.sin(phase[LONELY:])])
+    analysis = np.where(np.array(sines)[:, None], np.sin(phase), np.cos(phase))
     # Whole eighths of a circle: clear the rounding noise, so that exact zeros stay exact.
     analysis[np.abs(analysis) < 1e-12] = 0.0
     share = np.full(len(analysis), 2 / PATCH**2)
-    share[:LONELY] = 1 / PATCH**2
+    share[LONELY] = 1 / PATCH**2
     # `irfft2` drops the imaginary part of columns 0 and 4, which leaves the learned matrix's part
     # that is even in u there; elsewhere a frequency has one entry.
-    gather = np.zeros((len(_FREQUENCIES), PATCH * (_HALF + 1)))
-    for row, (u_, v_) in enumerate(_FREQUENCIES):
+    gather = np.zeros((len(frequencies), PATCH * (_HALF + 1)))
+    for row, (u_, v_) in enumerate(frequencies):
         mirrored = -u_ % PATCH if v_ in (0, _HALF) else u_
         gather[row, u_ * (_HALF + 1) + v_] += 0.5
         gather[row, mirrored * (_HALF + 1) + v_] += 0.5
-    return {
-        "analysis": analysis,
-        "synthesis": (analysis * share[:, None]).T,
-        "gather": np.concatenate([gather, gather[LONELY:]]),
-    }
+    return {"analysis": analysis, "synthesis": (analysis * share[:, None]).T, "gather": gather}
 
 
 @functools.lru_cache(maxsize=64)
@@ -81,6 +83,20 @@ def constant(name: str, like: Tensor) -> Tensor:
     if torch.compiler.is_exporting():  # a program of its own holds its own copy
         return torch.tensor(_constants()[name], dtype=like.dtype, device=like.device)
     return _constant(name, like.dtype, like.device)
+
+
+def halves(name: str, like: Tensor, *, transposed: bool = False) -> Tensor:
+    """Half the work of a transform, `(2, 32, 32)`: even and odd u times the upper half of a patch's pixels.
+
+    The coefficients are `halves("analysis") @ [upper + lower, upper - lower]` with the two halves of the
+    pixels, and with `[even, odd] = halves("synthesis") @ [even, odd]` the pixels are even + odd above and
+    even - odd below. `transposed` gives the matrices of the transposed transforms, which work likewise.
+    """
+    matrix = constant(name, like)
+    if name == "synthesis":
+        matrix = matrix.t()
+    upper = matrix[:, :EVEN].unflatten(0, (2, EVEN))
+    return upper.transpose(1, 2) if (name == "synthesis") != transposed else upper
 
 
 def to_patches(x: Tensor) -> Tensor:
@@ -118,14 +134,9 @@ def filter_factors(fft: Tensor) -> Tensor:
 
 def multiply(a: Tensor, b: Tensor, *, conjugate: bool = False) -> Tensor:
     """Product of two spectra `(64, N, C)`, a ⊛ b in pixels; with `conjugate`, of a and b's conjugate."""
-    real_a, real_b, imag_a, imag_b = a[:COSINES], b[:COSINES], a[COSINES:], b[COSINES:]
     sign = -1.0 if conjugate else 1.0
-    pairs = imag_a * imag_b
-    real = real_a * real_b
-    return torch.cat(
-        [
-            real[:LONELY],
-            real[LONELY:] - sign * pairs,
-            imag_a * real_b[LONELY:] + sign * (real_a[LONELY:] * imag_b),
-        ]
-    )
+    real, imaginary = [], []
+    for cosines, sines in PAIRS:
+        real.append(a[cosines] * b[cosines] - sign * (a[sines] * b[sines]))
+        imaginary.append(a[sines] * b[cosines] + sign * (a[cosines] * b[sines]))
+    return torch.cat([imaginary[0], a[LONELY] * b[LONELY], *real, imaginary[1]])

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fftformer.frequency import PATCH
+from fftformer.frequency import EVEN, PATCH
 
 _PIECE = 192 * 1024
 """Numbers in an inner map of one piece (0.75 MB in float32): a few such maps fit the second-level caches."""
@@ -154,12 +154,41 @@ class Window:
         return self._rows
 
 
-def write(patches: Tensor, rows: Tensor) -> None:
-    """Put a patch map `(8 · y, N, C)`, y rows of every patch, into rows `(R, W, C)`."""
-    y = len(patches) // PATCH
+def cut(rows: Tensor) -> Tensor:
+    """Rows `(R, W, C)`, whole patches, as a view `(8, 8, R/8, W/8, C)`: the place inside the patch first."""
     h, w, c = rows.shape
-    cut = rows.view(h // y, y, w // PATCH, PATCH, c).permute(1, 3, 0, 2, 4)
-    cut.copy_(patches.view(cut.shape))
+    return rows.view(h // PATCH, PATCH, w // PATCH, PATCH, c).permute(1, 3, 0, 2, 4)
+
+
+def write(patches: Tensor, rows: Tensor) -> None:
+    """Put a patch map `(64, N, C)` into rows `(R, W, C)`."""
+    places = cut(rows)
+    places.copy_(patches.view(places.shape))
+
+
+def to_coefficients(matrices: Tensor, patches: Tensor) -> Tensor:
+    """A transform of patches by halves of its matrix (`frequency.halves`), with half the arithmetic.
+
+    Args:
+        matrices: `(2, 32, 32)`.
+        patches: a patch map `(64, N, C)`, or rows that were `cut`.
+
+    Returns:
+        coefficients `(64, N, C)`.
+    """
+    upper, lower = patches.chunk(2)
+    both = patches.new_empty(2, *upper.shape)
+    torch.add(upper, lower, out=both[0])
+    torch.sub(upper, lower, out=both[1])
+    return torch.bmm(matrices, both.view(2, EVEN, -1)).view(PATCH * PATCH, -1, patches.shape[-1])
+
+
+def to_pixels(matrices: Tensor, coefficients: Tensor, patches: Tensor) -> None:
+    """The way back, written to `patches`: `(64, N, C)`, or rows that were `cut`."""
+    upper, lower = patches.chunk(2)
+    even, odd = torch.bmm(matrices, coefficients.reshape(2, EVEN, -1)).view(2, *upper.shape)
+    torch.add(even, odd, out=upper)
+    torch.sub(even, odd, out=lower)
 
 
 def depthwise(rows: Tensor, stencil: Tensor) -> Tensor:
