@@ -19,6 +19,7 @@ from common.figures import comparison_sheet
 SCORE = 0.5
 """What is found with less is not drawn."""
 _SHADE = 0.45
+_LEAST_SIDE = 320
 
 
 def draw(
@@ -30,6 +31,8 @@ def draw(
 ) -> Image.Image:
     """A copy of an RGB picture with objects drawn in their class's colour, the last one on top.
 
+    A picture below 320 pixels is enlarged by a whole factor, so that names can be read.
+
     Args:
         picture: to draw on.
         boxes: `(N, 4)`, left, top, right, bottom in pixels.
@@ -40,18 +43,21 @@ def draw(
     pixels = np.array(picture, dtype=np.float32)
     for mask, label in zip(masks or [], labels, strict=False):
         pixels[mask] = (1 - _SHADE) * pixels[mask] + _SHADE * np.array(colour(label))
-    drawn = Image.fromarray(pixels.round().astype(np.uint8))
+    factor = max(1, -(-_LEAST_SIDE // min(picture.size)))
+    drawn = Image.fromarray(pixels.round().astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1))
     brush = ImageDraw.Draw(drawn)
-    line = max(1, round(min(picture.size) / 250))
-    font = ImageFont.load_default(size=max(9, round(min(picture.size) / 32)))
-    for box, label, caption in zip(boxes.tolist(), labels, captions, strict=True):
+    line = max(1, round(min(drawn.size) / 250))
+    font = ImageFont.load_default(size=max(11, round(min(drawn.size) / 32)))
+    scaled = (boxes * factor).tolist()
+    for box, label in zip(scaled, labels, strict=True):
         brush.rectangle(box, outline=colour(label), width=line)
+    for box, label, caption in zip(scaled, labels, captions, strict=True):
         left, top, right, bottom = brush.textbbox((0, 0), caption, font=font)
-        across, down = right - left + 4, bottom - top + 3
-        x = min(max(box[0], 0), max(0, picture.width - across))
-        y = box[1] - down if box[1] >= down else min(box[1], picture.height - down)
+        across, down = right - left + 4, bottom - top + 4
+        x = min(max(box[0], 0), max(0, drawn.width - across))
+        y = max(0, box[1] - down)
         brush.rectangle((x, y, x + across, y + down), fill=colour(label))
-        brush.text((x + 2 - left, y + 1 - top), caption, fill=_readable_on(colour(label)), font=font)
+        brush.text((x + 2 - left, y + 2 - top), caption, fill=_readable_on(colour(label)), font=font)
     return drawn
 
 

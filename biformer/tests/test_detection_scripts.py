@@ -1,0 +1,204 @@
+"""Detection as a user runs it: training, resuming, two processes, evaluation, prediction, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+
+from biformer.detection import load_detector
+from biformer.detection.demo import write_demo
+from common.results import read_rows
+from common.testing import Finished, run_script
+
+PROJECT = Path(__file__).parents[1]
+QUICK = ("--model", "biformer_tiny", "--depths", 1, 1, 1, 1, "--num-regions", 2, "--channels", 16, "--workers", 0)
+QUICK += ("--short-side", 64, "--long-side", 96, "--regions-per-picture", 16, "--batch-size", 2, "--log-every", 1)
+QUICK += ("--mixed-precision", "no", "--warmup-steps", 0, "--learning-rate", 0.01, "--validate-epochs", 99)
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six training pictures, one of them empty, and five to validate on."""
+    return write_demo(tmp_path_factory.mktemp("coco"), training=6, validation=5)
+
+
+@pytest.fixture(scope="module")
+def trained(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "straight"
+    train(coco, folder, "--max-steps", 4)
+    return folder
+
+
+def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0) -> Finished:
+    command = ["--preset", "mask_rcnn_small", "--data-root", root, "--output", output, *QUICK, *arguments]
+    return run_script(PROJECT / "train_detection.py", *command, processes=processes, status=status)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_detector(folder).state_dict()
+
+
+def test_an_interrupted_run_exports_the_same_weights(trained: Path, coco: Path, tmp_path: Path) -> None:
+    """With flips, drop path, and the random choice of anchors and regions inside Mask R-CNN."""
+    train(coco, tmp_path, "--max-steps", 2)
+    train(coco, tmp_path, "--max-steps", 4, "--workers", 1)
+    ours, straight = weights(tmp_path / "model"), weights(trained / "model")
+    assert all(torch.equal(ours[key], value) for key, value in straight.items())
+
+
+def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
+    expected = {"config.json", "metrics.jsonl", "results.json", "model", "model_best", "figures", "checkpoints"}
+    assert expected | {"tensorboard"} <= {path.name for path in trained.iterdir()}
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    parts = {"loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"}
+    losses = [line for line in lines if "loss" in line]
+    assert len(losses) == 4 and all(parts < set(line) for line in losses)
+    assert losses[0]["loss"] == pytest.approx(sum(losses[0][name] for name in parts), rel=1e-5)
+    assert losses[0]["learning_rate"] == pytest.approx(0.01 * 2 / 16)
+    assert any("validation_box_AP" in line and "validation_mask_AP50" in line for line in lines)
+    rows = read_rows(trained / "results.json")
+    assert {"box AP", "box AP50", "box AP75", "mask AP"} <= {row.metric for row in rows}
+    assert all(row.command and row.device and row.split == "validation, 5 pictures" for row in rows)
+    assert {"detections.png", "curves.png"} <= {path.name for path in (trained / "figures").iterdir()}
+    model = load_detector(trained / "model")
+    assert (model.class_names, model.category_ids) == (["coin", "horse", "cup"], [3, 19, 47])
+
+
+def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_path: Path) -> None:
+    """RetinaNet, which draws no random numbers: the same pictures, the same gradients, and one writer.
+
+    Adam's first step is the gradient's sign, so only gradients of the size of rounding may differ.
+    """
+    plain = ("--method", "retinanet", "--drop-path", 0, "--max-steps", 1, "--weight-decay", 0, "--batch-size", 1)
+    train(coco, tmp_path / "two", *plain, processes=2)
+    train(coco, tmp_path / "one", *plain, "--gradient-accumulation", 2)
+    train(coco, tmp_path / "half", *plain)
+    one, two, half = (
+        torch.cat([p.detach().flatten() for p in load_detector(tmp_path / name / "model").parameters()])
+        for name in ("one", "two", "half")
+    )
+    step = 0.01 * 2 / 16
+    assert ((one - two).abs() > 0.1 * step).double().mean() < 0.002
+    assert ((one - half).abs() > 0.1 * step).double().mean() > 0.1
+    lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1]
+
+
+def test_scores_over_two_processes_count_every_picture_once(trained: Path, coco: Path, tmp_path: Path) -> None:
+    """Five pictures on two processes: uneven shares; every number and every box the same."""
+    for processes in (1, 2):
+        arguments = ("--checkpoint", trained / "model", "--data-root", coco, "--workers", 0)
+        arguments += ("--output", tmp_path / str(processes), "--save-pictures", 2)
+        done = run_script(PROJECT / "evaluate_detection.py", *arguments, processes=processes)
+    assert "at most 100 detections per picture" in done.stdout
+    one, two = (read_rows(tmp_path / str(n) / "results.json") for n in (1, 2))
+    assert [(row.metric, row.value) for row in one] == [(row.metric, row.value) for row in two]
+    assert {row.metric: row.value for row in one} == {r.metric: r.value for r in read_rows(trained / "results.json")}
+    first, second = (json.loads((tmp_path / str(n) / "detections.json").read_text()) for n in (1, 2))
+    assert first == second and {found["category_id"] for found in first} <= {3, 19, 47}
+    assert len(list((tmp_path / "1/pictures").glob("*.png"))) == 2
+
+
+def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "found"
+    (photos / "deep").mkdir(parents=True)
+    first, second = (Image.open(path).convert("RGB") for path in sorted((coco / "val2017").iterdir())[:2])
+    first.save(photos / "a.png")
+    second.save(photos / "deep/b.png")
+    second.resize((90, 300)).convert("L").save(photos / "a.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    first.transpose(Image.Transpose.ROTATE_90).save(photos / "turned.png", exif=exif)
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (2000, 1)).save(photos / "line.png")
+    arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--score", 0.05)
+    done = run_script(PROJECT / "predict_detection.py", *arguments)
+    assert "in 4 of 6 pictures, 2 could not be read" in done.stdout
+    found = json.loads((output / "detections.json").read_text())
+    by_name = {image["file_name"]: image for image in found["images"]}
+    assert set(by_name) == {"a.jpg", "a.png", "deep/b.png", "turned.png"}
+    assert (by_name["turned.png"]["width"], by_name["turned.png"]["height"]) == first.size
+    boxes = {
+        name: [a["bbox"] for a in found["annotations"] if a["image_id"] == image["id"]]
+        for name, image in by_name.items()
+    }
+    assert boxes["a.png"] and boxes["turned.png"] == boxes["a.png"]
+    drawn = sorted(path.relative_to(output / "pictures").as_posix() for path in (output / "pictures").rglob("*.png"))
+    assert drawn == ["a.jpg.png", "a.png.png", "deep/b.png", "turned.png"]
+    assert min(Image.open(output / "pictures/deep/b.png").size) >= 320
+    again = COCO(str(output / "detections.json"))  # whatever reads COCO reads it
+    masks = [again.annToMask(annotation) for annotation in again.anns.values()]
+    assert [float(mask.sum()) for mask in masks] == [annotation["area"] for annotation in again.anns.values()]
+
+    refused = run_script(PROJECT / "predict_detection.py", *arguments, status=2)
+    assert "exists already; add --overwrite" in refused.stderr
+    strict = run_script(PROJECT / "predict_detection.py", *arguments, "--overwrite", "--strict", status=2)
+    assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
+
+
+def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
+    """The loss falls to a third, and the boxes and masks of the training pictures are found again."""
+    root = write_demo(tmp_path / "coco", training=5, validation=1)
+    plain = ("--channels", 32, "--short-side", 96, "--long-side", 128, "--flip", 0, "--drop-path", 0, "--epochs", 50)
+    plain += ("--steps-after", 42, "--batch-size", 4, "--learning-rate", 0.008, "--clip", 5, "--log-every", 5)
+    plain += ("--regions-per-picture", 32, "--warmup-steps", 10, "--no-freeze-batch-norm")
+    train(root, tmp_path / "run", *plain, "--save-every", 999)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert np.mean(losses[-3:]) < losses[0] / 3
+    arguments = ("--checkpoint", tmp_path / "run/model", "--data-root", root, "--split", "train", "--workers", 0)
+    run_script(PROJECT / "evaluate_detection.py", *arguments, "--output", tmp_path / "scores")
+    scores = {row.metric: row.value for row in read_rows(tmp_path / "scores/results.json")}
+    assert scores["box AP50"] > 60 and scores["mask AP50"] > 60, scores
+
+
+@pytest.mark.parametrize("problem", ["truncated", "no file", "categories", "no data", "fp16", "weights", "model"])
+def test_bad_input_is_said_in_one_sentence(trained: Path, tmp_path: Path, problem: str) -> None:
+    root, arguments, words = tmp_path / "coco", ("--max-steps", 1), ""
+    if problem != "no data":
+        write_demo(root, training=2, validation=1)
+    if problem == "truncated":
+        path = root / "train2017/000000000001.jpg"
+        path.write_bytes(path.read_bytes()[:900])
+        arguments, words = (*arguments, "--workers", 1), "000000000001.jpg: cannot be read as a picture"
+    elif problem == "no file":
+        (root / "annotations/instances_val2017.json").unlink()
+        words = "instances_val2017.json: no such annotation file"
+    elif problem == "categories":
+        path = root / "annotations/instances_val2017.json"
+        path.write_text(path.read_text().replace('"cup"', '"mug"'))
+        words = "has other categories (47 mug instead of 47 cup)"
+    elif problem == "no data":
+        words = "coco: the folder does not exist"
+    elif problem == "fp16":
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+        arguments, words = (*arguments, "--mixed-precision", "fp16"), "--mixed-precision fp16 needs a GPU"
+    elif problem == "weights":
+        arguments, words = (*arguments, "--weights", tmp_path / "gone.pth"), "gone.pth: no such file"
+    else:
+        arguments, words = (*arguments, "--model", "biformer_huge"), "--model biformer_huge: no variant"
+    done = train(root, tmp_path / "run", *arguments, status=2)
+    assert "Traceback" not in done.stderr and words in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_checkpoint_of_another_model_is_refused(trained: Path, coco: Path, tmp_path: Path) -> None:
+    path: Any = tmp_path / "model"
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"architecture": "BiFormer"}))
+    arguments = ("--checkpoint", path, "--data-root", coco)
+    done = run_script(PROJECT / "evaluate_detection.py", *arguments, status=2)
+    assert "holds a BiFormer, expected a Detector" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["train_detection.py", "evaluate_detection.py", "predict_detection.py"])
+def test_help_is_worth_reading(script: str) -> None:
+    done = run_script(PROJECT / script, "--help")
+    assert f"biformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 15
