@@ -99,7 +99,7 @@ def distorted(x: Tensor, random: np.random.Generator) -> Tensor:
     if saturation != 1:
         x = saturated(x, saturation)
     if hue:
-        x = TF.adjust_hue(x, hue / 180)
+        x = TF.adjust_hue(x, hue / 180).clamp(0, 1)
     return x if contrast_first else (x * contrast).clamp(0, 1)
 
 

@@ -25,8 +25,9 @@ _GOLDEN = 0.618034
 
 def palette(classes: int) -> np.ndarray:
     """A colour per class, `(classes, 3)` uint8: hues a golden section apart, brightness in turns."""
-    shades = ((0.75, 0.95), (0.55, 0.75), (0.95, 0.6))
-    colours = [colorsys.hsv_to_rgb(i * _GOLDEN % 1, *shades[i // 6 % 3]) for i in range(classes)]
+    # Seven shades: classes whose hues are close are a Fibonacci number apart, of which the first that 7 divides is 21.
+    shades = ((0.75, 0.95), (0.8, 0.85), (0.95, 0.6), (0.6, 0.9), (0.95, 0.95), (0.55, 0.7), (0.75, 0.45))
+    colours = [colorsys.hsv_to_rgb(i * _GOLDEN % 1, *shades[i % len(shades)]) for i in range(classes)]
     return (np.array(colours) * 255).round().astype(np.uint8)
 
 

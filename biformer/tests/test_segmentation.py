@@ -1,0 +1,239 @@
+"""The segmentation scripts as a user runs them: training, resuming, two processes, evaluation, prediction, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import runpy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from biformer import create_model, export_released
+from biformer.segmentation.data import open_scenes
+from biformer.segmentation.model import load_segmenter
+from biformer.segmentation.photographs import CLASSES, write_demo
+from common.results import read_rows
+from common.testing import run_script
+
+PROJECT = Path(__file__).parents[1]
+QUICK = ("--preset", "upernet_small", "--model", "biformer_tiny", "--head-width", 16, "--image-size", 32)
+QUICK += ("--num-regions", 2, "--batch-size", 2, "--workers", 0, "--iterations", 4, "--warmup-iterations", 2)
+QUICK += ("--validate-every", 4, "--log-every", 1, "--learning-rate", 1e-3, "--drop-path", 0.2)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six scenes to train on, five to validate on, so that two processes get unequal shares."""
+    return write_demo(tmp_path_factory.mktemp("data"), training=6, validation=5)
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four updates, on ImageNet weights in the authors' form."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    torch.save({"model": export_released(create_model("biformer_tiny"))}, folder / "released.pth")
+    train(data, folder / "straight", "--weights", folder / "released.pth")
+    return folder / "straight"
+
+
+def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0):
+    command = ["--data-root", root, "--output", output, *QUICK, *arguments]
+    return run_script(PROJECT / "train_segmentation.py", *command, processes=processes, status=status)
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object) -> int:
+    """Run a script in this process; its exit status."""
+    monkeypatch.setattr("sys.argv", [str(PROJECT / script), *map(str, arguments)])
+    try:
+        runpy.run_path(str(PROJECT / script), run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def parameters(folder: Path) -> torch.Tensor:
+    """All parameters in one vector, without the biases that a batch norm follows: their gradient is pure rounding."""
+    named = load_segmenter(folder).named_parameters()
+    return torch.cat(
+        [p.detach().flatten() for name, p in named if not name.endswith(("stem.0.bias", "downsample.0.bias"))]
+    )
+
+
+def test_an_interrupted_run_exports_the_same_weights(trained: Path, data: Path, tmp_path: Path) -> None:
+    """With augmentation, dropout and drop path; loading processes may change."""
+    weights = ("--weights", trained.parent / "released.pth")
+    train(data, tmp_path, *weights, "--max-steps", 2)
+    train(data, tmp_path, *weights, "--max-steps", 4, "--workers", 1)
+    ours, straight = (load_segmenter(folder / "model").state_dict() for folder in (tmp_path, trained))
+    assert all(torch.equal(ours[name], value) for name, value in straight.items())
+    lines = [[json.loads(line) for line in open(folder / "metrics.jsonl")] for folder in (tmp_path, trained)]
+    assert [[line.get("loss") for line in run] for run in lines][0] == [line.get("loss") for line in lines[1]]
+
+
+def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
+    expected = {"config.json", "metrics.jsonl", "results.json", "classes.csv", "model", "model_best", "figures"}
+    assert expected | {"checkpoints", "tensorboard"} <= {path.name for path in trained.iterdir()}
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    rates = [line["learning_rate"] for line in lines if "learning_rate" in line]
+    assert rates == pytest.approx([1e-9, 1e-3 * 0.75 * 0.5, 0.5e-3, 0.25e-3], rel=1e-4)
+    assert any({"validation_mIoU", "validation_mAcc", "validation_aAcc"} <= set(line) for line in lines)
+    rows = read_rows(trained / "results.json")
+    assert [row.metric for row in rows] == ["mIoU", "mAcc", "aAcc"] and "5 pictures" in rows[0].split
+    assert "whole picture, shorter side 32" in rows[0].definition and rows[0].command and rows[0].published is None
+    assert {"predictions.png", "curves.png"} <= {path.name for path in (trained / "figures").iterdir()}
+    table = list(csv.DictReader((trained / "classes.csv").open()))
+    assert [line["class"] for line in table] == list(CLASSES)
+    assert sum(int(line["labelled pixels"]) for line in table) < 5 * 96 * 128
+    model = load_segmenter(trained / "model")
+    assert model.class_names == list(CLASSES) and (model.head_name, model.image_size) == ("upernet", 32)
+
+
+def test_two_processes_learn_what_one_learns_by_accumulation(data: Path, tmp_path: Path) -> None:
+    """The same halves of the same global batch: the same gradients. Adam's first step is the gradient's sign."""
+    plain = ("--drop-path", 0, "--dropout", 0, "--max-steps", 1, "--weight-decay", 0, "--warmup-iterations", 0)
+    plain += ("--validate-every", 1)
+    train(data, tmp_path / "two", *plain, processes=2)
+    train(data, tmp_path / "one", *plain, "--gradient-accumulation", 2)
+    train(data, tmp_path / "half", *plain)
+    one, two, half = (parameters(tmp_path / name / "model") for name in ("one", "two", "half"))
+    assert ((one - two).abs() > 1e-4).double().mean() < 0.003
+    assert ((one - half).abs() > 1e-4).double().mean() > 0.1
+    lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
+    assert len([line for line in lines if "loss" in line]) == 1
+
+
+def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, tmp_path: Path) -> None:
+    """Five pictures on two processes; every pixel counted once, in training's validation and in evaluation."""
+    arguments = ("--checkpoint", trained / "model", "--data-root", data, "--workers", 0)
+    run_script(PROJECT / "evaluate_segmentation.py", *arguments, "--output", tmp_path, processes=2)
+    one, two = read_rows(trained / "results.json"), read_rows(tmp_path / "results.json")
+    assert [row.value for row in one] == [row.value for row in two]
+    assert (tmp_path / "classes.csv").read_text() == (trained / "classes.csv").read_text()
+    scenes = open_scenes(data, "validation")
+    labelled = sum((scenes.read(i)[1] != 255).sum().item() for i in range(5))
+    table = csv.DictReader((tmp_path / "classes.csv").open())
+    assert sum(int(line["labelled pixels"]) for line in table) == labelled
+
+
+def test_prediction_agrees_with_evaluation(
+    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder tree with a damaged picture and two names that differ in the suffix only."""
+    photos, output = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(data / "images/validation", photos / "a")
+    Image.open(photos / "a/ADE_val_00000001.jpg").resize((50, 20)).save(photos / "a/ADE_val_00000001.png")
+    (photos / "broken.jpg").write_bytes(b"no picture")
+    arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--device", "cpu")
+    assert run_here(monkeypatch, "predict_segmentation.py", *arguments) == 0
+    assert "6 of 7 pictures segmented, 1 could not be read" in capsys.readouterr().out
+    names = {path.name for path in (output / "a").iterdir()}
+    assert {
+        "ADE_val_00000001.jpg_labels.png",
+        "ADE_val_00000001.png_overlay.png",
+        "ADE_val_00000002_labels.png",
+    } <= names
+    right = labelled = 0
+    for number in range(1, 6):
+        stem = f"ADE_val_{number:08d}"
+        found = np.asarray(Image.open(output / f"a/{stem}{'.jpg' if number == 1 else ''}_labels.png"))
+        truth = np.asarray(Image.open(data / f"annotations/validation/{stem}.png"))
+        assert found.min() >= 1 and found.shape == truth.shape
+        right, labelled = right + (found == truth)[truth > 0].sum(), labelled + (truth > 0).sum()
+    assert 100 * right / labelled == pytest.approx(read_rows(trained / "results.json")[2].value)
+    assert Image.open(output / "a/ADE_val_00000001.png_labels.png").size == (50, 20)
+    assert Image.open(output / "a/ADE_val_00000002_overlay.png").width > 128 + 40
+    before = (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns
+    assert run_here(monkeypatch, "predict_segmentation.py", *arguments) == 2
+    assert "add --overwrite or choose another --output" in capsys.readouterr().err
+    assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
+    assert run_here(monkeypatch, "predict_segmentation.py", *arguments, "--overwrite", "--strict") == 2
+    error = capsys.readouterr().err
+    assert "broken.jpg: cannot be read as a picture" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("train", ("--data-root", "nowhere"), "nowhere: the folder does not exist"),
+        ("train", (), "--preset upernet_small needs --data-root DIR"),
+        ("train", ("--data-root", "DATA", "--num-regions", 16), "--image-size 32: is smaller than the region grid"),
+        ("train", ("--data-root", "DATA", "--batch-size", 1), "expected 2 or more"),
+        ("train", ("--data-root", "DATA", "--model", "resnet"), "--model resnet --head upernet: no variant 'resnet'"),
+        ("train", ("--data-root", "DATA", "--weights", "MODEL"), "holds a Segmenter, expected a BiFormer"),
+        ("train", ("--data-root", "DATA", "--model", "biformer_stl", "--weights", "PTH"), "holds another variant"),
+        ("evaluate", ("--checkpoint", "PTH", "--data-root", "DATA"), "is a file, expected the model folder"),
+        ("evaluate", ("--checkpoint", "MODEL", "--data-root", "OTHER"), "only here: class 1"),
+        ("predict", ("--checkpoint", "MODEL", "--input", "nowhere", "--output", "o"), "no such picture or folder"),
+        ("predict", ("--checkpoint", "MODEL", "--input", "DATA", "--output", "o.png"), "expected a folder for labels"),
+    ],
+)
+def test_bad_input_ends_with_one_sentence(
+    trained: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    script: str,
+    arguments: tuple[object, ...],
+    words: str,
+) -> None:
+    if "OTHER" in arguments:
+        shutil.copytree(data, tmp_path / "other")
+        (tmp_path / "other/objectInfo150.txt").unlink()
+    paths = {
+        "DATA": data,
+        "MODEL": trained / "model",
+        "PTH": trained.parent / "released.pth",
+        "OTHER": tmp_path / "other",
+    }
+    given = [paths.get(str(argument), argument) for argument in arguments]
+    if script == "train":
+        given = ["--output", tmp_path / "run", *QUICK, *given]
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert run_here(monkeypatch, f"{script}_segmentation.py", *given) == 2
+    error = capsys.readouterr().err
+    assert words in error.strip().splitlines()[-1] and "Traceback" not in error
+
+
+def test_a_damaged_annotation_ends_training_with_one_sentence(data: Path, tmp_path: Path) -> None:
+    """From a loading process."""
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    for annotation in (root / "annotations/training").iterdir():
+        annotation.write_bytes(annotation.read_bytes()[:80])
+    done = train(root, tmp_path / "run", "--workers", 1, status=2)
+    assert "_train_" in done.stderr and "cannot be read as a picture" in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_training_learns_its_pictures(data: Path, tmp_path: Path) -> None:
+    """The published loop on six scenes, validated on the same six: from one class in six to most pixels."""
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    for kind in ("images", "annotations"):
+        shutil.rmtree(root / kind / "validation")
+        shutil.copytree(root / kind / "training", root / kind / "validation")
+    plain = ("--preset", "demo", "--head-width", 32, "--image-size", 64, "--num-regions", 2, "--iterations", 45)
+    plain += ("--workers", 0, "--scale", 0.9, 1.1, "--category-share", 1, "--distort", "False", "--no-distort")
+    plain = tuple(part for part in plain if part not in ("--distort", "False"))
+    arguments = ("--data-root", root, "--output", tmp_path / "run", *plain, "--learning-rate", 2e-3, "--log-every", 1)
+    run_script(PROJECT / "train_segmentation.py", *arguments, "--validate-every", 45, "--dropout", 0)
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
+    assert read_rows(tmp_path / "run/results.json")[0].value > 60
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "predict"])
+def test_help_is_worth_reading(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(monkeypatch, f"{script}_segmentation.py", "--help") == 0
+    shown = capsys.readouterr().out
+    assert f"biformer/{script}_segmentation.py" in shown and len(shown.splitlines()) > 15
