@@ -20,6 +20,7 @@ from biformer.data import Pictures
 from biformer.published import PUBLISHED
 from common.errors import UserError
 from common.results import Row
+from common.sampling import begin_worker
 
 TOP_1 = "share of pictures whose class has the largest logit, in percent"
 TOP_5 = "share of pictures whose class is among the five largest logits, in percent"
@@ -74,7 +75,9 @@ def score(
     rank, processes = accelerator.process_index, accelerator.num_processes
     share = EvaluationPictures(pictures, transform, rank=rank, processes=processes, strict=strict)
     # Without a generator of its own the loader would draw from the global one, and scoring would change training.
-    loader: DataLoader[Any] = DataLoader(share, batch_size, num_workers=workers, generator=torch.Generator())
+    loader: DataLoader[Any] = DataLoader(
+        share, batch_size, num_workers=workers, worker_init_fn=begin_worker, generator=torch.Generator()
+    )
     sums = torch.zeros(5, dtype=torch.float64)  # right, right among five, loss, pictures, unreadable
     for images, labels, _ in tqdm(loader, unit="batch", disable=rank > 0, leave=False):
         with torch.inference_mode(), accelerator.autocast():
