@@ -13,22 +13,17 @@ from torch.nn import functional as F
 
 from fftformer.frequency import LONELY, PAIRS, PATCH, halves, to_patches
 from fftformer.strips import (
-    Band,
     Window,
     channel_parts,
     cut,
+    cut_rows,
     depthwise,
-    in_bands,
     rows_of,
     stencil_gradient,
     to_coefficients,
     to_pixels,
     write,
 )
-
-_FEWEST = {False: 2, True: 4}
-"""Rows of patches in a band, at least, without and with gradients: at a border each band computes one
-row of pixels more, in the backward pass one row of patches."""
 
 
 @torch.library.custom_op("fftformer::attention", mutates_args=())
@@ -37,17 +32,13 @@ def attention(  # noqa: PLR0917
 ) -> Tensor:
     """FSAS."""
     out = torch.empty(x.shape, dtype=x.dtype)
-
-    def work(band: Band) -> None:
-        image, result = x[band.image], out[band.image]
-        strips = band.strips(x.shape[2])
+    for image, result in zip(x, out, strict=True):
+        strips = cut_rows(*image.shape[:2])
         parts = _parts(image, strips, w_in, stencil)
         for top, bottom in strips:
             attended, v, _ = _attend(parts, image, top, bottom, conjugate)
             product = F.layer_norm(attended, (w_out.shape[1],), norm_weight, norm_bias).mul_(v)
             write(product @ w_out.t(), result[top:bottom])
-
-    in_bands(work, x, _FEWEST[False])
     return out
 
 
@@ -62,50 +53,35 @@ def _attention_backward(  # noqa: PLR0917
     w_out: Tensor,
     conjugate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    weights = (w_in, stencil, norm_weight, norm_bias, w_out)
     g_x = torch.empty(x.shape, dtype=x.dtype)
+    g_in, g_stencil, g_norm_weight, g_norm_bias, g_out = (torch.zeros(t.shape, dtype=x.dtype) for t in weights)
     width = w_out.shape[1]
-
-    def work(band: Band) -> tuple[list[_Part], list[Tensor]]:
-        """Write the band's rows of the input's gradient; return the gradients of the weights."""
-        image, g_image = x[band.image], g_x[band.image]
-        g_norm_weight, g_norm_bias, g_out = (torch.zeros_like(t) for t in (norm_weight, norm_bias, w_out))
-        own = band.strips(x.shape[2])
-        # The convolution needs a row of the neighbouring bands' gradients, and that a row of their patches.
-        above, below = (band.top - PATCH, band.top), (band.bottom, band.bottom + PATCH)
-        parts = _parts(image, own, w_in, stencil)
-        done = band.top
-        for top, bottom in [above] * band.above + own + [below] * band.below:
+    for image, g_result, g_image in zip(x, gradient, g_x, strict=True):
+        strips = cut_rows(*image.shape[:2])
+        parts = _parts(image, strips, w_in, stencil)
+        done = 0
+        for top, bottom in strips:
             attended, v, spectra = _attend(parts, image, top, bottom, conjugate)
             normed, mean, scale = torch.native_layer_norm(attended, (width,), norm_weight, norm_bias, 1e-5)
-            g_result = to_patches(gradient[band.image, None, top:bottom]).flatten(0, 1)
-            g_product = (g_result @ w_out).view(attended.shape)
-            mine = band.top <= top < band.bottom
-            if mine:
-                g_out.addmm_(g_result.t(), (normed * v).flatten(0, 1))
+            g_patches = to_patches(g_result[None, top:bottom]).flatten(0, 1)
+            g_product = (g_patches @ w_out).view(attended.shape)
+            g_out.addmm_(g_patches.t(), (normed * v).flatten(0, 1))
             g_v = normed.mul_(g_product)
             g_attended, g_weight, g_bias = torch.ops.aten.native_layer_norm_backward(
-                g_product.mul_(v), attended, (width,), mean, scale, norm_weight, norm_bias, [True, mine, mine]
+                g_product.mul_(v), attended, (width,), mean, scale, norm_weight, norm_bias, [True, True, True]
             )
-            if mine:
-                g_norm_weight += g_weight
-                g_norm_bias += g_bias
+            g_norm_weight += g_weight
+            g_norm_bias += g_bias
+            complete = bottom - top - (top == 0) + (bottom == len(image))
             for part, (q, k) in zip(parts, spectra, strict=True):
-                g_maps = part.differentiate(q, k, g_attended, g_v, conjugate)
-                if not mine:
-                    g_maps = g_maps[-1:] if top < band.top else g_maps[:1]
-                part.push_gradients(g_maps, mine=mine, zeros=(top == 0 and mine, bottom == band.height and mine))
-            complete = parts[0].complete()
-            for part in parts:
+                g_maps = part.g_maps.room(bottom - top, first=top == 0, last=bottom == len(image))
+                part.differentiate(q, k, g_attended, g_v, conjugate, g_maps)
                 part.pull_gradients(image[done : done + complete], g_image[done : done + complete])
             done += complete
-        return parts, [g_norm_weight, g_norm_bias, g_out]
-
-    gradients = [torch.zeros(t.shape, dtype=x.dtype) for t in (w_in, stencil, norm_weight, norm_bias, w_out)]
-    for parts, others in in_bands(work, x, _FEWEST[True]):
         for part in parts:
-            part.add_to(*gradients[:2])
-        torch._foreach_add_(gradients[2:], others)
-    return g_x, *gradients
+            part.add_to(g_in, g_stencil)
+    return g_x, g_in, g_stencil, g_norm_weight, g_norm_bias, g_out
 
 
 def _attend(
@@ -123,29 +99,24 @@ def _attend(
 
 
 class _Part:
-    """Some of the inner channels, those of q, k and v, on their way through a band."""
+    """Some of the inner channels, those of q, k and v, on their way through a picture."""
 
     def __init__(self, channels: slice, image: Tensor, w_in: Tensor, stencil: Tensor) -> None:
         self.channels = channels
         self.weight = rows_of(w_in, 3, channels)
         self.stencil = rows_of(stencil, 3, channels)
         self.third = len(self.weight) // 3
+        self.g_maps = Window(image.shape[1], len(self.weight), image)
         self._hidden = Window(image.shape[1], len(self.weight), image)
-        self._arrived: int | None = None
-        self._g_maps = Window(image.shape[1], len(self.weight), image)
         self._g_weight = torch.zeros_like(self.weight)
         self._g_stencil = torch.zeros_like(self.stencil)
 
     def push(self, image: Tensor, top: int, bottom: int) -> None:
-        """Let the hidden rows arrive up to one below the strip; outside the picture they are zero."""
-        start, stop = top - 1 if self._arrived is None else self._arrived, bottom + 1
-        first, last = max(start, 0), min(stop, len(image))
-        room = self._hidden.room(stop - start)
-        room[: first - start].zero_()
-        room[last - start :].zero_()
-        inside = room[first - start : last - start].view(-1, len(self.weight))
-        torch.mm(image[first:last].flatten(0, 1), self.weight.t(), out=inside)
-        self._arrived = stop
+        """Let the hidden rows arrive, up to one below the strip."""
+        first, last = top == 0, bottom == len(image)
+        tokens = image[top + (not first) : bottom + (not last)].flatten(0, 1)
+        room = self._hidden.room(len(tokens) // image.shape[1], first=first, last=last)
+        torch.mm(tokens, self.weight.t(), out=room.view(len(tokens), -1))
 
     def attend(self, attended: Tensor, v: Tensor, conjugate: bool) -> tuple[Tensor, Tensor]:
         """Write this part's channels of F⁻¹(F(q) · F(k)) and of v; return both spectra."""
@@ -155,42 +126,23 @@ class _Part:
         v[..., self.channels] = patches[..., 2 * self.third :].reshape(PATCH * PATCH, -1, self.third)
         return q, k
 
-    def differentiate(self, q: Tensor, k: Tensor, g_attended: Tensor, g_v: Tensor, conjugate: bool) -> Tensor:
-        """From the gradients of the attention and of v to that of the strip's maps q, k and v, `(R, W, C')`."""
+    def differentiate(  # noqa: PLR0917
+        self, q: Tensor, k: Tensor, g_attended: Tensor, g_v: Tensor, conjugate: bool, g_maps: Tensor
+    ) -> None:
+        """From the gradients of attention and v to those of the strip's maps q, k and v: `g_maps` `(R, W, C')`."""
         g = to_coefficients(halves("synthesis", q, transposed=True), g_attended[..., self.channels])
         # For real pictures the transpose of "multiply by a spectrum" multiplies by its conjugate.
         g_q = _product(g, k, not conjugate)
         g_k = _product(q, g, True) if conjugate else _product(g, q, True)
-        hidden = self._hidden.rows()
-        g_maps = hidden.new_empty(len(hidden) - 2, *hidden.shape[1:])
         for i, coefficients in enumerate((g_q, g_k)):
             patches = cut(g_maps[..., i * self.third : (i + 1) * self.third])
             to_pixels(halves("analysis", g, transposed=True), coefficients, patches)
         write(g_v[..., self.channels], g_maps[..., 2 * self.third :])
-        return g_maps
-
-    def push_gradients(self, g_maps: Tensor, *, mine: bool, zeros: tuple[bool, bool]) -> None:
-        """Let rows of the maps' gradient arrive, with zeros where the picture begins and ends.
-
-        Those that are the band's own (`mine`) count for the stencil's gradient.
-        """
-        if mine:
-            self._g_stencil += stencil_gradient(g_maps, self._hidden.rows(), self.stencil)
-        before, after = zeros
-        room = self._g_maps.room(before + len(g_maps) + after)
-        room[:before].zero_()
-        room[len(room) - after :].zero_()
-        room[before : len(room) - after] = g_maps
-
-    def complete(self) -> int:
-        """Rows of the maps' gradient that have both neighbours now."""
-        return max(len(self._g_maps.rows()) - 2, 0)
+        self._g_stencil += stencil_gradient(g_maps, self._hidden.rows(), self.stencil)
 
     def pull_gradients(self, tokens: Tensor, g_tokens: Tensor) -> None:
         """From the completed rows to the gradient of the tokens `(R, W, C)`, which all parts add up in `g_tokens`."""
-        if not len(tokens):
-            return
-        g_hidden = depthwise(self._g_maps.rows(), self.stencil.flip(2, 3)).flatten(0, 1)
+        g_hidden = depthwise(self.g_maps.rows(), self.stencil.flip(2, 3)).flatten(0, 1)
         self._g_weight.addmm_(g_hidden.t(), tokens.flatten(0, 1))
         g_tokens.view(len(g_hidden), -1).addmm_(g_hidden, self.weight, beta=int(self.channels.start > 0))
 

@@ -8,22 +8,13 @@ convolution to the last; rows are coupled by the 3×3 depth-wise convolution, fo
 carries two rows of pixels along. Backward passes store nothing but the input and compute the inner
 maps again, in the same strips.
 
-Threads take whole bands of strips: what one thread computes stays in its own cache. At a border
-between two bands both compute the one or two rows that they need of each other.
-
 Tensors are `(B, H, W, C)` in float32 or float64, weights are matrices `(out, in)` and stencils
 `(C, 1, 3, 3)`. Patch maps are those of `frequency`.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -41,8 +32,6 @@ SMALL = {False: 8 * 2**20, True: 32 * 2**20}
 gradients the plain way saves computing twice, but above 32 MiB the C library hands memory back to
 the system after every operation, and fetching it again costs more than the arithmetic."""
 
-Result = TypeVar("Result")
-
 
 def possible(x: Tensor) -> bool:
     """Whether this way exists for `x`: on a CPU, in single or double precision, no autocast, no export."""
@@ -59,68 +48,10 @@ def worthwhile(x: Tensor, channels: int) -> bool:
     return possible(x) and x[..., 0].numel() * channels * x.element_size() > SMALL[torch.is_grad_enabled()]
 
 
-@dataclass(frozen=True)
-class Band:
-    """Rows `top` to `bottom` of one picture, whole patches, which one thread works on."""
-
-    image: int
-    top: int
-    bottom: int
-    height: int
-    """Rows of the whole picture."""
-
-    def strips(self, w: int) -> list[tuple[int, int]]:
-        """The band's strips, from the first row to behind the last of each."""
-        step = PATCH * max(1, _FEWEST_PIXELS // (PATCH * w))
-        return [(top, min(top + step, self.bottom)) for top in range(self.top, self.bottom, step)]
-
-    def within(self, start: int, count: int) -> slice:
-        """Which of `count` rows from row `start` on are the band's own."""
-        return slice(max(self.top - start, 0), min(self.bottom - start, count))
-
-    @property
-    def above(self) -> bool:
-        """Whether the picture has rows above the band."""
-        return self.top > 0
-
-    @property
-    def below(self) -> bool:
-        """Whether the picture has rows below the band."""
-        return self.bottom < self.height
-
-
-def in_bands(work: Callable[[Band], Result], x: Tensor, fewest: int) -> list[Result]:
-    """Call `work` for bands that cover every picture of `x` `(B, H, W, C)`, in as many threads as torch has.
-
-    A band has at least `fewest` rows of patches; with fewer bands than threads each has several threads.
-    Results come in the order of the bands.
-    """
-    batch, h = x.shape[:2]
-    threads, patches = torch.get_num_threads(), h // PATCH
-    count = max(1, min(-(-threads // batch), patches // fewest))
-    bounds = [PATCH * (patches * i // count) for i in range(count + 1)]
-    bands = [Band(i, top, bottom, h) for i in range(batch) for top, bottom in pairwise(bounds)]
-    workers = min(threads, len(bands))
-    if workers == 1:
-        return [work(band) for band in bands]
-    inference = torch.is_inference_mode_enabled()
-
-    def task(band: Band) -> Result:
-        # Numbers of threads and gradient modes belong to a thread.
-        torch.set_num_threads(threads // workers)
-        with torch.inference_mode(inference), torch.no_grad():  # in this order: inference mode sets the other
-            return work(band)
-
-    try:
-        return list(_pool(os.getpid(), workers).map(task, bands))
-    finally:
-        torch.set_num_threads(threads)
-
-
-@functools.cache
-def _pool(process: int, workers: int) -> ThreadPoolExecutor:
-    """Threads of this process; a forked one has none of its parent's."""
-    return ThreadPoolExecutor(workers, thread_name_prefix=f"fftformer-{process}")
+def cut_rows(h: int, w: int) -> list[tuple[int, int]]:
+    """Strips of a picture of `h` × `w` pixels, from the first row to behind the last of each."""
+    step = PATCH * max(1, _FEWEST_PIXELS // (PATCH * w))
+    return [(top, min(top + step, h)) for top in range(0, h, step)]
 
 
 def channel_parts(count: int, groups: int, pixels: int) -> list[slice]:
@@ -139,15 +70,21 @@ class Window:
     """Rows of one map `(W, C)` that arrive in order, with the neighbours that a 3×3 stencil needs."""
 
     def __init__(self, w: int, channels: int, like: Tensor) -> None:
-        self._shape = w, channels
+        self.width = w
         self._rows = like.new_empty(0, w, channels)
 
-    def room(self, rows: int) -> Tensor:
-        """Memory `(rows, W, C)` for the caller to fill with the next rows, the zeros outside the picture too."""
+    def room(self, rows: int, *, first: bool, last: bool) -> Tensor:
+        """Memory `(rows, W, C)` for the caller to fill with the next rows.
+
+        Before the picture's first rows and after its last ones comes a row of zeros.
+        """
         carried = self._rows[-2:]
-        self._rows = self._rows.new_empty(len(carried) + rows, *self._shape)
+        start = len(carried) + first
+        self._rows = carried.new_empty(start + rows + last, *carried.shape[1:])
         self._rows[: len(carried)] = carried
-        return self._rows[len(carried) :]
+        self._rows[len(carried) : start] = 0
+        self._rows[start + rows :] = 0
+        return self._rows[start : start + rows]
 
     def rows(self) -> Tensor:
         """The rows that arrived last and two before them: all but the first and the last now have both neighbours."""
