@@ -35,6 +35,7 @@ from common.testing import Finished, Script
 
 ROOT = Path(__file__).parents[1]
 SCENE = "--cube {scene}:cube --labels {scene}:labels --seeds 1 2"
+LAST_SEED = "seed_2"
 # The shortest trainings that still use everything a checkpoint has to keep: several validations, averaged
 # weights, schedules, random augmentation, dropout or mixing, loading processes, several seeds.
 TRAININGS = {
@@ -154,8 +155,7 @@ class Trainer:
 
     def damaged(self) -> str:
         """Damage the newest checkpoint of a half-finished run, then all of them."""
-        steps = max(int(path.name.removeprefix("step_")) for path in self.checkpoints("straight"))
-        self.start("half", "--max-steps", steps // 2).finish()
+        self.kill_halfway("half")
         fell_back = stopped = 0
         for damage in DAMAGES:
             shutil.copytree(self.folder / "half", self.folder / "damaged")
@@ -175,6 +175,18 @@ class Trainer:
         self.wrong = self.wrong or fell_back != len(DAMAGES) or not stopped
         shutil.rmtree(self.folder / "damaged")
         return f"{fell_back} of {len(DAMAGES)} passed over, then equal; all: {'one sentence' if stopped else 'WRONG'}"
+
+    def kill_halfway(self, name: str) -> None:
+        """Kill the run once it has made half of the steps of the seed that trains last."""
+
+        def newest(run: str) -> int:
+            return int(self.checkpoints(run)[-1].name.removeprefix("step_")) if self.checkpoints(run) else 0
+
+        half, script = newest("straight") // 2, self.start(name)
+        while newest(name) < half and script.processes[0].exitcode is None:
+            time.sleep(0.01)
+        script.processes[0].kill()
+        script.finish(None)
 
     def damage(self, checkpoint: Path, damage: str) -> str:
         """Cut a random file in two, or flip one random bit of it."""
@@ -212,14 +224,13 @@ class Trainer:
         return True
 
     def checkpoints(self, name: str) -> list[Path]:
-        """Checkpoint folders of the run that trains last, oldest first."""
-        parents = sorted((self.folder / name).glob("**/checkpoints"))
-        return sorted(parents[-1].glob("step_*"))
+        """Checkpoint folders of the last seed, or of the only run, oldest first."""
+        last = LAST_SEED if "--seeds" in self.flags else ""
+        return sorted((self.folder / name / last / "checkpoints").glob("step_*"))
 
     def steps(self, name: str) -> str:
         """Where the run stands."""
-        parents = sorted((self.folder / name).glob("**/checkpoints"))
-        newest = sorted(parents[-1].glob("step_*")) if parents else []
+        newest = sorted((self.folder / name).glob("**/checkpoints/step_*"))
         return f"{newest[-1].relative_to(self.folder / name)}" if newest else "no checkpoint yet"
 
     def say(self, text: str) -> None:

@@ -1,0 +1,82 @@
+"""The demos' summary shows what they left, and says which left nothing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import demo_summary
+from demo_summary import DEMOS
+
+from common.results import Row, write_rows
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """What five demos leave, as far as it is read."""
+    for paper, demo in DEMOS.items():
+        folder = tmp_path / f"{paper}_demo"
+        shared: dict[str, Any] = {"paper": paper, "dataset": "made up", "split": "test", "definition": ""}
+        rows = [Row(preset="demo", metric=metric, value=90.5, **shared) for metric in demo.metrics]
+        if paper in ("essaformer", "fftformer"):
+            rows += [Row(preset="nothing done", metric=metric, value=80.25, **shared) for metric in demo.metrics]
+        write_rows(folder / demo.rows, rows)
+        (folder / demo.picture).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (300, 120), "green").save(folder / demo.picture)
+    for paper in ("lsgavit", "amgcfn"):
+        scores = next((tmp_path / f"{paper}_demo").glob("seed_*")) / "scores.json"
+        scores.write_text(json.dumps({"confusion": [[20, 10], [5, 5]]}))
+    (tmp_path / "biformer_demo/model").mkdir()
+    (tmp_path / "biformer_demo/model/config.json").write_text(json.dumps({"class_names": ["a", "b", "c", "d"]}))
+    return tmp_path
+
+
+def summary(runs: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["demo_summary.py", "--runs", str(runs), *arguments])
+    with pytest.raises(SystemExit) as end:
+        demo_summary.main()
+    assert Image.open(runs / "demo.png").width > 1000
+    return int(end.value.code or 0), (runs / "demo.md").read_text()
+
+
+def test_measured_stands_beside_the_baseline(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, text = summary(runs, monkeypatch)
+    assert status == 0
+    first = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "made up" in line]
+    assert [line[:5] for line in first] == [
+        ["ESSAformer", "made up", "PSNR (dB)", "90.50", "80.25 nothing done"],
+        ["FFTformer", "made up", "PSNR (dB)", "90.50", "80.25 nothing done"],
+        ["LSGA-ViT", "made up", "OA", "90.50", "75.00 largest class"],
+        ["AMGCFN", "made up", "OA", "90.50", "75.00 largest class"],
+        ["BiFormer", "made up", "top-1", "90.50", "25.00 guessing"],
+    ]
+
+
+@pytest.mark.parametrize("how", ["failed just now", "left no rows"])
+def test_a_demo_without_result_is_said(runs: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    if how == "left no rows":
+        (runs / "amgcfn_demo/evaluation.json").unlink()
+        status, text = summary(runs, monkeypatch)
+    else:
+        status, text = summary(runs, monkeypatch, "--failed", "amgcfn")
+    assert status == 1
+    assert re.search(r"\| AMGCFN +\| \*\*no result\*\*", text) and "amgcfn" in text
+    assert text.count("90.50") == 7
+
+
+def test_published_values_are_the_projects_own() -> None:
+    for paper, demo in DEMOS.items():
+        if demo.published:
+            value, on = demo.published.split(", ")
+            source = Path(str(importlib.import_module(f"{paper}.published").__file__)).read_text(encoding="utf-8")
+            name = on.lower().replace(" ", "_")
+            lines = [line for line in source.splitlines() if value in line]
+            assert any(name in line.lower().replace(" ", "_") for line in lines), f"{paper}: {demo.published}"
