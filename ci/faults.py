@@ -151,6 +151,8 @@ class Trainer:
                 other.join(5)
                 other.kill()
         script.finish(None if running else 0)
+        if not running:  # the undisturbed run may have been slowed down by something else
+            self.seconds = max(self.seconds / 2, 1.0)
         return running
 
     def damaged(self) -> str:
