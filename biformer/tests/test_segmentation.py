@@ -1,4 +1,4 @@
-"""The segmentation scripts as a user runs them: training, resuming, two processes, evaluation, prediction, bad input."""
+"""The segmentation scripts as a user runs them: training, resuming, two processes, scores, labels, bad input."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import json
 import runpy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -47,14 +48,22 @@ def train(root: Path, output: Path, *arguments: object, processes: int = 1, stat
     return run_script(PROJECT / "train_segmentation.py", *command, processes=processes, status=status)
 
 
-def run_here(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object) -> int:
-    """Run a script in this process; its exit status."""
-    monkeypatch.setattr("sys.argv", [str(PROJECT / script), *map(str, arguments)])
-    try:
-        runpy.run_path(str(PROJECT / script), run_name="__main__")
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a script in this process: its exit status, output and error output."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+
+    def run(script: str, *arguments: object) -> tuple[int, str, str]:
+        path = str(PROJECT / f"{script}_segmentation.py")
+        monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
+        status = 0
+        try:
+            runpy.run_path(path, run_name="__main__")
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
 
 
 def parameters(folder: Path) -> torch.Tensor:
@@ -72,8 +81,12 @@ def test_an_interrupted_run_exports_the_same_weights(trained: Path, data: Path, 
     train(data, tmp_path, *weights, "--max-steps", 4, "--workers", 1)
     ours, straight = (load_segmenter(folder / "model").state_dict() for folder in (tmp_path, trained))
     assert all(torch.equal(ours[name], value) for name, value in straight.items())
-    lines = [[json.loads(line) for line in open(folder / "metrics.jsonl")] for folder in (tmp_path, trained)]
-    assert [[line.get("loss") for line in run] for run in lines][0] == [line.get("loss") for line in lines[1]]
+    assert losses(tmp_path) == losses(trained) and len(losses(trained)) == 4
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
 
 
 def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
@@ -104,8 +117,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(data: Path, tmp_pat
     one, two, half = (parameters(tmp_path / name / "model") for name in ("one", "two", "half"))
     assert ((one - two).abs() > 1e-4).double().mean() < 0.003
     assert ((one - half).abs() > 1e-4).double().mean() > 0.1
-    lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
-    assert len([line for line in lines if "loss" in line]) == 1
+    assert len(losses(tmp_path / "two")) == 1
 
 
 def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, tmp_path: Path) -> None:
@@ -122,7 +134,7 @@ def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, t
 
 
 def test_prediction_agrees_with_evaluation(
-    trained: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path, data: Path, tmp_path: Path, here: Callable[..., tuple[int, str, str]]
 ) -> None:
     """A folder tree with a damaged picture and two names that differ in the suffix only."""
     photos, output = tmp_path / "photos", tmp_path / "out"
@@ -130,8 +142,8 @@ def test_prediction_agrees_with_evaluation(
     Image.open(photos / "a/ADE_val_00000001.jpg").resize((50, 20)).save(photos / "a/ADE_val_00000001.png")
     (photos / "broken.jpg").write_bytes(b"no picture")
     arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--device", "cpu")
-    assert run_here(monkeypatch, "predict_segmentation.py", *arguments) == 0
-    assert "6 of 7 pictures segmented, 1 could not be read" in capsys.readouterr().out
+    status, out, _ = here("predict", *arguments)
+    assert status == 0 and "6 of 7 pictures segmented, 1 could not be read" in out
     names = {path.name for path in (output / "a").iterdir()}
     assert {
         "ADE_val_00000001.jpg_labels.png",
@@ -149,16 +161,15 @@ def test_prediction_agrees_with_evaluation(
     assert Image.open(output / "a/ADE_val_00000001.png_labels.png").size == (50, 20)
     assert Image.open(output / "a/ADE_val_00000002_overlay.png").width > 128 + 40
     before = (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns
-    assert run_here(monkeypatch, "predict_segmentation.py", *arguments) == 2
-    assert "add --overwrite or choose another --output" in capsys.readouterr().err
+    status, _, error = here("predict", *arguments)
+    assert status == 2 and "add --overwrite or choose another --output" in error
     assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
-    assert run_here(monkeypatch, "predict_segmentation.py", *arguments, "--overwrite", "--strict") == 2
-    error = capsys.readouterr().err
-    assert "broken.jpg: cannot be read as a picture" in error and "Traceback" not in error
+    status, _, error = here("predict", *arguments, "--overwrite", "--strict")
+    assert status == 2 and "broken.jpg: cannot be read as a picture" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "words"),
+    "case",
     [
         ("train", ("--data-root", "nowhere"), "nowhere: the folder does not exist"),
         ("train", (), "--preset upernet_small needs --data-root DIR"),
@@ -174,42 +185,28 @@ def test_prediction_agrees_with_evaluation(
     ],
 )
 def test_bad_input_ends_with_one_sentence(
-    trained: Path,
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    script: str,
-    arguments: tuple[object, ...],
-    words: str,
+    paths: dict[str, Path], tmp_path: Path, here: Callable[..., tuple[int, str, str]], case: tuple[str, tuple, str]
 ) -> None:
-    if "OTHER" in arguments:
-        shutil.copytree(data, tmp_path / "other")
-        (tmp_path / "other/objectInfo150.txt").unlink()
-    paths = {
-        "DATA": data,
-        "MODEL": trained / "model",
-        "PTH": trained.parent / "released.pth",
-        "OTHER": tmp_path / "other",
-    }
+    script, arguments, words = case
     given = [paths.get(str(argument), argument) for argument in arguments]
     if script == "train":
         given = ["--output", tmp_path / "run", *QUICK, *given]
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert run_here(monkeypatch, f"{script}_segmentation.py", *given) == 2
-    error = capsys.readouterr().err
-    assert words in error.strip().splitlines()[-1] and "Traceback" not in error
+    status, _, error = here(script, *given)
+    assert status == 2 and words in error.strip().splitlines()[-1] and "Traceback" not in error
 
 
-def test_a_damaged_annotation_ends_training_with_one_sentence(data: Path, tmp_path: Path) -> None:
-    """From a loading process."""
-    root = tmp_path / "data"
-    shutil.copytree(data, root)
-    for annotation in (root / "annotations/training").iterdir():
-        annotation.write_bytes(annotation.read_bytes()[:80])
-    done = train(root, tmp_path / "run", "--workers", 1, status=2)
-    assert "_train_" in done.stderr and "cannot be read as a picture" in done.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in done.stderr
+@pytest.fixture
+def paths(trained: Path, data: Path, tmp_path: Path) -> dict[str, Path]:
+    """A data set, one without names of its classes, a segmentation model, an ImageNet file."""
+    (tmp_path / "other").mkdir()
+    for name in ("images", "annotations"):
+        (tmp_path / "other" / name).symlink_to(data / name)
+    return {
+        "DATA": data,
+        "OTHER": tmp_path / "other",
+        "MODEL": trained / "model",
+        "PTH": trained.parent / "released.pth",
+    }
 
 
 def test_training_learns_its_pictures(data: Path, tmp_path: Path) -> None:
@@ -220,20 +217,15 @@ def test_training_learns_its_pictures(data: Path, tmp_path: Path) -> None:
         shutil.rmtree(root / kind / "validation")
         shutil.copytree(root / kind / "training", root / kind / "validation")
     plain = ("--preset", "demo", "--head-width", 32, "--image-size", 64, "--num-regions", 2, "--iterations", 45)
-    plain += ("--workers", 0, "--scale", 0.9, 1.1, "--category-share", 1, "--distort", "False", "--no-distort")
-    plain = tuple(part for part in plain if part not in ("--distort", "False"))
-    arguments = ("--data-root", root, "--output", tmp_path / "run", *plain, "--learning-rate", 2e-3, "--log-every", 1)
-    run_script(PROJECT / "train_segmentation.py", *arguments, "--validate-every", 45, "--dropout", 0)
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
+    plain += ("--workers", 0, "--scale", 0.9, 1.1, "--category-share", 1, "--no-distort", "--dropout", 0)
+    plain += ("--learning-rate", 2e-3, "--log-every", 1, "--validate-every", 45)
+    run_script(PROJECT / "train_segmentation.py", "--data-root", root, "--output", tmp_path / "run", *plain)
+    found = losses(tmp_path / "run")
+    assert np.mean(found[-5:]) < 0.3 * np.mean(found[:5])
     assert read_rows(tmp_path / "run/results.json")[0].value > 60
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "predict"])
-def test_help_is_worth_reading(
-    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_here(monkeypatch, f"{script}_segmentation.py", "--help") == 0
-    shown = capsys.readouterr().out
-    assert f"biformer/{script}_segmentation.py" in shown and len(shown.splitlines()) > 15
+def test_help_is_worth_reading(script: str, here: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, _ = here(script, "--help")
+    assert status == 0 and f"biformer/{script}_segmentation.py" in out and len(out.splitlines()) > 15

@@ -51,7 +51,7 @@ class Augmentation:
 
         What lies outside of the picture is 0 after normalisation and 255 in the labels.
         """
-        height, width = fitted(*labels.shape, self.size, random.uniform(*self.scale))
+        height, width = fitted(labels.shape[0], labels.shape[1], self.size, random.uniform(*self.scale))
         picture = resized(picture, height, width)
         labels = TF.resize(labels[None], [height, width], InterpolationMode.NEAREST)[0]
         crop = self._crop(labels, random)
@@ -110,7 +110,7 @@ def saturated(x: Tensor, factor: float) -> Tensor:
     """
     value = x.amax(0, keepdim=True)
     limit = value / (value - x.amin(0, keepdim=True)).clamp(min=1e-6)
-    return value - (value - x) * limit.clamp(max=factor)
+    return (value - (value - x) * limit.clamp(max=factor)).clamp(min=0)  # against rounding
 
 
 class TrainingScenes(Dataset[tuple[Tensor, Tensor]]):

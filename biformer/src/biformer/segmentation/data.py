@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from biformer.data import FORMATS, reading
+from biformer.data import FORMATS, UnreadablePicture, reading
 from biformer.segmentation.model import IGNORED
 from common.errors import UserError
 
@@ -53,9 +53,12 @@ class Scenes:
         Raises:
             UserError: a file cannot be decoded, their sizes differ, or a label is beyond the classes.
         """
-        picture = read_picture(self.root / "images" / self.split / self.names[index])
         path = annotation_of(self.root / "annotations" / self.split, self.names[index])
-        labels = _read_annotation(path, len(self.classes))
+        try:
+            picture = read_picture(self.root / "images" / self.split / self.names[index])
+            labels = _read_annotation(path, len(self.classes))
+        except UnreadablePicture as error:
+            raise UserError(f"{error}; copy it again") from None
         if labels.shape != picture.shape[1:]:
             raise UserError(
                 f"{path}: is {labels.shape[1]}x{labels.shape[0]} pixels, its picture "
