@@ -40,9 +40,10 @@ def draw(
         captions: a text for each box.
         masks: `(H, W)` of booleans each.
     """
-    pixels = np.array(picture, dtype=np.float32)
+    plain = np.array(picture, dtype=np.float32)
+    pixels = plain.copy()
     for mask, label in zip(masks or [], labels, strict=False):
-        pixels[mask] = (1 - _SHADE) * pixels[mask] + _SHADE * np.array(colour(label))
+        pixels[mask] = (1 - _SHADE) * plain[mask] + _SHADE * np.array(colour(label))
     factor = max(1, -(-_LEAST_SIDE // min(picture.size)))
     drawn = Image.fromarray(pixels.round().astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1))
     brush = ImageDraw.Draw(drawn)

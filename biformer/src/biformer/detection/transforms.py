@@ -4,8 +4,7 @@ Resizing, normalisation and padding happen in the network (`model.Resizing`), so
 and boxes come out in their own pixels. The flip is drawn from (seed, epoch, index), so that a sample is
 the same in any loading process and after any restart.
 
-Differs from mmdetection: batches are not grouped by aspect ratio; that saves padding, and changes no loss
-of a network without attention. Here padded pixels belong to the outer regions.
+Differs from mmdetection: batches are not grouped by aspect ratio, so they are padded more.
 """
 
 from __future__ import annotations
