@@ -143,7 +143,7 @@ class Trainer:
         script = self.start(name, processes=processes)
         self.wait_until_open(name, since)
         victim = self.chance.choice(script.processes)
-        victim.join(self.chance.uniform(0, self.seconds / 3))
+        victim.join(self.chance.uniform(0, self.seconds / 2))
         running = victim.exitcode is None
         if running:
             victim.kill()
