@@ -50,7 +50,12 @@ TRAININGS = {
     "biformer": "--image-size 32 --num-regions 2 --batch-size 20 --epochs 1 --warmup-epochs 0 --validate-epochs 1 "
     "--mixup 0.2 --cutmix 1.0 --save-every 6 --log-every 2",
 }
-DAMAGES = ("truncated", "bit flipped", "bit flipped", "bit flipped")
+DAMAGES = (
+    ("state.pt", "truncated"),
+    ("state.pt", "bit flipped"),
+    ("random_0.pt", "bit flipped"),
+    ("manifest.json", "bit flipped"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +164,10 @@ class Trainer:
         """Damage the newest checkpoint of a half-finished run, then all of them."""
         self.kill_halfway("half")
         fell_back = stopped = 0
-        for damage in DAMAGES:
+        for file, damage in DAMAGES:
             shutil.copytree(self.folder / "half", self.folder / "damaged")
             newest = self.checkpoints("damaged")[-1]
-            what = self.damage(newest, damage)
+            what = self.damage(newest / file, damage)
             text = said(self.start("damaged").finish())
             passed_over = "continuing from" in text and f"continuing from {newest}\n" not in text
             equal = self.compare("damaged", "straight")
@@ -170,7 +175,7 @@ class Trainer:
             self.say(f"{what}: {'fell back' if passed_over else 'NOT NOTICED'}, {verdict(equal, 1)}")
         shutil.copytree(self.folder / "half", self.folder / "damaged")
         for checkpoint in self.checkpoints("damaged"):
-            self.damage(checkpoint, "truncated")
+            self.damage(checkpoint / "state.pt", "truncated")
         text = said(self.start("damaged").finish(2))
         stopped = len(re.findall(r"^error: .*damaged.*no older one is intact", text, re.MULTILINE)) == 1
         stopped = stopped and "Traceback" not in text
@@ -190,9 +195,8 @@ class Trainer:
         script.processes[0].kill()
         script.finish(None)
 
-    def damage(self, checkpoint: Path, damage: str) -> str:
-        """Cut a random file in two, or flip one random bit of it."""
-        victim = self.chance.choice(sorted(checkpoint.iterdir()))
+    def damage(self, victim: Path, damage: str) -> str:
+        """Cut a file in two at a random place, or flip one random bit of it."""
         content = bytearray(victim.read_bytes())
         place = self.chance.randrange(len(content))
         if damage == "truncated":
