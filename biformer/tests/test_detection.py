@@ -183,6 +183,10 @@ def test_pooled_regions_are_aligned_to_pixel_centres() -> None:
     (cells,) = AlignedRoIAlign(size)(maps, [torch.tensor([[10.0, 10, 94, 80]])], [(160, 160)])
     expected = 10 + 84 / size * (torch.arange(float(size)) + 0.5)
     assert torch.allclose(cells[0], expected.expand(size, size), atol=1e-4)
+    half = {name: torch.rand(1, 1, *value.shape[-2:]).bfloat16() for name, value in maps.items()}
+    box = [torch.tensor([[10.3, 10.7, 94.2, 80.1]])]
+    full = AlignedRoIAlign(size)({name: value.float() for name, value in half.items()}, box, [(160, 160)])
+    assert torch.equal(AlignedRoIAlign(size)(half, box, [(160, 160)]), full)  # boxes keep their precision
 
 
 def test_a_pasted_mask_covers_its_share_of_the_box() -> None:

@@ -210,14 +210,13 @@ class AlignedRoIAlign(nn.Module):
         """Boxes per picture → `(all boxes, C, size, size)`; picture sizes are not needed."""
         rows = [F.pad(each, (1, 0), value=float(picture)) for picture, each in enumerate(boxes)]
         regions, levels = torch.cat(rows), self.level_of(boxes)
-        first = maps["0"]
-        pooled = first.new_zeros(len(regions), first.shape[1], self.size, self.size)
+        # Half-precision maps are raised to the boxes' precision: half a coordinate of 1,333 pixels is off by one.
+        finest = maps["0"].to(regions.dtype)
+        pooled = finest.new_zeros(len(regions), finest.shape[1], self.size, self.size)
         for level, stride in enumerate(self.strides):
             chosen = torch.where(levels == level)[0]
-            cells = roi_align(
-                maps[str(level)], regions[chosen].to(first.dtype), self.size, 1 / stride, sampling_ratio=0, aligned=True
-            )
-            pooled[chosen] = cells.to(pooled.dtype)
+            each = maps[str(level)].to(regions.dtype)
+            pooled[chosen] = roi_align(each, regions[chosen], self.size, 1 / stride, sampling_ratio=0, aligned=True)
         return pooled
 
 
