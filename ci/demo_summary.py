@@ -52,7 +52,7 @@ DEMOS = {
     "essaformer": Demo(
         "ESSAformer", "a scene enlarged twofold", "evaluation/results.json", ("PSNR (dB)", "SAM (°)"),
         "evaluation/pictures.png", 1, "",
-        "a made-up scene with spectra random from pixel to pixel; a network of width 32 instead of 256, 600 updates",
+        "a made-up scene; a network of width 32 instead of 256 and 600 updates",
     ),
     "fftformer": Demo(
         "FFTformer", "photographs deblurred", "evaluation/results.json", ("PSNR (dB)", "SSIM (3-D)"),

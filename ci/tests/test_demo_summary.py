@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "ci"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import demo_summary
 from demo_summary import DEMOS
 
 from common.results import Row, write_rows
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
