@@ -78,7 +78,7 @@ def main() -> None:
             optimizer.zero_grad()
         if not run.updated:
             continue
-        run.log(loss=loss, learning_rate=rate)
+        run.log(loss=loss, learning_rate=max(group["lr"] for group in optimizer.param_groups))
         if run.due(config.validate_every):
             scores = validate(run, model, validation_set)
 

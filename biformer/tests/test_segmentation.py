@@ -216,13 +216,13 @@ def test_training_learns_its_pictures(data: Path, tmp_path: Path) -> None:
     for kind in ("images", "annotations"):
         shutil.rmtree(root / kind / "validation")
         shutil.copytree(root / kind / "training", root / kind / "validation")
-    plain = ("--preset", "demo", "--head-width", 32, "--image-size", 64, "--num-regions", 2, "--iterations", 45)
+    plain = ("--preset", "demo", "--head-width", 32, "--image-size", 48, "--num-regions", 2, "--iterations", 60)
     plain += ("--workers", 0, "--scale", 0.9, 1.1, "--category-share", 1, "--no-distort", "--dropout", 0)
-    plain += ("--learning-rate", 2e-3, "--log-every", 1, "--validate-every", 45)
+    plain += ("--learning-rate", 3e-3, "--log-every", 1, "--validate-every", 60)
     run_script(PROJECT / "train_segmentation.py", "--data-root", root, "--output", tmp_path / "run", *plain)
     found = losses(tmp_path / "run")
     assert np.mean(found[-5:]) < 0.3 * np.mean(found[:5])
-    assert read_rows(tmp_path / "run/results.json")[0].value > 60
+    assert read_rows(tmp_path / "run/results.json")[0].value > 55
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "predict"])

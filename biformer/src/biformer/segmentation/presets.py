@@ -1,9 +1,10 @@
 """One preset per published ADE20K experiment, and the demo.
 
-The numbers are those of the authors' configuration files, which follow UniFormer's and CSWin's. All four
-were trained on 8 GPUs with ImageNet weights; learning rates are for the global batch given here and are
-not scaled. Their command line for the small model's ImageNet weights says so; that the base model's
-published rows used the released base weights is unconfirmed.
+The numbers are those of the authors' configuration files, which follow UniFormer's and CSWin's; 160,000
+updates and the interval of validation of UPerNet stand in a base file of mmsegmentation that the release
+names but does not hold. All four were trained on 8 GPUs; learning rates are for the global batch given here
+and are not scaled. The small model started from the released ImageNet weights; that the base model did is
+unconfirmed.
 """
 
 from __future__ import annotations
