@@ -8,7 +8,7 @@ accelerate launch essaformer/train.py --output "$run"
 python essaformer/evaluate.py --checkpoint "$run/model" --output "$run/evaluation"
 python -c "
 import sys, numpy as np
-from common.hyperspectral.synthetic import synthetic_scene
-np.save(sys.argv[1], synthetic_scene(96, 128, bands=31, noise=0.01, seed=4).cube)" "$run/scene.npy"
+from essaformer.scenes import demo_scene
+np.save(sys.argv[1], demo_scene(seed=4, height=96, width=128).cube)" "$run/scene.npy"
 python essaformer/predict.py --checkpoint "$run/model" --input "$run/scene.npy" --reduce \
     --output "$run/enlarged.npy" --overwrite

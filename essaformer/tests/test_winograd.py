@@ -12,7 +12,7 @@ from essaformer import ESSAformer, winograd
 
 @pytest.mark.parametrize("size", [(4, 4), (8, 12), (9, 14), (1, 3), (33, 6)])
 def test_values_in_double_precision(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(winograd, "TILES_AT_ONCE", 3)  # several strips
+    monkeypatch.setattr(winograd, "STRIP", 15)  # several strips
     torch.manual_seed(0)
     x = torch.randn(2, 3, *size, dtype=torch.float64).to(memory_format=torch.channels_last)
     weight, bias = torch.randn(5, 3, 3, 3, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
@@ -24,9 +24,9 @@ def test_values_in_double_precision(size: tuple[int, int], monkeypatch: pytest.M
 def test_gradients_and_rounding_of_a_wide_convolution() -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(128, 132, 3, padding=1)
-    x = torch.randn(1, 128, 32, 33).to(memory_format=torch.channels_last).requires_grad_()
+    x = torch.randn(2, 128, 32, 33).to(memory_format=torch.channels_last).requires_grad_()
     assert winograd.worthwhile(conv, x)
-    projection, results = torch.randn(1, 132, 32, 33), []
+    projection, results = torch.randn(2, 132, 32, 33), []
     for run in (lambda x: winograd.convolve(conv, x), conv):
         output = run(x)
         gradients = torch.autograd.grad((output * projection).sum(), [x, conv.weight, conv.bias])
@@ -36,10 +36,10 @@ def test_gradients_and_rounding_of_a_wide_convolution() -> None:
 
 
 def test_it_is_left_alone_where_it_does_not_pay() -> None:
-    conv, x = nn.Conv2d(128, 128, 3, padding=1), torch.zeros(1, 128, 32, 32)
+    conv, x = nn.Conv2d(128, 128, 3, padding=1), torch.zeros(2, 128, 32, 32)
     assert winograd.worthwhile(conv, x)
-    assert not winograd.worthwhile(conv, torch.zeros(1, 128, 16, 16))
-    assert not winograd.worthwhile(nn.Conv2d(32, 128, 3, padding=1), torch.zeros(1, 32, 32, 32))
+    assert not winograd.worthwhile(conv, torch.zeros(1, 128, 32, 32))
+    assert not winograd.worthwhile(nn.Conv2d(64, 64, 3, padding=1), torch.zeros(2, 64, 32, 32))
     assert not winograd.worthwhile(conv.double(), x.double())
     with torch.autocast("cpu", torch.bfloat16):
         assert not winograd.worthwhile(conv.float(), x)
@@ -47,7 +47,8 @@ def test_it_is_left_alone_where_it_does_not_pay() -> None:
 
 def test_the_network_uses_it_and_stays_the_same() -> None:
     torch.manual_seed(0)
-    model, x = ESSAformer(4, 64, 2).eval(), torch.rand(1, 4, 16, 16)
+    model, x = ESSAformer(4, 64, 2).eval(), torch.rand(1, 4, 24, 24)
+    assert winograd.worthwhile(model.encode_up.conv2, torch.zeros(1, 128, 48, 48))
     with torch.no_grad():
         fast, exact = model(x), model.double()(x.double())
     assert (fast - exact).abs().max() < 2e-5 * exact.abs().max()

@@ -11,7 +11,7 @@ tiles of 224 |
 | `abu` | `abu-{airport-1,airport-2,airport-3,urban-4}.mat`, `abu-urban-3_205band.mat` | all but the test scene, \
 without the last third of the last / that third / `--test-scene` |
 | `jasper_ridge`, `pavia_crop`, `muufl`, a user's `--cube` | `jasperRidge2_R198.mat`, `abu-beach-4.mat`, `MUUFL.mat` | \
-left 60 % / right 40 %, upper 36 % / right 40 %, lower 64 % |
+left 60 %, upper 80 % / left 60 %, lower 20 % / right 40 % |
 
 Chikusei's crop and test tiles are the published ones. There a random tenth of overlapping patches is for
 validation; here a contiguous tenth is, so that no validation pixel is trained on. The others' splits are ours.
@@ -100,7 +100,7 @@ def load_regions(
     if cube is not None:
         regions = _single(open_scene(cube), scaling)
     elif dataset == "demo":
-        regions = _single(synthetic_scene(120, 160, bands=31, noise=0.01, seed=3), scaling)
+        regions = _single(demo_scene(seed=3), scaling)
     elif dataset not in DATASETS:
         raise UserError(f"data set {dataset} does not exist; choose one of {', '.join(['demo', *DATASETS])}")
     elif data_root is None:
@@ -112,6 +112,11 @@ def load_regions(
     for split in ("validation", "test"):
         regions[split] = [_whole(region, scale) for region in regions[split]]
     return regions
+
+
+def demo_scene(seed: int, height: int = 120, width: int = 160) -> Scene:
+    """A synthetic scene of 31 bands whose materials vary little, so that there are edges to find and not only noise."""
+    return synthetic_scene(height, width, bands=31, noise=0.01, variation=0.1, seed=seed)
 
 
 def describe(regions: Regions) -> dict[str, list[dict[str, object]]]:
@@ -159,14 +164,14 @@ def _whole(region: Region, scale: int) -> Region:
 def _single(scene: Scene, scaling: Scaling) -> Regions:
     height, width = scene.shape
     # Multiples of 4, so that no pixel is lost at the usual scales.
-    across, down = round(0.6 * width / 4) * 4, round(0.36 * height / 4) * 4
+    across, down = round(0.6 * width / 4) * 4, height - max(round(0.2 * height / 4) * 4, 12)
     if min(height, width) < 32:
         raise UserError(f"{scene.source or scene.name}: has {height} × {width} pixels; expected at least 32 × 32")
     divisor = scaling.divisor(scene.cube[:, :across], scene.source or scene.name)
     return {
-        "train": [Region(scene, divisor, 0, 0, height, across)],
-        "validation": [Region(scene, divisor, 0, across, down, width - across)],
-        "test": [Region(scene, divisor, down, across, height - down, width - across)],
+        "train": [Region(scene, divisor, 0, 0, down, across)],
+        "validation": [Region(scene, divisor, down, 0, height - down, across)],
+        "test": [Region(scene, divisor, 0, across, height, width - across)],
     }
 
 

@@ -2,7 +2,7 @@
 
 Four by four outputs from six by six inputs with 36 products per pair of channels instead of 144
 (Lavin and Gray, CVPR 2016, arXiv 1509.09308): `Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A`. The transforms cost per channel,
-the products per pair of channels, so it pays from about 64 channels on; oneDNN, which torch uses on a CPU,
+the products per pair of channels, so it pays from about 100 channels on; oneDNN, which torch uses on a CPU,
 does not offer it. On a GPU cuDNN chooses by itself. Rounding errors in float32 are about 1e-5 of the largest
 value, ten times the direct convolution's.
 
@@ -21,8 +21,12 @@ from torch.nn import functional as F
 
 TILE = 4
 """Side of an output tile; its input has two more."""
-TILES_AT_ONCE = 256
-MINIMUM_CHANNELS = 64
+STRIP = 64 * 1024
+"""Tiles times channels that are transformed at once; 36 numbers each."""
+MINIMUM_CHANNELS = 48
+"""Harmonic sum of input and output channels from which the saved products outweigh the transforms."""
+MINIMUM_PIXELS = 2048
+"""Pixels from which the map outweighs the transform of the weights."""
 
 _B = np.array(
     [
@@ -63,8 +67,8 @@ def worthwhile(conv: nn.Conv2d, x: Tensor) -> bool:
         and x.dtype == conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
-        and min(conv.in_channels, conv.out_channels) >= MINIMUM_CHANNELS
-        and x.shape[0] * x.shape[2] * x.shape[3] >= 1024
+        and 1 / (1 / conv.in_channels + 1 / conv.out_channels) >= MINIMUM_CHANNELS
+        and x.shape[0] * x.shape[2] * x.shape[3] >= MINIMUM_PIXELS
     )
 
 
@@ -87,9 +91,12 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     u = (to_weight @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(36, channels, outputs)
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1 + across * TILE - width, 1, 1 + down * TILE - height))
     result = torch.empty_like(x[:, :1].expand(-1, outputs, -1, -1), memory_format=torch.channels_last)
-    rows = min(max(1, TILES_AT_ONCE // across), down)
+    most = max(1, STRIP // (max(channels, outputs) * across))
+    rows = -(-down // -(-down // most))
     # The same memory for every strip: fresh memory costs more than what is computed in it.
-    tiles, frequencies, products = (x.new_empty(36, rows * across, n) for n in (channels, channels, outputs))
+    frequencies = x.new_empty(36, rows * across, channels)
+    shared = x.new_empty(36 * rows * across * max(channels, outputs))  # the tiles are done when the products come
+    tiles, products = (shared[: 36 * rows * across * n].view(36, -1, n) for n in (channels, outputs))
     final = x.new_empty(TILE**2, rows * across, outputs)
     for picture, out in zip(padded, result.permute(0, 2, 3, 1), strict=True):
         for top in (min(top, down - rows) for top in range(0, down, rows)):  # the last strip may repeat rows

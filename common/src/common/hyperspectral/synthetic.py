@@ -35,6 +35,7 @@ def synthetic_scene(
     num_classes: int = 8,
     seed: int = 0,
     noise: float = 0.06,
+    variation: float = 1.0,
     labels: np.ndarray | None = None,
 ) -> Scene:
     """Make a scene; the same arguments give the same scene.
@@ -43,6 +44,8 @@ def synthetic_scene(
         height, width: in pixels; replaced by the labels' size when those are given.
         num_classes: replaced by the labels' when those are given.
         noise: standard deviation relative to the mean signal.
+        variation: how much a pixel differs at random from its material, in brightness and by the share of another
+            material; 0 for pure materials under smooth light.
         labels: `(H, W)`, 0 unlabelled, classes 1..K: make a cube for this ground truth, for
             example that of Pavia University.
 
@@ -76,9 +79,9 @@ def synthetic_scene(
     cube = np.empty((height, width, bands), dtype=np.uint16)
     level = noise * spectra.mean()
     for row in range(height):  # row by row: at Pavia University's size a float copy takes 85 MB more
-        foreign = rng.uniform(0, 0.45, (width, 1))
+        foreign = rng.uniform(0, 0.45 * variation, (width, 1))
         mixed = (1 - foreign) * shares[row] + foreign * np.eye(num_classes)[rng.integers(num_classes, size=width)]
-        signal = (mixed @ spectra) * (light[row] * rng.normal(1, 0.05, width))[:, None]
+        signal = (mixed @ spectra) * (light[row] * rng.normal(1, 0.05 * variation, width))[:, None]
         signal += level * rng.standard_normal((width, bands))
         cube[row] = np.clip(np.rint(10_000 * signal), 0, 65_535)
     names = tuple(f"material {chr(64 + k) if k <= 26 else k}" for k in range(1, num_classes + 1))
