@@ -1,6 +1,6 @@
 """Train BiFormer for semantic segmentation.
 
-    accelerate launch biformer/train_segmentation.py                           the demo, about two minutes on two cores
+    accelerate launch biformer/train_segmentation.py                           the demo, about a minute on two cores
     accelerate launch --num_processes 8 biformer/train_segmentation.py --preset sfpn_small \\
         --data-root ADEChallengeData2016 --weights biformer_small.pth
 
