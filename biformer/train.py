@@ -153,8 +153,8 @@ def score_both(
     run: Run, model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures
 ) -> dict[str, scoring.Scores]:
     """Scores of the raw weights, under "", and of the averaged ones, under "_ema"."""
-    scores = {"": score(run, run.accelerator.unwrap_model(model), validation_set)}
-    return scores if ema is None else scores | {"_ema": score(run, ema.module, validation_set)}
+    scores = {"": score(run, run.synchronised(model), validation_set)}
+    return scores if ema is None else scores | {"_ema": score(run, run.synchronised(ema.module), validation_set)}
 
 
 def described(scores: scoring.Scores) -> dict[str, float]:

@@ -14,7 +14,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast
 from torch import nn
 from torch.optim import AdamW
 
@@ -143,10 +142,7 @@ def validate(run: Run, model: nn.Module, validation_set: Scenes) -> scoring.Scor
 def score(run: Run, model: nn.Module, validation_set: Scenes) -> scoring.Scores:
     """Score in evaluation mode, without leaving it switched on."""
     config: Any = run.config
-    network = run.accelerator.unwrap_model(model)
-    if run.processes > 1:  # BatchNorm statistics differ between processes until the next forward pass
-        for buffer in network.buffers():
-            buffer.copy_(broadcast(buffer))
+    network: Any = run.synchronised(model)
     training = network.training
     scores = scoring.score(
         network.eval(), validation_set, run.accelerator, evaluation_protocol(network), workers=config.workers

@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedType
-from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, send_to_device, set_seed
+from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, broadcast, send_to_device, set_seed
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -207,6 +207,17 @@ class Run:
         self.best = score
         self.export(model, name)
         return True
+
+    def synchronised(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The network behind a prepared model, in every process with the main one's buffers, for scoring.
+
+        Without this the statistics of BatchNorm differ between processes until the next forward pass.
+        """
+        network: torch.nn.Module = self.accelerator.unwrap_model(model)
+        if self.processes > 1:
+            for buffer in network.buffers():
+                buffer.copy_(broadcast(buffer))
+        return network
 
     def export(self, model: torch.nn.Module, name: str = "model") -> None:
         """Write the network's published form to OUTPUT/`name`."""
