@@ -161,7 +161,7 @@ def validate(run: Run, model: nn.Module, validation_set: CocoPictures) -> scorin
 
 def score(run: Run, model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
     """Score in evaluation mode, without leaving it switched on."""
-    detector = run.accelerator.unwrap_model(model)
+    detector: Any = run.synchronised(model)
     training = detector.training
     scores = scoring.score(detector.eval(), validation_set, run.accelerator, workers=run.config.workers)
     detector.train(training)

@@ -122,8 +122,8 @@ def parameter_groups(
         model: whose parameters that require a gradient are taken, in its order.
         weight_decay: of the first group.
         without_decay: a parameter whose name contains one of these has none. The authors' rule of
-            UPerNet, Mask R-CNN and RetinaNet is "norm", which spares LayerNorms but neither biases
-            nor BatchNorms; their Semantic FPN spares nothing.
+            UPerNet and Mask R-CNN is "norm", which spares LayerNorms but neither biases nor BatchNorms;
+            their Semantic FPN and RetinaNet spare nothing.
     """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
