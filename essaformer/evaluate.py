@@ -45,7 +45,7 @@ class EvaluateConfig:
     dataset: str | None = None
     """chikusei, pavia_centre, cave, harvard, abu, jasper_ridge, pavia_crop, muufl or demo; by default the run's."""
     cube: str | None = None
-    """FILE[:KEY] of your own scene; its right 40 % is tested on, see scenes.py."""
+    """FILE[:KEY] of your own scene; its lower 40 % is tested on, see scenes.py."""
     test_scene: str | None = None
     """The scene of abu to test on; by default the run's."""
     memory: str = "4G"

@@ -153,7 +153,7 @@ def abu_released_x4() -> Config:
 
 
 def jasper_ridge_x2() -> Config:
-    """Jasper Ridge ×2: left 60 % to train and validate, right 40 % to test."""
+    """Jasper Ridge ×2: upper 60 % to train and validate, lower 40 % to test."""
     return small("jasper_ridge", 2)
 
 
@@ -163,7 +163,7 @@ def jasper_ridge_x4() -> Config:
 
 
 def pavia_crop_x2() -> Config:
-    """The Pavia Centre crop of ABU ×2: left 60 % to train and validate, right 40 % to test, mostly open water.
+    """The Pavia Centre crop of ABU ×2: upper 60 % to train and validate, lower 40 % to test.
 
     Expected: 44.9 dB, bicubic 45.1 dB (measured): below bicubic, as there is nothing to sharpen.
     """
@@ -171,7 +171,7 @@ def pavia_crop_x2() -> Config:
 
 
 def muufl_x2() -> Config:
-    """The MUUFL Gulfport crop ×2: left 60 % to train and validate, right 40 % to test.
+    """The MUUFL Gulfport crop ×2: upper 60 % to train and validate, lower 40 % to test.
 
     Expected: 31.2 dB, bicubic 30.4 dB (measured).
     """
