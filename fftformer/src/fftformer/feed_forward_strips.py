@@ -51,7 +51,8 @@ def _feed_forward_backward(  # noqa: PLR0917
     gradient: Tensor, x: Tensor, w_in: Tensor, factors: Tensor, stencil: Tensor, w_out: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     g_x = torch.empty(x.shape, dtype=x.dtype)
-    gradients = [torch.zeros(t.shape, dtype=x.dtype) for t in (w_in, factors, stencil, w_out)]
+    weights = (w_in, factors, stencil, w_out)
+    g_in, g_factors, g_stencil, g_out = (torch.zeros(t.shape, dtype=x.dtype) for t in weights)
     for image, g_result, g_image in zip(x, gradient, g_x, strict=True):
         strips = cut_rows(*image.shape[:2])
         parts = _parts(image, strips, w_in, factors, stencil)
@@ -76,8 +77,8 @@ def _feed_forward_backward(  # noqa: PLR0917
                     part.pull_gradients(len(target), spectrum, inner, g_spectrum)
                 to_pixels(halves("analysis", image, transposed=True), g_spectrum, cut(target))
         for part in parts:
-            part.add_to(*gradients)
-    return g_x, *gradients
+            part.add_to(g_in, g_factors, g_stencil, g_out)
+    return g_x, g_in, g_factors, g_stencil, g_out
 
 
 class _Part:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from fftformer.frequency import EVEN, PATCH
 
 _PIECE = 768 * 1024
-"""Numbers in an inner map of one piece (3 MB in float32): smaller ones fit the caches better, but make narrow products."""
+"""Numbers in an inner map of one piece (3 MB in float32): less makes narrow products, more leaves the caches."""
 _FEWEST_PIXELS = 512
 """Pixels in a strip, at least: matrix products on fewer are slow."""
 

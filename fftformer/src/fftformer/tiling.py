@@ -30,8 +30,10 @@ BYTES_PER_PIXEL = 270
 Measured on CPU as growth of the resident set, tiles of 256 to 640 pixels: up to 268 in float32
 (the released configuration, dim 48: 12.9 kB per pixel) and 182 under bfloat16 autocast.
 """
-BYTES_PER_PIXEL_IN_STRIPS = 65
-"""The same where `strips` works, on a CPU without autocast: 49 to 52 for dim 48, 56 to 61 for dim 16."""
+BYTES_PER_PIXEL_IN_STRIPS = 60
+"""The same where `strips` works, on a CPU without autocast: 57 for dim 48."""
+BYTES_OF_STRIPS = 80 * 2**20
+"""What the strips at work take besides, whatever the picture's size."""
 
 
 @torch.inference_mode()
@@ -132,9 +134,7 @@ def peak_bytes(model: FFTformer, pixels: int) -> int:
     whole_maps = BYTES_PER_PIXEL * stem.out_channels * pixels
     if not strips.possible(stem.weight):
         return whole_maps
-    # Small maps stay whole: at most those whose inner map (6 · dim channels of 4 bytes) is SMALL.
-    largest_small = BYTES_PER_PIXEL * strips.SMALL[False] // (6 * 4)
-    return max(BYTES_PER_PIXEL_IN_STRIPS * stem.out_channels * pixels, min(whole_maps, largest_small))
+    return min(whole_maps, BYTES_PER_PIXEL_IN_STRIPS * stem.out_channels * pixels + BYTES_OF_STRIPS)
 
 
 def parse_size(text: str) -> int:
