@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The demo: train on crops of photographs and textures, score crops from other parts of them, label a folder, draw routes.
+# The demo: train on crops of photographs and textures, score crops from other parts of them, label a folder, draw routes;
+# then segment scenes and detect objects that are pasted from photographs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/biformer_demo}
@@ -8,3 +9,10 @@ accelerate launch biformer/train.py --output "$run"
 python biformer/evaluate.py --checkpoint "$run/model" --output "$run/evaluation" --save-pictures 24
 python biformer/predict.py --checkpoint "$run/model" --input "$run/evaluation/pictures" \
     --output "$run/labels.csv" --routing "$run/figures/routing_query.png" --overwrite
+
+accelerate launch biformer/train_segmentation.py --output "$run/segmentation"
+python biformer/predict_segmentation.py --checkpoint "$run/segmentation/model" \
+    --input "$run/segmentation/data/images/validation" --output "$run/segmentation/predicted" --overwrite
+accelerate launch biformer/train_detection.py --output "$run/detection"
+python biformer/predict_detection.py --checkpoint "$run/detection/model" \
+    --input "$run/detection/data/val2017" --output "$run/detection/predicted" --overwrite
