@@ -16,6 +16,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
@@ -163,8 +164,14 @@ def described(scores: scoring.Scores) -> dict[str, float]:
 
 
 def score(run: Run, model: nn.Module, validation_set: Pictures) -> scoring.Scores:
-    """Score in evaluation mode, without leaving it switched on."""
+    """Score in evaluation mode, without leaving it switched on.
+
+    Batch norms follow each process's own pictures; all processes score with those of the first, which are exported.
+    """
     config: Any = run.config
+    if run.processes > 1:
+        for buffer in model.buffers():
+            buffer.copy_(broadcast(buffer))
     training = model.training
     scores = scoring.score(
         model.eval(),
