@@ -22,7 +22,7 @@ nox.options.sessions = ["lint", "test"]
 
 PAPERS = ("essaformer", "fftformer", "lsgavit", "amgcfn", "biformer")
 # On two cores, without making the environment.
-DEMO_MINUTES = {"essaformer": 2.0, "fftformer": 5.0, "lsgavit": 2.0, "amgcfn": 1.5, "biformer": 1.5}
+DEMO_MINUTES = {"essaformer": 2.0, "fftformer": 5.0, "lsgavit": 2.0, "amgcfn": 1.5, "biformer": 4.0}
 CONSTRAINTS = ("--constraint", "ci/constraints.txt")
 LINTERS = ("ruff==0.17.6", "mypy==2.4.1", "import-linter==2.16")
 # One thread per process: the tests run small networks, several processes at a time.

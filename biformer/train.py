@@ -16,7 +16,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
@@ -154,8 +153,8 @@ def score_both(
     run: Run, model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures
 ) -> dict[str, scoring.Scores]:
     """Scores of the raw weights, under "", and of the averaged ones, under "_ema"."""
-    scores = {"": score(run, run.synchronised(model), validation_set)}
-    return scores if ema is None else scores | {"_ema": score(run, run.synchronised(ema.module), validation_set)}
+    scores = {"": score(run, model, validation_set)}
+    return scores if ema is None else scores | {"_ema": score(run, ema.module, validation_set)}
 
 
 def described(scores: scoring.Scores) -> dict[str, float]:
@@ -164,17 +163,12 @@ def described(scores: scoring.Scores) -> dict[str, float]:
 
 
 def score(run: Run, model: nn.Module, validation_set: Pictures) -> scoring.Scores:
-    """Score in evaluation mode, without leaving it switched on.
-
-    Batch norms follow each process's own pictures; all processes score with those of the first, which are exported.
-    """
+    """Score in evaluation mode, without leaving it switched on."""
     config: Any = run.config
-    if run.processes > 1:
-        for buffer in model.buffers():
-            buffer.copy_(broadcast(buffer))
-    training = model.training
+    network = run.synchronised(model)
+    training = network.training
     scores = scoring.score(
-        model.eval(),
+        network.eval(),
         validation_set,
         evaluation_transform(config.image_size, config.crop_pct),
         run.accelerator,
@@ -182,7 +176,7 @@ def score(run: Run, model: nn.Module, validation_set: Pictures) -> scoring.Score
         workers=config.workers,
         strict=config.strict,
     )
-    model.train(training)
+    network.train(training)
     return scores
 
 

@@ -1,4 +1,4 @@
-"""One table and one sheet of pictures from what the five demos left behind.
+"""One table and one sheet of pictures from what the five papers' demos left behind.
 
     python ci/demo_summary.py                         reads runs/<paper>_demo, writes runs/demo.md and runs/demo.png
     python ci/demo_summary.py --failed fftformer      and says which demos have failed just now
@@ -30,6 +30,7 @@ class Demo:
     """Where one demo's numbers and its picture lie, and how they relate to the paper's.
 
     Attributes:
+        title: for the table and the sheet.
         job: what the network does, for the picture's title.
         rows: file of result rows, below the run's folder.
         metrics: the ones to show.
@@ -49,30 +50,40 @@ class Demo:
 
 
 DEMOS = {
-    "essaformer": Demo(
+    "essaformer_demo": Demo(
         "ESSAformer", "a scene enlarged twofold", "evaluation/results.json", ("PSNR (dB)", "SAM (°)"),
         "evaluation/pictures.png", 1, "",
         "a made-up scene; a network of width 32 instead of 256 and 600 updates",
     ),
-    "fftformer": Demo(
+    "fftformer_demo": Demo(
         "FFTformer", "photographs deblurred", "evaluation/results.json", ("PSNR (dB)", "SSIM (3-D)"),
         "restored_before_after.png", 1 / 6, "34.21, GoPro",
         "photographs with made-up camera shake; a small network and 700 updates instead of 300,000",
     ),
-    "lsgavit": Demo(
+    "lsgavit_demo": Demo(
         "LSGA-ViT", "a scene classified pixel by pixel", "evaluation.json", ("OA", "kappa"),
         "seed_5/maps/map.png", 1, "",
         "a made-up scene; 5 % of its pixels for training and 20 epochs instead of 10 % and 70",
     ),
-    "amgcfn": Demo(
+    "amgcfn_demo": Demo(
         "AMGCFN", "a scene classified with a graph of superpixels", "evaluation.json", ("OA", "kappa"),
         "seed_1330/maps/graph.png", 1, "94.28, Indian Pines",
         "a made-up scene; three seeds and 100 epochs instead of ten and 500",
     ),
-    "biformer": Demo(
+    "biformer_demo": Demo(
         "BiFormer", "where a region looks, stage by stage", "evaluation/results.json", ("top-1",),
         "figures/routing_query.png", 2 / 4, "81.4, ImageNet-1K",
         "crops of twelve pictures at 48 pixels, 180 updates, instead of 1.28 million photographs for 300 epochs",
+    ),
+    "biformer_demo/segmentation": Demo(
+        "BiFormer, Semantic FPN", "every pixel named", "results.json", ("mIoU",),
+        "figures/predictions.png", 0.34, "48.9, ADE20K",
+        "scenes pasted from photographs, six classes instead of 150, and a network that starts from nothing",
+    ),
+    "biformer_demo/detection": Demo(
+        "BiFormer, Mask R-CNN", "objects found and outlined", "results.json", ("box AP50", "mask AP50"),
+        "figures/detections.png", 0.52, "",
+        "objects pasted from photographs, three classes instead of 80, and a network that starts from nothing",
     ),
 }  # fmt: skip
 
@@ -94,18 +105,18 @@ def main() -> None:
     lines: list[list[str]] = []
     titles: dict[str, str] = {}
     missing: list[str] = []
-    for paper, demo in DEMOS.items():
-        folder = options.runs / f"{paper}_demo"
+    for name, demo in DEMOS.items():
+        paper = name.split("_")[0]
         try:
             if paper in options.failed:
                 raise UserError(f"the demo of {paper} failed; nox -s demo-{paper} repeats it")
-            found = numbers(demo, folder)
+            found = numbers(demo, options.runs / name)
         except UserError as problem:
             missing.append(f"{problem}")
             lines.append([demo.title, "**no result**", *[""] * 4])
             continue
         _, metric, measured, baseline = found[0]
-        titles[paper] = f"{demo.title}: {demo.job}\n{metric} {measured}" + f" ({baseline})" * bool(baseline)
+        titles[name] = f"{demo.title}: {demo.job}\n{metric} {measured}" + f" ({baseline})" * bool(baseline)
         for i, cells in enumerate(found):
             lines.append([demo.title if i == 0 else "", *cells, demo.published if i == 0 else ""])
     table = markdown(["paper", "data", "metric", "measured", "baseline", "published, on what"], lines)
@@ -154,16 +165,16 @@ def chance(folder: Path, metric: str) -> str:
 
 
 def contact_sheet(runs: Path, titles: dict[str, str], path: Path) -> Path:
-    """Draw one picture per paper; the last two, which are narrow, side by side."""
-    pictures = {paper: picture(runs / f"{paper}_demo", demo, paper in titles) for paper, demo in DEMOS.items()}
-    papers = list(pictures)
-    grid: list[list[Any]] = [[paper, paper] for paper in papers[:3]] + [papers[3:]]
-    heights = [max(pictures[p].shape[0] / pictures[p].shape[1] / len(set(row)) for p in set(row)) for row in grid]
+    """Draw one picture per demo; the narrow ones side by side."""
+    pictures = {name: picture(runs / name, demo, name in titles) for name, demo in DEMOS.items()}
+    names = list(pictures)
+    grid: list[list[Any]] = [[name, name] for name in names[:3]] + [names[3:5], names[5:]]
+    heights = [max(pictures[n].shape[0] / pictures[n].shape[1] / len(set(row)) for n in set(row)) for row in grid]
     figure = Figure(figsize=(14, 14 * sum(heights) + 0.6 * len(grid)), dpi=100, layout="constrained")
     axes = figure.subplot_mosaic(grid, height_ratios=heights)
-    for paper, axis in axes.items():
-        axis.imshow(pictures[paper], interpolation="antialiased")
-        axis.set_title(titles.get(paper, f"{DEMOS[paper].title}: the demo left no result"), fontsize=12)
+    for name, axis in axes.items():
+        axis.imshow(pictures[name], interpolation="antialiased")
+        axis.set_title(titles.get(name, f"{DEMOS[name].title}: the demo left no result"), fontsize=12)
         axis.axis("off")
     return save(figure, path)
 

@@ -29,6 +29,7 @@ from biformer.detection.model import Detector, check_size, pasted
 from biformer.detection.published import PUBLISHED
 from biformer.detection.transforms import EvaluationPictures
 from common.results import Row
+from common.sampling import begin_worker
 
 STATISTICS = ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large")
 _MEANINGS = {
@@ -91,7 +92,12 @@ def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator,
     share = EvaluationPictures(pictures, rank=rank, processes=processes)
     # Without a generator of its own the loader would draw from the global one, and scoring would change training.
     loader: DataLoader[Any] = DataLoader(
-        share, batch_size=None, num_workers=workers, generator=torch.Generator(), collate_fn=_as_it_is
+        share,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=begin_worker,
+        generator=torch.Generator(),
+        collate_fn=_as_it_is,
     )
     results: list[tuple[int, list[Result]]] = []
     for image, index in tqdm(loader, unit="picture", disable=rank > 0, leave=False):

@@ -20,6 +20,7 @@ from biformer.segmentation.model import IGNORED, Segmenter
 from biformer.segmentation.published import PUBLISHED
 from common.files import atomic_path
 from common.results import Row
+from common.sampling import begin_worker
 
 DEFINITIONS = {
     "mIoU": "intersection over union in percent, mean over the classes that occur in labels or prediction, from "
@@ -96,7 +97,9 @@ def score(
     rank, processes = accelerator.process_index, accelerator.num_processes
     share = EvaluationScenes(scenes, rank, processes)
     # Without a generator of its own the loader would draw from the global one, and scoring would change training.
-    loader: DataLoader[Any] = DataLoader(share, batch_size=None, num_workers=workers, generator=torch.Generator())
+    loader: DataLoader[Any] = DataLoader(
+        share, batch_size=None, num_workers=workers, worker_init_fn=begin_worker, generator=torch.Generator()
+    )
     total = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64, device=accelerator.device)
     for picture, labels in tqdm(loader, unit="picture", disable=rank > 0, leave=False):
         with accelerator.autocast():
