@@ -47,13 +47,14 @@ class FSAS(nn.Module):
         check_map(x, self.dim)
         return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def channels_last(self, x: Tensor) -> Tensor:
-        """The same on `(B, H, W, C)`, without the check."""
+    def channels_last(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """The same on `(B, H, W, C)`, without the check; with a norm, x + FSAS(norm(x))."""
         if strips.worthwhile(x, 6 * self.dim):
+            outer = (None, None) if norm is None else (norm.weight, norm.bias)
             matrices = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
-            return attention_strips.attention(x, *matrices, self.project_out.weight.flatten(1), self.conjugate)
+            return attention_strips.attention(x, *outer, *matrices, self.project_out.weight.flatten(1), self.conjugate)
         b, h, w, _ = x.shape
-        hidden = F.linear(x, self.to_hidden.weight.flatten(1))
+        hidden = F.linear(x if norm is None else norm(x), self.to_hidden.weight.flatten(1))
         hidden = self.to_hidden_dw(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         # From here to the output every step is per patch or per pixel, so pixels stay in patch order.
         q, k, v = frequency.to_patches(hidden).chunk(3, dim=-1)
@@ -62,7 +63,8 @@ class FSAS(nn.Module):
             q, k = (frequency.analyse(part if part.dtype == torch.float64 else part.float()) for part in (q, k))
             attention = frequency.synthesise(frequency.multiply(q, k, conjugate=self.conjugate))
         out = F.linear(v * self.norm(attention), self.project_out.weight.flatten(1))
-        return frequency.from_patches(out, b, h, w)
+        out = frequency.from_patches(out, b, h, w)
+        return out if norm is None else x + out
 
 
 def check_map(x: Tensor, dim: int) -> None:

@@ -13,11 +13,14 @@ from torch.nn import functional as F
 
 from fftformer.frequency import LONELY, PAIRS, PATCH, halves, to_patches
 from fftformer.strips import (
+    NormGradient,
     Window,
     channel_parts,
     cut,
     cut_rows,
     depthwise,
+    layer_norm,
+    like_gradients,
     rows_of,
     stencil_gradient,
     to_coefficients,
@@ -28,17 +31,28 @@ from fftformer.strips import (
 
 @torch.library.custom_op("fftformer::attention", mutates_args=())
 def attention(  # noqa: PLR0917
-    x: Tensor, w_in: Tensor, stencil: Tensor, norm_weight: Tensor, norm_bias: Tensor, w_out: Tensor, conjugate: bool
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    w_in: Tensor,
+    stencil: Tensor,
+    inner_weight: Tensor,
+    inner_bias: Tensor,
+    w_out: Tensor,
+    conjugate: bool,
 ) -> Tensor:
-    """FSAS."""
+    """FSAS, or with a norm `x + FSAS(norm(x))`; the `inner` norm is FSAS's own."""
     out = torch.empty(x.shape, dtype=x.dtype)
     for image, result in zip(x, out, strict=True):
         strips = cut_rows(*image.shape[:2])
         parts = _parts(image, strips, w_in, stencil)
         for top, bottom in strips:
-            attended, v, _ = _attend(parts, image, top, bottom, conjugate)
-            product = F.layer_norm(attended, (w_out.shape[1],), norm_weight, norm_bias).mul_(v)
+            tokens = _arriving(image, top, bottom, norm_weight, norm_bias)
+            attended, v, _ = _attend(parts, tokens, (top, bottom, len(image)), conjugate)
+            product = F.layer_norm(attended, (w_out.shape[1],), inner_weight, inner_bias).mul_(v)
             write(product @ w_out.t(), result[top:bottom])
+            if norm_weight is not None:
+                result[top:bottom] += image[top:bottom]
     return out
 
 
@@ -46,54 +60,67 @@ def attention(  # noqa: PLR0917
 def _attention_backward(  # noqa: PLR0917
     gradient: Tensor,
     x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
     w_in: Tensor,
     stencil: Tensor,
-    norm_weight: Tensor,
-    norm_bias: Tensor,
+    inner_weight: Tensor,
+    inner_bias: Tensor,
     w_out: Tensor,
     conjugate: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    weights = (w_in, stencil, norm_weight, norm_bias, w_out)
-    g_x = torch.empty(x.shape, dtype=x.dtype)
-    g_in, g_stencil, g_norm_weight, g_norm_bias, g_out = (torch.zeros(t.shape, dtype=x.dtype) for t in weights)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    weights = (w_in, stencil, inner_weight, inner_bias, w_out)
+    g_x, g_norm = torch.empty(x.shape, dtype=x.dtype), NormGradient(x, norm_weight, norm_bias)
+    g_in, g_stencil, g_inner_weight, g_inner_bias, g_out = (torch.zeros(t.shape, dtype=x.dtype) for t in weights)
     width = w_out.shape[1]
     for image, g_result, g_image in zip(x, gradient, g_x, strict=True):
         strips = cut_rows(*image.shape[:2])
         parts = _parts(image, strips, w_in, stencil)
         done = 0
         for top, bottom in strips:
-            attended, v, spectra = _attend(parts, image, top, bottom, conjugate)
-            normed, mean, scale = torch.native_layer_norm(attended, (width,), norm_weight, norm_bias, 1e-5)
+            tokens = _arriving(image, top, bottom, norm_weight, norm_bias)
+            attended, v, spectra = _attend(parts, tokens, (top, bottom, len(image)), conjugate)
+            normed, mean, scale = torch.native_layer_norm(attended, (width,), inner_weight, inner_bias, 1e-5)
             g_patches = to_patches(g_result[None, top:bottom]).flatten(0, 1)
             g_product = (g_patches @ w_out).view(attended.shape)
             g_out.addmm_(g_patches.t(), (normed * v).flatten(0, 1))
             g_v = normed.mul_(g_product)
             g_attended, g_weight, g_bias = torch.ops.aten.native_layer_norm_backward(
-                g_product.mul_(v), attended, (width,), mean, scale, norm_weight, norm_bias, [True, True, True]
+                g_product.mul_(v), attended, (width,), mean, scale, inner_weight, inner_bias, [True, True, True]
             )
-            g_norm_weight += g_weight
-            g_norm_bias += g_bias
-            complete = bottom - top - (top == 0) + (bottom == len(image))
+            g_inner_weight += g_weight
+            g_inner_bias += g_bias
+            # The stencil completes one row less than has arrived, until the last strip.
+            complete = slice(done, bottom - (bottom < len(image)))
+            completed, *moments = layer_norm(image[complete], norm_weight, norm_bias)
             for part, (q, k) in zip(parts, spectra, strict=True):
                 g_maps = part.g_maps.room(bottom - top, first=top == 0, last=bottom == len(image))
                 part.differentiate(q, k, g_attended, g_v, conjugate, g_maps)
-                part.pull_gradients(image[done : done + complete], g_image[done : done + complete])
-            done += complete
+                part.pull_gradients(completed, g_image[complete])
+            g_norm.through(g_image[complete], image[complete], (moments[0], moments[1]), g_result[complete])
+            done = complete.stop
         for part in parts:
             part.add_to(g_in, g_stencil)
-    return g_x, g_in, g_stencil, g_norm_weight, g_norm_bias, g_out
+    return g_x, g_norm.weight, g_norm.bias, g_in, g_stencil, g_inner_weight, g_inner_bias, g_out
+
+
+def _arriving(image: Tensor, top: int, bottom: int, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The normed tokens that arrive with a strip: up to one row below it."""
+    first, last = top == 0, bottom == len(image)
+    return layer_norm(image[top + (not first) : bottom + (not last)], weight, bias)[0]
 
 
 def _attend(
-    parts: list[_Part], image: Tensor, top: int, bottom: int, conjugate: bool
+    parts: list[_Part], tokens: Tensor, strip: tuple[int, int, int], conjugate: bool
 ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
     """F⁻¹(F(q) · F(k)) and v of a strip's patches, all channels; and per part the spectra of q and k."""
+    top, bottom, height = strip
     channels = parts[-1].channels.stop
-    attended = image.new_empty(PATCH * PATCH, (bottom - top) * image.shape[1] // PATCH**2, channels)
+    attended = tokens.new_empty(PATCH * PATCH, (bottom - top) * tokens.shape[1] // PATCH**2, channels)
     v = torch.empty_like(attended)
     spectra = []
     for part in parts:
-        part.push(image, top, bottom)
+        part.push(tokens, first=top == 0, last=bottom == height)
         spectra.append(part.attend(attended, v, conjugate))
     return attended, v, spectra
 
@@ -111,12 +138,10 @@ class _Part:
         self._g_weight = torch.zeros_like(self.weight)
         self._g_stencil = torch.zeros_like(self.stencil)
 
-    def push(self, image: Tensor, top: int, bottom: int) -> None:
-        """Let the hidden rows arrive, up to one below the strip."""
-        first, last = top == 0, bottom == len(image)
-        tokens = image[top + (not first) : bottom + (not last)].flatten(0, 1)
-        room = self._hidden.room(len(tokens) // image.shape[1], first=first, last=last)
-        torch.mm(tokens, self.weight.t(), out=room.view(len(tokens), -1))
+    def push(self, tokens: Tensor, *, first: bool, last: bool) -> None:
+        """Let the hidden rows of tokens `(R, W, C)` arrive."""
+        room = self._hidden.room(len(tokens), first=first, last=last)
+        torch.mm(tokens.flatten(0, 1), self.weight.t(), out=room.view(-1, len(self.weight)))
 
     def attend(self, attended: Tensor, v: Tensor, conjugate: bool) -> tuple[Tensor, Tensor]:
         """Write this part's channels of F⁻¹(F(q) · F(k)) and of v; return both spectra."""
@@ -176,9 +201,12 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    return (*_attention_backward(gradient.contiguous(), *ctx.saved_tensors, ctx.conjugate), None)
+    g_x, *gradients = _attention_backward(gradient.contiguous(), *ctx.saved_tensors, ctx.conjugate)
+    if ctx.saved_tensors[1] is None:
+        gradients[:2] = [None, None]
+    return g_x, *gradients, None
 
 
 attention.register_fake(lambda x, *_: torch.empty(x.shape, dtype=x.dtype, device=x.device))
-_attention_backward.register_fake(lambda _, *inputs: tuple(torch.empty_like(t) for t in inputs[:-1]))
+_attention_backward.register_fake(lambda _, x, *inputs: like_gradients(x, *inputs))
 attention.register_autograd(_differentiate, setup_context=_setup)

@@ -46,19 +46,22 @@ class DFFN(nn.Module):
         check_map(x, self.dim)
         return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
-    def channels_last(self, x: Tensor) -> Tensor:
-        """The same on `(B, H, W, C)`, without the check."""
+    def channels_last(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """The same on `(B, H, W, C)`, without the check; with a norm, x + DFFN(norm(x))."""
         if strips.worthwhile(x, len(self.fft)):
+            outer = (None, None) if norm is None else (norm.weight, norm.bias)
             matrices = (self.project_in.weight.flatten(1), frequency.filter_factors(self.fft), self.dwconv.weight)
-            return feed_forward_strips.feed_forward(x, *matrices, self.project_out.weight.flatten(1))
+            return feed_forward_strips.feed_forward(x, *outer, *matrices, self.project_out.weight.flatten(1))
         b, h, w, _ = x.shape
         with torch.autocast(x.device.type, enabled=False):
             # As in the release, transforms and the learned matrix stay in single precision or better.
-            x = x if x.dtype == torch.float64 else x.float()
-            spectrum = frequency.analyse(frequency.to_patches(x))
+            inside = x if norm is None else norm(x)
+            inside = inside if x.dtype == torch.float64 else inside.float()
+            spectrum = frequency.analyse(frequency.to_patches(inside))
         spectrum = F.linear(spectrum, self.project_in.weight.flatten(1))
         with torch.autocast(x.device.type, enabled=False):
-            spectrum = spectrum.to(x.dtype) * frequency.filter_factors(self.fft.to(x.dtype))
+            spectrum = spectrum.to(inside.dtype) * frequency.filter_factors(self.fft.to(inside.dtype))
             hidden = frequency.from_patches(frequency.synthesise(spectrum), b, h, w)
         gate, value = self.dwconv(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).chunk(2, dim=-1)
-        return F.linear(F.gelu(gate) * value, self.project_out.weight.flatten(1))
+        out = F.linear(F.gelu(gate) * value, self.project_out.weight.flatten(1))
+        return out if norm is None else x + out

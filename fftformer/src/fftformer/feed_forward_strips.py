@@ -13,11 +13,14 @@ from torch.nn import functional as F
 
 from fftformer.frequency import PATCH, halves
 from fftformer.strips import (
+    NormGradient,
     Window,
     channel_parts,
     cut,
     cut_rows,
     depthwise,
+    layer_norm,
+    like_gradients,
     rows_of,
     stencil_gradient,
     to_coefficients,
@@ -26,59 +29,82 @@ from fftformer.strips import (
 
 
 @torch.library.custom_op("fftformer::feed_forward", mutates_args=())
-def feed_forward(x: Tensor, w_in: Tensor, factors: Tensor, stencil: Tensor, w_out: Tensor) -> Tensor:
-    """DFFN; `factors` `(64, 1, 2 · hidden)` are `frequency.filter_factors` of the learned matrix."""
+def feed_forward(  # noqa: PLR0917
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    w_in: Tensor,
+    factors: Tensor,
+    stencil: Tensor,
+    w_out: Tensor,
+) -> Tensor:
+    """DFFN, or with a norm `x + DFFN(norm(x))`; `factors` `(64, 1, 2 · hidden)` are `frequency.filter_factors`."""
     out = torch.empty(x.shape, dtype=x.dtype)
     for image, result in zip(x, out, strict=True):
         strips = cut_rows(*image.shape[:2])
         parts = _parts(image, strips, w_in, factors, stencil)
         done = 0
         for top, bottom in strips:
-            spectrum = to_coefficients(halves("analysis", image), cut(image[top:bottom])).flatten(0, 1)
+            first, last = top == 0, bottom == len(image)
+            rows, _, _ = layer_norm(image[top:bottom], norm_weight, norm_bias)
+            spectrum = to_coefficients(halves("analysis", rows), cut(rows)).flatten(0, 1)
+            # The stencil completes one row less than has arrived, until the last strip.
+            complete = slice(done, bottom - (not last))
+            target = result[complete].view(-1, x.shape[-1])
+            if norm_weight is not None:
+                result[complete] = image[complete]
             for part in parts:
-                part.push_pixels(part.inner(spectrum).mul_(part.factor), first=top == 0, last=bottom == len(image))
+                part.push_pixels(part.inner(spectrum).mul_(part.factor), first=first, last=last)
                 gate, value = part.gate_and_value()
-                # The stencil completes one row less than has arrived, until the last strip.
-                target = result[done : done + len(gate)].view(-1, x.shape[-1])
                 activation = F.gelu(gate).mul_(value).view(len(target), -1)
-                target.addmm_(activation, w_out[:, part.hidden].t(), beta=int(part.hidden.start > 0))
-            done += len(gate)
+                start = norm_weight is None and part.hidden.start == 0
+                target.addmm_(activation, w_out[:, part.hidden].t(), beta=int(not start))
+            done = complete.stop
     return out
 
 
 @torch.library.custom_op("fftformer::feed_forward_backward", mutates_args=())
 def _feed_forward_backward(  # noqa: PLR0917
-    gradient: Tensor, x: Tensor, w_in: Tensor, factors: Tensor, stencil: Tensor, w_out: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    g_x = torch.empty(x.shape, dtype=x.dtype)
+    gradient: Tensor,
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    w_in: Tensor,
+    factors: Tensor,
+    stencil: Tensor,
+    w_out: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     weights = (w_in, factors, stencil, w_out)
+    g_x, g_norm = torch.empty(x.shape, dtype=x.dtype), NormGradient(x, norm_weight, norm_bias)
     g_in, g_factors, g_stencil, g_out = (torch.zeros(t.shape, dtype=x.dtype) for t in weights)
     for image, g_result, g_image in zip(x, gradient, g_x, strict=True):
         strips = cut_rows(*image.shape[:2])
         parts = _parts(image, strips, w_in, factors, stencil)
-        waiting: list[tuple[Tensor, Tensor, list[Tensor]]] = []
+        waiting: list[tuple[slice, tuple[Tensor, Tensor], Tensor, list[Tensor]]] = []
         done = 0
         for top, bottom in strips:
             first, last = top == 0, bottom == len(image)
-            spectrum = to_coefficients(halves("analysis", image), cut(image[top:bottom])).flatten(0, 1)
+            rows, *moments = layer_norm(image[top:bottom], norm_weight, norm_bias)
+            spectrum = to_coefficients(halves("analysis", rows), cut(rows)).flatten(0, 1)
+            complete = slice(done, bottom - (not last))
             inners = []
             for part in parts:
                 inners.append(part.inner(spectrum))
                 part.push_pixels(inners[-1] * part.factor, first=first, last=last)
-                complete = len(part.pixels.rows()) - 2
-                part.push_gradients(g_result[done : done + complete], w_out, first=first, last=last)
-            done += complete
-            waiting.append((g_image[top:bottom], spectrum, inners))
+                part.push_gradients(g_result[complete], w_out, first=first, last=last)
+            done = complete.stop
+            waiting.append((slice(top, bottom), (moments[0], moments[1]), spectrum, inners))
             # The gradients of the pixels stay two rows behind, so the strip before this one is complete.
             while len(waiting) > (not last):
-                target, spectrum, inners = waiting.pop(0)
+                strip, statistics, spectrum, inners = waiting.pop(0)
                 g_spectrum = torch.zeros_like(spectrum)
                 for part, inner in zip(parts, inners, strict=True):
-                    part.pull_gradients(len(target), spectrum, inner, g_spectrum)
-                to_pixels(halves("analysis", image, transposed=True), g_spectrum, cut(target))
+                    part.pull_gradients(strip.stop - strip.start, spectrum, inner, g_spectrum)
+                to_pixels(halves("analysis", image, transposed=True), g_spectrum, cut(g_image[strip]))
+                g_norm.through(g_image[strip], image[strip], statistics, g_result[strip])
         for part in parts:
             part.add_to(g_in, g_factors, g_stencil, g_out)
-    return g_x, g_in, g_factors, g_stencil, g_out
+    return g_x, g_norm.weight, g_norm.bias, g_in, g_factors, g_stencil, g_out
 
 
 class _Part:
@@ -149,14 +175,17 @@ def _parts(image: Tensor, strips: list[tuple[int, int]], *weights: Tensor) -> li
     return [_Part(hidden, image, (w_in, factors, stencil)) for hidden in slices]
 
 
-def _setup(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _setup(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-    return _feed_forward_backward(gradient.contiguous(), *ctx.saved_tensors)
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    g_x, *g_norm_and_weights = _feed_forward_backward(gradient.contiguous(), *ctx.saved_tensors)
+    if ctx.saved_tensors[1] is None:
+        g_norm_and_weights[:2] = [None, None]
+    return g_x, *g_norm_and_weights
 
 
 feed_forward.register_fake(lambda x, *_: torch.empty(x.shape, dtype=x.dtype, device=x.device))
-_feed_forward_backward.register_fake(lambda _, *inputs: tuple(torch.empty_like(t) for t in inputs))
+_feed_forward_backward.register_fake(lambda _, x, *inputs: like_gradients(x, *inputs))
 feed_forward.register_autograd(_differentiate, setup_context=_setup)

@@ -38,8 +38,8 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` → the same."""
         if self.attn is not None and self.norm1 is not None:
-            x = x + self.attn.channels_last(self.norm1(x))
-        return x + self.ffn.channels_last(self.norm2(x))
+            x = self.attn.channels_last(x, self.norm1)
+        return self.ffn.channels_last(x, self.norm2)
 
 
 class Fusion(nn.Module):

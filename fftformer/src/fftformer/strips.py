@@ -15,6 +15,7 @@ Tensors are `(B, H, W, C)` in float32 or float64, weights are matrices `(out, in
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -125,6 +126,41 @@ def to_pixels(matrices: Tensor, coefficients: Tensor, patches: Tensor) -> None:
     even, odd = torch.bmm(matrices, coefficients.reshape(2, EVEN, -1)).view(2, *upper.shape)
     torch.add(even, odd, out=upper)
     torch.sub(even, odd, out=lower)
+
+
+def layer_norm(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """LayerNorm over the channels of rows, its means and its inverse deviations; without weights, the rows."""
+    if weight is None:
+        return rows, rows, rows
+    return torch.native_layer_norm(rows, (len(weight),), weight, bias, 1e-5)
+
+
+class NormGradient:
+    """The gradients of `x + f(layer_norm(x))` for the norm's weights, and on the way for x."""
+
+    def __init__(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
+        self._weights = weight, bias
+        self.weight, self.bias = x.new_zeros(x.shape[-1]), x.new_zeros(x.shape[-1])
+
+    def through(self, g_rows: Tensor, rows: Tensor, moments: tuple[Tensor, Tensor], g_result: Tensor) -> None:
+        """Turn the gradient `g_rows` of the normed rows into that of the rows themselves, in place."""
+        weight, bias = self._weights
+        if weight is None:
+            return
+        gradients = torch.ops.aten.native_layer_norm_backward(
+            g_rows, rows, (len(weight),), *moments, weight, bias, [True, True, True]
+        )
+        torch.add(gradients[0], g_result, out=g_rows)
+        self.weight += gradients[1]
+        self.bias += gradients[2]
+
+
+def like_gradients(
+    x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, *weights: Any
+) -> tuple[Tensor, ...]:
+    """Gradients of the shapes that a backward pass returns."""
+    of_norm = [x.new_empty(x.shape[-1]) if t is None else torch.empty_like(t) for t in (norm_weight, norm_bias)]
+    return torch.empty_like(x), *of_norm, *(torch.empty_like(t) for t in weights if isinstance(t, Tensor))
 
 
 def depthwise(rows: Tensor, stencil: Tensor) -> Tensor:
