@@ -147,7 +147,7 @@ def abu_released_x2() -> Config:
 
 
 def abu_released_x4() -> Config:
-    """The released form (dropout, no residual) on four ABU scenes ×4."""
+    """The released form on four ABU scenes ×4. Expected: 33.3 dB, bicubic 37.4 dB (measured)."""
     return replace(abu_x4(), model="essaformer", dim=64, iterations=300)
 
 
