@@ -12,7 +12,7 @@ python biformer/predict.py --checkpoint "$run/model" --input "$run/evaluation/pi
 
 accelerate launch biformer/train_segmentation.py --output "$run/segmentation"
 python biformer/predict_segmentation.py --checkpoint "$run/segmentation/model" \
-    --input "$run/segmentation/data/images/validation" --output "$run/segmentation/predicted" --overwrite
+    --input "$run/segmentation/data/ADEChallengeData2016/images/validation" --output "$run/segmentation/predicted" --overwrite
 accelerate launch biformer/train_detection.py --output "$run/detection"
 python biformer/predict_detection.py --checkpoint "$run/detection/model" \
     --input "$run/detection/data/val2017" --output "$run/detection/predicted" --overwrite
