@@ -77,12 +77,12 @@ DEMOS = {
     ),
     "biformer_demo/segmentation": Demo(
         "BiFormer, Semantic FPN", "every pixel named", "results.json", ("mIoU",),
-        "figures/predictions.png", 0.34, "48.9, ADE20K",
+        "figures/predictions.png", 0.325, "48.9, ADE20K",
         "scenes pasted from photographs, six classes instead of 150, and a network that starts from nothing",
     ),
     "biformer_demo/detection": Demo(
         "BiFormer, Mask R-CNN", "objects found and outlined", "results.json", ("box AP50", "mask AP50"),
-        "figures/detections.png", 0.52, "",
+        "figures/detections.png", 0.27, "",
         "objects pasted from photographs, three classes instead of 80, and a network that starts from nothing",
     ),
 }  # fmt: skip

@@ -84,7 +84,7 @@ def chikusei_x4() -> Config:
     """Chikusei ×4, the released network of width 256 and the `sspsr` recipe: patches of 64, stride 32.
 
     accelerate launch --num_processes 1 essaformer/train.py --preset chikusei_x4 --data-root DIR --mixed-precision bf16
-    One patch of 64 × 64 takes about 0.44 GiB beyond the weights in float32 on a CPU; where a batch of 32 does not
+    One patch of 64 × 64 takes about 0.4 GiB beyond the weights in float32 on a CPU; where a batch of 32 does not
     fit, --batch-size 8 --gradient-accumulation 4. Expected: not measured here.
     """
     return sspsr("chikusei", 4)
