@@ -97,7 +97,7 @@ def main() -> None:
     rank, processes = accelerator.process_index, accelerator.num_processes
     scores = scoring.score_pictures(items, enlarge, model.scale, rank=rank, processes=processes, show=show)
     if accelerator.is_main_process:
-        split = f"test {test_scene or regions[0].name}" if len(regions) == 1 else "test"
+        split = f"test {regions[0].name}" if len(regions) == 1 else "test"
         seeds = [trained["seed"]] if "seed" in trained else []
         found = measured(scoring.rows(scores, title, model.scale, split, trained["preset"], seeds), device)
         write_rows(output / "results.json", found)

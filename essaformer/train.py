@@ -97,7 +97,7 @@ def main() -> None:
     title = run_title(config, regions["test"][0].scene.name)
     scores = show_and_score(run, final, EvaluationPictures(regions["test"], config.scale), "test.png")
     if run.is_main:
-        split = f"test {config.test_scene or regions['test'][0].name}" if len(regions["test"]) == 1 else "test"
+        split = f"test {regions['test'][0].name}" if len(regions["test"]) == 1 else "test"
         found = scoring.rows(scores, title, config.scale, split, config.preset, [config.seed])
         write_rows(run.folder / "results.json", measured(found, accelerator.device))
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")

@@ -63,7 +63,9 @@ class Region:
 
     @property
     def name(self) -> str:
-        """Scene and place, for messages and results."""
+        """Scene and, if it is not the whole of it, place, for messages and results."""
+        if (self.height, self.width) == self.scene.shape:
+            return self.scene.name
         return f"{self.scene.name} {self.top}:{self.top + self.height},{self.left}:{self.left + self.width}"
 
     def values(self, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
