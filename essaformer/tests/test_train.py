@@ -68,7 +68,7 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     assert expected <= {path.name for path in trained.iterdir()}
     assert json.loads((trained / "config.json").read_text())["config"]["dim"] == 8
     regions = json.loads((trained / "regions.json").read_text())
-    assert [(r["top"], r["left"], r["height"], r["width"]) for r in regions["train"]] == [(0, 0, 40, 28)]
+    assert [(r["top"], r["left"], r["height"], r["width"]) for r in regions["train"]] == [(0, 0, 12, 48)]
     rows = read_rows(trained / "results.json")
     assert [row.metric for row in rows] == [*METRICS] * 4
     assert [row.preset for row in rows[:12]] == ["abu_x2"] * 6 + ["bicubic"] * 6
