@@ -175,7 +175,8 @@ class Trainer:
             self.say(f"{what}: {'fell back' if passed_over else 'NOT NOTICED'}, {verdict(equal, 1)}")
         shutil.copytree(self.folder / "half", self.folder / "damaged")
         for checkpoint in self.checkpoints("damaged"):
-            self.damage(checkpoint / "state.pt", "truncated")
+            if (checkpoint / "state.pt").exists():  # the kill may have come while an old one was deleted
+                self.damage(checkpoint / "state.pt", "truncated")
         text = said(self.start("damaged").finish(2))
         stopped = len(re.findall(r"^error: .*damaged.*no older one is intact", text, re.MULTILINE)) == 1
         stopped = stopped and "Traceback" not in text
