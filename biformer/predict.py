@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from biformer.augmentation import check_image_size, evaluation_transform
 from biformer.checkpoints import load_model
-from biformer.data import FORMATS, UnreadablePicture, reading
+from biformer.data import UnreadablePicture, list_pictures, reading
 from biformer.model import BiFormer
 from biformer.pictures import routing_figure
 from common import config
@@ -122,22 +122,6 @@ def check(options: PredictConfig) -> None:
         raise UserError("--top, --routing-pictures and --batch-size must be at least 1")
     if not all(0 <= share < 1 for share in options.query):
         raise UserError(f"--query {options.query[0]} {options.query[1]}: expected shares of height and width in [0, 1)")
-
-
-def list_pictures(source: Path) -> list[Path]:
-    """The picture, or the sorted pictures of a folder at any depth.
-
-    Raises:
-        UserError: there is none.
-    """
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise UserError(f"{source}: no such picture or folder; correct --input")
-    found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in FORMATS and path.is_file()]
-    if not found:
-        raise UserError(f"{source}: found no pictures, expected files ending in {', '.join(FORMATS)}")
-    return found
 
 
 def relative(file: Path, source: Path) -> str:

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from biformer.data import FORMATS, UnreadablePicture, reading
+from biformer.data import UnreadablePicture, list_pictures, reading
 from biformer.detection.model import Detector, check_size, load_detector
 from biformer.detection.pictures import SCORE, draw_found
 from biformer.detection.scoring import results_of
@@ -106,22 +106,6 @@ def check(options: PredictConfig, targets: list[str]) -> None:
         raise UserError(f"{', '.join(there[:2])}{more}: exists already; add --overwrite or choose another name")
     if not 0 <= options.score <= 1:
         raise UserError(f"--score {options.score}: expected a number in [0, 1]")
-
-
-def list_pictures(source: Path) -> list[Path]:
-    """The picture, or the sorted pictures of a folder at any depth.
-
-    Raises:
-        UserError: there is none.
-    """
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise UserError(f"{source}: no such picture or folder; correct --input")
-    found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in FORMATS and path.is_file()]
-    if not found:
-        raise UserError(f"{source}: found no pictures, expected files ending in {', '.join(FORMATS)}")
-    return found
 
 
 def read(file: Path, detector: Detector) -> Image.Image:

@@ -154,6 +154,22 @@ def open_split(root: Path, split: str, *, dataset: str = "", split_file: Path | 
     )
 
 
+def list_pictures(source: Path) -> list[Path]:
+    """The picture, or the sorted pictures of a folder at any depth.
+
+    Raises:
+        UserError: there is none.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f"{source}: no such picture or folder; correct --input")
+    found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in FORMATS and path.is_file()]
+    if not found:
+        raise UserError(f"{source}: found no pictures, expected files ending in {', '.join(FORMATS)}")
+    return found
+
+
 def check_classes(found: Sequence[str], expected: Sequence[str], whose: str, others: str) -> None:
     """Refuse class names that differ.
 
