@@ -140,3 +140,26 @@ def test_half_precision_keeps_the_transform_in_single() -> None:
         half = module(x)
     assert seen == [torch.float32, torch.float32]
     assert (half.float() - module(x)).norm() < 0.02 * module(x).norm()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_norm_and_residual_inside_the_strips(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module, norm = PARTS[part][0]().double(), nn.LayerNorm(6).double()
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    monkeypatch.setattr(strips, "SMALL", {False: 0, True: 0})
+    monkeypatch.setattr(strips, "_PIECE", 8 * 16 * 9)
+    monkeypatch.setattr(strips, "_FEWEST_PIXELS", 8 * 16)
+    x, projection = random(2, 40, 16, 6), random(2, 40, 16, 6)
+    results = []
+    for compute in (
+        lambda tokens: module.channels_last(tokens, norm),
+        lambda tokens: tokens + PARTS[part][1](module, norm(tokens).permute(0, 3, 1, 2)).permute(0, 2, 3, 1),
+    ):
+        tokens = x.clone().requires_grad_()
+        output = compute(tokens)
+        variables = [tokens, *norm.parameters(), *module.parameters()]
+        results.append([output.detach(), *torch.autograd.grad((output * projection).sum(), variables)])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
