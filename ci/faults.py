@@ -31,7 +31,7 @@ from common.errors import UserError, command
 from common.files import sha256
 from common.hyperspectral.synthetic import synthetic_scene
 from common.results import markdown
-from common.testing import Finished, Script
+from support.scripts import Finished, Script
 
 ROOT = Path(__file__).parents[1]
 SCENE = "--cube {scene}:cube --labels {scene}:labels --seeds 1 2"

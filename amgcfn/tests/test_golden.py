@@ -12,7 +12,7 @@ from torch import nn
 from amgcfn import AMGCFN, CAFM, convert_released
 from amgcfn.checkpoints import cafm_names, released_names
 from amgcfn.graph import hop_graphs, sparse_tensor, superpixel_adjacency
-from common.testing import ReferenceCase
+from support.reference import ReferenceCase
 
 GOLDEN = Path(__file__).parent / "golden"
 

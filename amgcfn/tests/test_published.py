@@ -8,7 +8,7 @@ from scipy.io import loadmat
 from amgcfn.presets import PAPER_SEEDS, PRESETS
 from amgcfn.published import PUBLISHED, RELEASED_SPREAD, SPLIT_SIZES
 from common.hyperspectral.splits import per_class_split
-from common.testing import real_data
+from support.data import real_data
 
 FILES = {
     "indian_pines": ("Indian_pines_gt.mat", "indian_pines_gt"),

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common.testing import run_script
+from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
 FAST = ["--pixels-per-superpixel", "40", "--ratio", "0.05", "--validation", "0.05", "--validate-every", "4"]

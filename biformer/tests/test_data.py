@@ -20,7 +20,7 @@ from biformer.data import Pictures, UnreadablePicture, open_both, open_split, sa
 from biformer.presets import PRESETS, SPLITS, Config
 from common.errors import UserError
 from common.sampling import endless_loader
-from common.testing import real_data
+from support.data import real_data
 
 
 def write_folder(folder: Path, counts: dict[str, int], size: tuple[int, int] = (40, 32)) -> None:

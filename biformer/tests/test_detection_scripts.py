@@ -20,7 +20,7 @@ from biformer.detection.demo import write_demo
 from biformer.detection.presets import PRESETS
 from common.errors import UserError
 from common.results import read_rows
-from common.testing import Finished, run_script
+from support.scripts import Finished, run_script
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ("--model", "biformer_tiny", "--depths", 1, 1, 1, 1, "--num-regions", 2, "--channels", 16, "--workers", 0)

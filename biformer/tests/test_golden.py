@@ -9,7 +9,7 @@ import torch
 
 from biformer import BiLevelRoutingAttention, convert_released, create_model, export_released
 from biformer.checkpoints import published_names
-from common.testing import ReferenceCase
+from support.reference import ReferenceCase
 
 GOLDEN = Path(__file__).parent / "golden"
 

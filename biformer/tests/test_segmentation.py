@@ -19,7 +19,7 @@ from biformer.segmentation.data import open_scenes
 from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.photographs import CLASSES, write_demo
 from common.results import read_rows
-from common.testing import run_script
+from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ("--preset", "upernet_small", "--model", "biformer_tiny", "--head-width", 16, "--image-size", 32)

@@ -15,7 +15,7 @@ from PIL import Image
 from biformer import create_model, export_released, load_model
 from biformer.photographs import demo_pictures
 from common.results import read_rows
-from common.testing import run_script
+from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ("--model", "biformer_tiny", "--image-size", 32, "--num-regions", 2, "--batch-size", 4, "--workers", 0)

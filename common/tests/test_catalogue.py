@@ -13,7 +13,7 @@ from common.hyperspectral import catalogue
 from common.hyperspectral.catalogue import load_fixed_split, load_labels, load_scene, reduce_labels
 from common.hyperspectral.published import CATALOGUE
 from common.hyperspectral.readers import write_geotiff
-from common.testing import real_data
+from support.data import real_data
 
 CLASSES = {"indian_pines": 16, "salinas": 16, "salinas_a": 16, "pavia_university": 9, "pavia_centre": 9, "ksc": 13,
            "botswana": 14, "houston2013": 15, "houston2013_mat": 15, "houston2018_crop": 12}  # fmt: skip

@@ -18,7 +18,7 @@ import torch
 
 from common import states
 from common.errors import UserError
-from common.testing import Script, run_script
+from support.scripts import Script, run_script
 
 TOY = Path(__file__).parent / "toy_trainer.py"
 

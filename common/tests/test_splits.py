@@ -10,7 +10,7 @@ from common.errors import UserError
 from common.hyperspectral.catalogue import load_labels
 from common.hyperspectral.disjoint import disjoint_split, overlap
 from common.hyperspectral.splits import Split, fixed_split, per_class_split, stratified_split
-from common.testing import real_data
+from support.data import real_data
 
 # Labelled pixels per class of the published ground truths, and AMGCFN's split sizes on them.
 INDIAN_PINES = (46, 1428, 830, 237, 483, 730, 28, 478, 20, 972, 2455, 593, 205, 1265, 386, 93)

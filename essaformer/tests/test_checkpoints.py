@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from common.errors import UserError
-from common.testing import ReferenceCase
 from essaformer import ESSAformer, convert_released, load_model
+from support.reference import ReferenceCase
 
 CASE = ReferenceCase.load(Path(__file__).parent / "golden" / "essaformer_x2.npz")
 
@@ -124,7 +124,7 @@ def test_a_tensor_that_claims_more_than_its_storage_is_refused(released: nn.Modu
 
 
 def test_converted_files_are_model_folders(released: nn.Module, tmp_path: Path) -> None:
-    from common.testing import run_script
+    from support.scripts import run_script
 
     torch.save({"model": released}, tmp_path / "released.pth")
     script = Path(__file__).parents[1] / "convert.py"

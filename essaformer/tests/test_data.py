@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from common.testing import real_data
 from essaformer import imresize
 from essaformer.data import EvaluationPictures, TrainingPatches
 from essaformer.scaling import Scaling, restored, scaled
 from essaformer.scenes import ABU, Region, Regions, describe, load_regions
+from support.data import real_data
 
 SCALING = Scaling("percentile", 99.9)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.testing import ReferenceCase
 from essaformer import ESSAformer, ESSAttention, convert_released
 from essaformer.checkpoints import published_to_ours
+from support.reference import ReferenceCase
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -12,12 +12,12 @@ from PIL import Image
 
 from common.errors import UserError
 from common.hyperspectral.readers import Georeference, read_array, write_geotiff
-from common.testing import run_script
 from essaformer import create_model, imresize
 from essaformer.checkpoints import save_scaling
 from essaformer.scaling import Scaling
 from essaformer.tiling import bytes_per_pixel, enlarge_tiled, fixed_bytes, parse_size, spans, tile_for_memory
 from essaformer.writing import scaled_georeference, write_scene
+from support.scripts import run_script
 
 PREDICT = Path(__file__).parents[1] / "predict.py"
 WAVELENGTHS = np.linspace(400, 900, 4)

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from common.results import read_rows
-from common.testing import run_script
 from essaformer import create_model, load_model
 from essaformer.losses import sspsr_loss, total_variation
 from essaformer.metrics import METRICS
 from essaformer.presets import PRESETS
+from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ("--dim", 8, "--crop", 12, "--batch-size", 2, "--workers", 0, "--log-every", 1, "--iterations", 6)

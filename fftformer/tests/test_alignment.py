@@ -8,10 +8,10 @@ import pytest
 from scipy import ndimage
 
 from common.errors import UserError
-from common.testing import real_data
 from fftformer.alignment import align, best_shift, realblur_scores
 from fftformer.data import find_pairs
 from fftformer.images import read_rgb
+from support.data import real_data
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.errors import UserError
-from common.testing import ReferenceCase
 from fftformer import FFTformer, convert_released, create_model, export_released, load_model
+from support.reference import ReferenceCase
 
 
 @pytest.fixture

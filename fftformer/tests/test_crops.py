@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from common.testing import run_script
 from fftformer.crops import MANIFEST, prepare
 from fftformer.data import Pair, TrainingPairs, find_layout, find_pairs
+from support.scripts import run_script
 
 SCRIPT = Path(__file__).parents[1] / "prepare.py"
 

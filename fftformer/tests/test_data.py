@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from common.testing import real_data
 from fftformer.data import EvaluationPairs, Pair, TrainingPairs, find_layout, find_pairs
+from support.data import real_data
 
 LAYOUTS = {
     "gopro": [

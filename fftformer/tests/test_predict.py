@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from common.testing import real_data, run_script
 from fftformer import create_model
 from fftformer.images import read_picture, read_rgb
+from support.data import real_data
+from support.scripts import run_script
 
 SCRIPT = Path(__file__).parents[1] / "predict.py"
 

@@ -13,11 +13,12 @@ from skimage import data
 from torch.nn import functional as F
 
 from common.results import read_rows
-from common.testing import real_data, run_script
 from fftformer import create_model, export_released, load_model
 from fftformer.data import EvaluationPairs, find_pairs
 from fftformer.losses import fourier_l1
 from fftformer.presets import PRESETS
+from support.data import real_data
+from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ("--model", "fftformer_tiny", "--crop", 32, "--batch-size", 2, "--workers", 0, "--ema", 0.9, "--log-every", 1)

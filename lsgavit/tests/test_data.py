@@ -13,9 +13,9 @@ import torch
 from common.errors import UserError
 from common.hyperspectral.disjoint import overlap
 from common.hyperspectral.synthetic import synthetic_scene
-from common.testing import real_data
 from lsgavit.data import Sample, TrainingPixels, find_scene, turned
 from lsgavit.presets import PRESETS, Config
+from support.data import real_data
 
 RNG = np.random.default_rng(0)
 CUBE = RNG.random((20, 18, 6), dtype=np.float32)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.testing import ReferenceCase
 from lsgavit import LSGAttention, LSGAViT, convert_released
 from lsgavit.checkpoints import published_names, released_configuration
+from support.reference import ReferenceCase
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -18,7 +18,7 @@ from common.errors import UserError
 from common.hyperspectral.readers import Georeference, read_array, write_geotiff
 from common.hyperspectral.seeds import model_folders
 from common.hyperspectral.synthetic import synthetic_scene
-from common.testing import run_script
+from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
 TRAIN = PROJECT / "train.py"

@@ -1,0 +1,1 @@
+"""What only the test suites of the projects use; nothing here is shipped."""

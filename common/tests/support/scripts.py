@@ -1,0 +1,90 @@
+"""A project's scripts in real processes, one or several, started as a launcher starts them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import socket
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a script printed; of several processes, all of it."""
+
+    stdout: str
+    stderr: str
+
+
+class Script:
+    """A project's script in one or several real processes on CPU, started as by a launcher.
+
+    The processes fork from a server that has imported torch and done nothing else, which saves
+    the seconds of importing it anew. `accelerate launch --cpu --num_processes 2` would quietly
+    run one process, so ranks are given through the environment as `torchrun` does.
+    """
+
+    def __init__(self, script: str | Path, *arguments: object, processes: int = 1) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["support.scripts", "common.run", "common.figures", "torch._dynamo"])
+        self._folder = tempfile.TemporaryDirectory()
+        environments = [{"ACCELERATE_USE_CPU": "true"} for _ in range(processes)]
+        if processes > 1:
+            group = {"WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{_free_port()}"}
+            for rank, environment in enumerate(environments):
+                environment.update(group, RANK=f"{rank}", LOCAL_RANK=f"{rank}")
+        command = [str(script), *map(str, arguments)]
+        self.processes = [
+            context.Process(target=_run_in_child, args=(command, environment, f"{self._folder.name}/{rank}"))
+            for rank, environment in enumerate(environments)
+        ]
+        for process in self.processes:
+            process.start()
+
+    def finish(self, status: int | None = 0, timeout: float = 300) -> Finished:
+        """Wait for the end.
+
+        Args:
+            status: the expected exit status of every process; None for any non-zero one.
+        """
+        for process in self.processes:
+            process.join(timeout)
+            if process.exitcode is None or process.exitcode != 0:
+                for other in self.processes:  # like a launcher: one failure ends them all
+                    other.join(10)
+                    other.kill()
+                    other.join()
+        texts = [[Path(f"{self._folder.name}/{r}.{n}") for r in range(len(self.processes))] for n in ("out", "err")]
+        done = Finished(*("".join(path.read_text() for path in paths if path.exists()) for paths in texts))
+        self._folder.cleanup()
+        for process in self.processes:
+            right = process.exitcode != 0 if status is None else process.exitcode == status
+            assert right, f"exit status {process.exitcode}, expected {status}\n{done.stdout}\n{done.stderr}"
+        return done
+
+
+def run_script(script: str | Path, *arguments: object, processes: int = 1, status: int | None = 0) -> Finished:
+    """Run a script to its end; see `Script`."""
+    return Script(script, *arguments, processes=processes).finish(status)
+
+
+def _run_in_child(command: list[str], environment: dict[str, str], log: str) -> None:
+    os.environ.update(environment)
+    for name, descriptor in (("out", 1), ("err", 2)):
+        os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT), descriptor)
+    import torch
+
+    torch.set_num_threads(1)
+    sys.argv = command
+    sys.path.insert(0, str(Path(command[0]).parent))
+    runpy.run_path(command[0], run_name="__main__")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
