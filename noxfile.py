@@ -3,6 +3,7 @@
     nox -s test                    every project's tests;  test-common, test-<paper> one of them
     nox -s demo                    every project's demo;   demo-<paper> one of them, into runs/
     nox -s lint                    style, types, the arrows between the packages, and the tables
+    nox -s mutants                 damage the code line by line and see that the tests notice
     nox -s faults                  kill every trainer at random moments, damage its checkpoints (an hour)
     nox -s tables                  write the READMEs' tables from the measured rows
     nox -s minimums                the tests with the lowest supported versions
@@ -11,19 +12,45 @@ Environments are made by uv where it is installed, else by virtualenv.
 """
 
 import shutil
+import sys
 import time
+from pathlib import Path
 
 import nox
+
+sys.path.insert(0, str(Path(__file__).parent / "ci"))
+from projects import PROJECTS
 
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "test"]
 
-PAPERS = ("essaformer", "fftformer", "lsgavit", "amgcfn", "biformer")
+PAPERS = tuple(PROJECTS)
 # On two cores, without making the environment.
-DEMO_MINUTES = {"essaformer": 2.0, "fftformer": 5.0, "lsgavit": 2.0, "amgcfn": 1.5, "biformer": 4.0}
+DEMO_MINUTES = {paper: settings["demo-minutes"] for paper, settings in PROJECTS.items()}
 CONSTRAINTS = ("--constraint", "ci/constraints.txt")
+# Which package may import which, for import-linter.
+ARROWS = """
+[importlinter]
+root_packages =
+    common
+    {projects}
+
+[importlinter:contract:projects]
+name = No project imports another
+type = independence
+modules =
+    {projects}
+
+[importlinter:contract:common]
+name = The shared package knows no project
+type = forbidden
+source_modules =
+    common
+forbidden_modules =
+    {projects}
+"""
 LINTERS = ("ruff==0.17.6", "mypy==2.4.1", "import-linter==2.16")
 # One thread per process: the tests run small networks, several processes at a time.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -114,7 +141,9 @@ def lint(session: nox.Session) -> None:
     for project in ("common", *PAPERS):
         session.run("mypy", "--config-file", "ci/mypy.ini", f"{project}/src/{project}")
     session.run("mypy", "--config-file", "ci/mypy.ini", "ci")
-    session.run("lint-imports", "--config", "ci/importlinter.ini", "--no-cache")
+    arrows = Path(session.create_tmp()) / "arrows.ini"
+    arrows.write_text(ARROWS.format(projects="\n    ".join(PAPERS)), encoding="utf-8")
+    session.run("lint-imports", "--config", str(arrows.resolve()), "--no-cache")
     session.run("python", "ci/tables.py", "--check")
     pytest(session, "ci")
 
@@ -131,6 +160,13 @@ def faults(session: nox.Session) -> None:
     """Kill every trainer at random moments and compare what it ends with; -- --papers X --kills N for less."""
     install(session, *PAPERS)
     session.run("python", "ci/faults.py", *session.posargs, env=ENVIRONMENT)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Damage the code line by line and see that the tests notice; -- --only WORD for some of them."""
+    install(session, *PAPERS)
+    session.run("python", "ci/mutants.py", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session

@@ -23,6 +23,10 @@ from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
 from common.results import Row, markdown, read_rows
+from projects import PROJECTS
+
+# A picture that is this many times as wide as high takes a whole row of the sheet.
+WIDE = 2.2
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Demo:
     """Where one demo's numbers and its picture lie, and how they relate to the paper's.
 
     Attributes:
+        paper: the project.
+        folder: below the run's folder, for a project with several tasks.
         title: for the table and the sheet.
         job: what the network does, for the picture's title.
         rows: file of result rows, below the run's folder.
@@ -39,6 +45,8 @@ class Demo:
         differs: what makes the demo another experiment.
     """
 
+    paper: str
+    folder: str
     title: str
     job: str
     rows: str
@@ -49,43 +57,18 @@ class Demo:
     differs: str
 
 
-DEMOS = {
-    "essaformer_demo": Demo(
-        "ESSAformer", "a scene enlarged twofold", "evaluation/results.json", ("PSNR (dB)", "SAM (°)"),
-        "evaluation/pictures.png", 1, "",
-        "a made-up scene; a network of width 32 instead of 256 and 600 updates",
-    ),
-    "fftformer_demo": Demo(
-        "FFTformer", "photographs deblurred", "evaluation/results.json", ("PSNR (dB)", "SSIM (3-D)"),
-        "restored_before_after.png", 1 / 6, "34.21, GoPro",
-        "photographs with made-up camera shake; a small network and 700 updates instead of 300,000",
-    ),
-    "lsgavit_demo": Demo(
-        "LSGA-ViT", "a scene classified pixel by pixel", "evaluation.json", ("OA", "kappa"),
-        "seed_5/maps/map.png", 1, "",
-        "a made-up scene; 5 % of its pixels for training and 20 epochs instead of 10 % and 70",
-    ),
-    "amgcfn_demo": Demo(
-        "AMGCFN", "a scene classified with a graph of superpixels", "evaluation.json", ("OA", "kappa"),
-        "seed_1330/maps/graph.png", 1, "94.28, Indian Pines",
-        "a made-up scene; three seeds and 100 epochs instead of ten and 500",
-    ),
-    "biformer_demo": Demo(
-        "BiFormer", "where a region looks, stage by stage", "evaluation/results.json", ("top-1",),
-        "figures/routing_query.png", 2 / 4, "81.4, ImageNet-1K",
-        "crops of twelve pictures at 48 pixels, 180 updates, instead of 1.28 million photographs for 300 epochs",
-    ),
-    "biformer_demo/segmentation": Demo(
-        "BiFormer, Semantic FPN", "every pixel named", "results.json", ("mIoU",),
-        "figures/predictions.png", 0.325, "48.9, ADE20K",
-        "scenes pasted from photographs, six classes instead of 150, and a network that starts from nothing",
-    ),
-    "biformer_demo/detection": Demo(
-        "BiFormer, Mask R-CNN", "objects found and outlined", "results.json", ("box AP50", "mask AP50"),
-        "figures/detections.png", 0.27, "",
-        "objects pasted from photographs, three classes instead of 80, and a network that starts from nothing",
-    ),
-}  # fmt: skip
+def find_demos() -> dict[str, Demo]:
+    """Folder below `runs` → what the projects say of their demos."""
+    return {
+        (Path(f"{paper}_demo") / demo["folder"]).as_posix(): Demo(
+            **{**demo, "metrics": tuple(demo["metrics"])}, paper=paper
+        )
+        for paper, settings in PROJECTS.items()
+        for demo in settings["demos"]
+    }
+
+
+DEMOS = find_demos()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +89,7 @@ def main() -> None:
     titles: dict[str, str] = {}
     missing: list[str] = []
     for name, demo in DEMOS.items():
-        paper = name.split("_")[0]
+        paper = demo.paper
         try:
             if paper in options.failed:
                 raise UserError(f"the demo of {paper} failed; nox -s demo-{paper} repeats it")
@@ -126,7 +109,7 @@ def main() -> None:
     )
     sheet = contact_sheet(options.runs, titles, options.runs / "demo.png")
     with atomic_path(options.runs / "demo.md") as temporary:
-        temporary.write_text(f"# The five demos\n\n{text}\n\n![pictures](demo.png)\n", encoding="utf-8")
+        temporary.write_text(f"# The demos\n\n{text}\n\n![pictures](demo.png)\n", encoding="utf-8")
     print(f"\n{text}\n\ntable: {options.runs / 'demo.md'}; pictures: {sheet}")
     sys.exit(1 if missing else 0)
 
@@ -165,10 +148,13 @@ def chance(folder: Path, metric: str) -> str:
 
 
 def contact_sheet(runs: Path, titles: dict[str, str], path: Path) -> Path:
-    """Draw one picture per demo; the narrow ones side by side."""
+    """Draw one picture per demo; the wide ones across the sheet, the others side by side."""
     pictures = {name: picture(runs / name, demo, name in titles) for name, demo in DEMOS.items()}
-    names = list(pictures)
-    grid: list[list[Any]] = [[name, name] for name in names[:3]] + [names[3:5], names[5:]]
+    wide = [name for name, image in pictures.items() if image.shape[1] >= WIDE * image.shape[0]]
+    others = [name for name in pictures if name not in wide]
+    wide += others[2 * (len(others) // 2) :]  # an odd one out has a row of its own
+    pairs = [others[i : i + 2] for i in range(0, len(others) - 1, 2)]
+    grid: list[list[Any]] = [[name, name] for name in wide] + pairs
     heights = [max(pictures[n].shape[0] / pictures[n].shape[1] / len(set(row)) for n in set(row)) for row in grid]
     figure = Figure(figsize=(14, 14 * sum(heights) + 0.6 * len(grid)), dpi=100, layout="constrained")
     axes = figure.subplot_mosaic(grid, height_ratios=heights)

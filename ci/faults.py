@@ -1,7 +1,7 @@
 """Fault campaign: kill every trainer at random moments, damage its checkpoints, split it over processes.
 
-    python ci/faults.py                                 all five trainers, about an hour on one core
-    python ci/faults.py --papers fftformer --kills 3    one of them, a few minutes
+    python ci/faults.py                                 all trainers, more than an hour on one core
+    python ci/faults.py --papers fftformer --kills 3    those of one project, a few minutes
 
 For each trainer a short training runs undisturbed. Then the same command is killed with SIGKILL at
 random moments between opening its folder and its end, and started again, until it has been killed
@@ -31,24 +31,16 @@ from common.errors import UserError, command
 from common.files import sha256
 from common.hyperspectral.synthetic import synthetic_scene
 from common.results import markdown
+from projects import PROJECTS, ROOT
 from support.scripts import Finished, Script
 
-ROOT = Path(__file__).parents[1]
-SCENE = "--cube {scene}:cube --labels {scene}:labels --seeds 1 2"
-LAST_SEED = "seed_2"
-# The shortest trainings that still use everything a checkpoint has to keep: several validations, averaged
-# weights, schedules, random augmentation, dropout or mixing, loading processes, several seeds.
-TRAININGS = {
-    "essaformer": "--cube {scene}:cube --dim 8 --dropout 0.1 --crop 12 --batch-size 2 --iterations 120 "
-    "--validate-every 30 --save-every 4 --log-every 3",
-    "fftformer": "--crop 32 --batch-size 2 --iterations 60 --validate-every 20 --validation-pictures 1 "
-    "--save-every 3 --log-every 2",
-    "lsgavit": f"{SCENE} --components 6 --window 5 --ratio 0.2 --batch-size 16 --epochs 8 --augmentation --ema 0.9 "
-    "--schedule cosine --no-draw-map --save-every 3 --log-every 2",
-    "amgcfn": f"{SCENE} --pixels-per-superpixel 40 --ratio 0.05 --validation 0.05 --epochs 60 --validate-every 4 "
-    "--save-every 3 --log-every 2",
-    "biformer": "--image-size 32 --num-regions 2 --batch-size 20 --epochs 1 --warmup-epochs 0 --validate-epochs 1 "
-    "--mixup 0.2 --cutmix 1.0 --save-every 6 --log-every 2",
+# Of each project's trainers the shortest trainings that still use everything a checkpoint has to keep: several
+# validations, averaged weights, schedules, random augmentation, dropout or mixing, loading processes, several seeds.
+TRAINERS = {
+    name: (ROOT / paper / trainer["script"], trainer["flags"])
+    for paper, settings in PROJECTS.items()
+    for trainer in settings["trainers"]
+    for name in [f"{paper}/{trainer['script']}"]
 }
 DAMAGES = (
     ("state.pt", "truncated"),
@@ -62,8 +54,8 @@ DAMAGES = (
 class FaultsConfig:
     """Flags of this script."""
 
-    papers: tuple[str, ...] = tuple(TRAININGS)
-    """Which trainers."""
+    papers: tuple[str, ...] = tuple(PROJECTS)
+    """Whose trainers."""
     kills: int = 20
     """How often each is killed."""
     seed: int = 0
@@ -76,16 +68,16 @@ class FaultsConfig:
 def main() -> None:
     """Go through the trainers, print and write one table."""
     options = parse(FaultsConfig, __doc__)
-    if unknown := set(options.papers) - set(TRAININGS):
-        raise UserError(f"--papers {' '.join(sorted(unknown))}: expected some of {', '.join(TRAININGS)}")
+    if unknown := set(options.papers) - set(PROJECTS):
+        raise UserError(f"--papers {' '.join(sorted(unknown))}: expected some of {', '.join(PROJECTS)}")
     options.output.mkdir(parents=True, exist_ok=True)
     scene = options.output.resolve() / "scene.npz"
     made = synthetic_scene(40, 44, bands=8, num_classes=3)
     np.savez(scene, cube=made.cube, labels=made.require_labels())
     lines, wrong = [], False
-    for paper in options.papers:
-        trainer = Trainer(paper, options.output / paper, scene, random.Random(options.seed))
-        lines.append([paper, trainer.killed(options.kills), trainer.damaged(), trainer.two_processes()])
+    for name in [name for name in TRAINERS if name.partition("/")[0] in options.papers]:
+        trainer = Trainer(name, options.output / name.replace("/", "_"), scene, random.Random(options.seed))
+        lines.append([name, trainer.killed(options.kills), trainer.damaged(), trainer.two_processes()])
         wrong = wrong or trainer.wrong
         if not trainer.wrong:
             shutil.rmtree(trainer.folder)
@@ -96,15 +88,18 @@ def main() -> None:
 
 
 class Trainer:
-    """One project's trainer and what its undisturbed run left.
+    """One trainer and what its undisturbed run left.
 
     Attributes:
         wrong: whether anything has differed so far.
     """
 
-    def __init__(self, paper: str, folder: Path, scene: Path, chance: random.Random) -> None:
-        self.paper, self.folder, self.chance = paper, folder, chance
-        self.flags = TRAININGS[paper].format(scene=scene).split()
+    def __init__(self, name: str, folder: Path, scene: Path, chance: random.Random) -> None:
+        self.name, self.folder, self.chance = name, folder, chance
+        self.script, flags = TRAINERS[name]
+        self.flags = flags.format(scene=scene).split()
+        seeds = re.search(r"--seeds ([\d ]+)", flags)
+        self.last = f"seed_{seeds[1].split()[-1]}" if seeds else ""
         self.wrong = False
         shutil.rmtree(folder, ignore_errors=True)
         started = time.time()
@@ -116,8 +111,8 @@ class Trainer:
 
     def start(self, name: str, *flags: object, processes: int = 1) -> Script:
         """Start the training in a folder of its own."""
-        script, output = ROOT / self.paper / "train.py", self.folder / name
-        return Script(script, "--preset", "demo", *self.flags, "--output", output, *flags, processes=processes)
+        output = self.folder / name
+        return Script(self.script, "--preset", "demo", *self.flags, "--output", output, *flags, processes=processes)
 
     def wait_until_open(self, name: str, since: float) -> float:
         """Wait until the run has written its config.json; return when that was."""
@@ -232,8 +227,7 @@ class Trainer:
 
     def checkpoints(self, name: str) -> list[Path]:
         """Checkpoint folders of the last seed, or of the only run, oldest first."""
-        last = LAST_SEED if "--seeds" in self.flags else ""
-        return sorted((self.folder / name / last / "checkpoints").glob("step_*"))
+        return sorted((self.folder / name / self.last / "checkpoints").glob("step_*"))
 
     def steps(self, name: str) -> str:
         """Where the run stands."""
@@ -242,7 +236,7 @@ class Trainer:
 
     def say(self, text: str) -> None:
         """Print with the trainer's name."""
-        print(f"{self.paper}: {text}", flush=True)
+        print(f"{self.name}: {text}", flush=True)
 
 
 def facts(folder: Path) -> dict[str, object]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PAPERS = ("essaformer", "fftformer", "lsgavit", "amgcfn", "biformer")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from projects import PROJECTS, ROOT
+
+PAPERS = tuple(PROJECTS)
 SECTIONS = ["The idea", "Paper, released code, ours", "Data", "Train, score", "Results", "Speed"]
 SECTIONS += ["One module in your own network"]
 

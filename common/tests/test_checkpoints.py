@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from toy_trainer import Toy
 
 from common.checkpoints import load_strictly, read_tensors
 from common.errors import UserError
+from toy_trainer import Toy
 
 
 class Hostile:

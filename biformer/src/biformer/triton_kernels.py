@@ -16,6 +16,9 @@ are keys, with the queries of all regions that chose theirs as columns.
 
 # ruff: noqa: PLR0917 - kernels take their operands by position
 
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# Operands of kernels are pointers and numbers without Python types.
+
 from __future__ import annotations
 
 import triton
