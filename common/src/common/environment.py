@@ -12,7 +12,34 @@ from pathlib import Path
 
 import torch
 
+from common.errors import UserError
+
 _PACKAGES = ("torch", "accelerate", "numpy", "scipy", "scikit-image", "timm")
+
+
+def choose_device(text: str) -> torch.device:
+    """Return the device that a `--device` flag names.
+
+    Args:
+        text: "auto" (a GPU if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        UserError: another name, no usable GPU, or a number that no GPU of this machine has.
+    """
+    name, _, number = text.partition(":")
+    if text == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if text == "cpu":
+        return torch.device("cpu")
+    # Digits only: "cuda:-1" and "cuda:" are no numbers, and isdigit alone would take "²".
+    if name != "cuda" or (text != "cuda" and not (number.isascii() and number.isdigit())):
+        raise UserError(f"--device {text}: no such device; expected auto, cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise UserError(f"--device {text}: this machine has no usable GPU; use --device cpu or auto")
+    count = torch.cuda.device_count()
+    if number and int(number) >= count:
+        raise UserError(f"--device {text}: this machine has {count} GPU(s), numbered from 0; use cuda:{count - 1}")
+    return torch.device(text)
 
 
 def command_line() -> str:
