@@ -63,7 +63,7 @@ def main() -> None:
         config = recorded_config(folders[0], Config)
     scene = find_scene(replace(config, data_root=options.data_root or config.data_root))
 
-    runs, seeds = [], []
+    runs, splits, seeds = [], [], []
     for folder in folders:
         model = load_model(folder).to(options.device)
         if model.bands != scene.bands or model.num_classes != scene.num_classes:
@@ -76,13 +76,14 @@ def main() -> None:
         strip = rows_for_memory(model, scene.shape[1], 1e9 * options.memory)
         logits = classify_scene(model, scene.cube, sample.graph, rows=strip)[0]
         runs.append(scoring.score_map((logits.argmax(dim=1) + 1).numpy().reshape(scene.shape), sample))
+        splits.append(sample.split)
         seeds.append(seed)
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].metrics.items()))
 
-    rows = measured(scoring.rows(runs, sample, config.preset, seeds), torch.device(options.device))
+    rows = measured(scoring.rows(runs, splits, scene.name, config.preset, seeds), torch.device(options.device))
     output = options.output or (options.checkpoint.parent if released else options.checkpoint) / "evaluation.json"
     write_rows(output, rows)
-    print(scoring.class_table(runs, sample))
+    print(scoring.class_table(runs, splits, scene))
     print(table(rows))
     print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
     print(f"rows: {output}")

@@ -3,9 +3,10 @@
     python amgcfn/predict.py --checkpoint runs/amgcfn_demo/seed_1330/model --output maps     the scene of the run
     python amgcfn/predict.py --checkpoint DIR --input OTHER.mat:KEY --output maps --memory 2 another scene
 
-Writes OUTPUT/classes.npy (H, W) of classes 1..K, probabilities.npy (H, W, K) float32, and the pictures
-map.png, confidence.png and graph.png. On the training scene the superpixel graph is the one beside the
-model; another scene gets its own, with the principal components of the training pixels.
+Writes OUTPUT/classes.npy (H, W) in the codes of the training labels, probabilities.npy (H, W, K) float32 in
+the order of the codes, and the pictures map.png, confidence.png and graph.png. On the training scene the
+superpixel graph is the one beside the model; another scene gets its own, with the principal components of
+the training pixels.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main() -> None:
     model = load_model(folders[0]).to(options.device)
     if model.bands != scene.bands:
         raise UserError(f"{scene.source}: has {scene.bands} bands, but the model takes {model.bands}")
-    _, graph, names = load_graph(folders[0], scene)
+    _, graph, names, codes = load_graph(folders[0], scene)
     scene = replace(scene, class_names=names)
 
     rows = options.rows or rows_for_memory(model, scene.shape[1], 1e9 * options.memory)
@@ -75,11 +76,13 @@ def main() -> None:
         print(f"{strips} strips of {rows} rows with {HALO} rows around")
     probabilities = classify_scene(model, scene.cube, graph, rows=rows)[0].softmax(dim=1)
     probabilities = probabilities.numpy().reshape(*scene.shape, -1)
-    classes = (probabilities.argmax(axis=2) + 1).astype(np.uint8 if model.num_classes < 256 else np.uint16)
+    found = probabilities.argmax(axis=2)  # 0..K - 1
+    # The smallest type that holds every code: crop catalogues go beyond 32 bits.
+    classes = np.array(codes, dtype=np.min_scalar_type(max(codes)))[found]
     for name, array in (("classes", classes), ("probabilities", probabilities)):
         with atomic_path(options.output / f"{name}.npy") as temporary:
             np.save(temporary, array)
-    save(sheet(scene, classes.astype(np.int64)), options.output / "map.png")
+    save(sheet(scene, found + 1), options.output / "map.png")
     draw_confidence(probabilities, options.output / "confidence.png")
     draw_graph(composite(scene), graph, options.output / "graph.png", title=scene.name)
     print(f"{classes.size:,} pixels, {len(np.unique(classes))} of {model.num_classes} classes; see {options.output}")

@@ -25,7 +25,7 @@ from torch.optim import Adam
 
 from amgcfn import scoring
 from amgcfn.checkpoints import load_model
-from amgcfn.data import Sample, find_scene
+from amgcfn.data import SPLIT, Sample, find_scene
 from amgcfn.model import AMGCFN
 from amgcfn.pictures import draw_graph
 from amgcfn.presets import PRESETS, Config
@@ -36,6 +36,7 @@ from common.figures import curves, save
 from common.hyperspectral.drawing import composite, confusion_figure, sheet
 from common.hyperspectral.scene import Scene
 from common.hyperspectral.seeds import read_scores, seed_folder, write_scores
+from common.hyperspectral.splits import Split
 from common.results import measured, table, write_rows
 from common.run import Run
 
@@ -134,10 +135,10 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     """Write the rows over all seeds and print the tables."""
     folders = [seed_folder(folder, config.seeds, seed) for seed in seeds]
     runs = [read_scores(one / "scores.json") for one in folders]
-    sample = Sample.load(folders[0] / "model", scene)
-    found = measured(scoring.rows(runs, sample, config.preset, seeds), Accelerator().device)
+    splits = [Split.load(one / "model" / SPLIT, scene.require_labels()) for one in folders]
+    found = measured(scoring.rows(runs, splits, scene.name, config.preset, seeds), Accelerator().device)
     write_rows(folder / "results.json", found)
-    print(scoring.class_table(runs, sample))
+    print(scoring.class_table(runs, splits, scene))
     print(table(found))
     print(f"models: {folders[0] / 'model'}{' and so on' * (len(folders) > 1)}; rows: {folder / 'results.json'}")
 

@@ -15,6 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from amgcfn.presets import PRESETS
+from amgcfn.scoring import class_table, rows
+from common.config import from_command_line
+from common.hyperspectral.scene import make_scene
+from common.hyperspectral.scores import score
+from common.hyperspectral.splits import make_split
 from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
@@ -198,3 +204,52 @@ def test_a_disjoint_split_keeps_its_distance_and_says_so(scene, tmp_path):
     assert apart.min() >= 3
     assert "disjoint 5 %" in done.stdout
     assert "disjoint" in json.loads((tmp_path / "results.json").read_text())[0]["split"]
+
+
+def test_rows_and_classes_count_the_pixels_of_every_seed(tmp_path):
+    labels = np.zeros((4, 5), dtype=np.int64)
+    labels[:2], labels[2:] = 1, 2
+    pixels = np.arange(20)
+    splits = [
+        make_split(labels, ([pixels[:n]], [pixels[n : n + 2]], [pixels[n + 2 :]]), "drawn, seed 1") for n in (4, 8)
+    ]
+    runs = [score(labels.flat[one.test], labels.flat[one.test], 2) for one in splits]
+    scene = make_scene("tiny", np.zeros((4, 5, 3)), labels)
+    printed = class_table(runs, splits, scene).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed]
+    # Class 1 holds pixels 0..9, so seed by seed 4 and 8 train, 4 and 0 are tested; class 2 is always tested.
+    assert cells[2][2:5] == ["6.0 ± 2.0", "2", "2.0 ± 2.0"]
+    assert cells[3][2:5] == ["0", "0", "10"]
+    row = rows(runs, splits, "tiny", "demo", (1, 2))[0]
+    assert row.split == "test; drawn, 6.0 ± 2.0/2/12.0 ± 2.0 train/validation/test"
+
+
+@pytest.mark.parametrize("flag", ["--batch-size", "--workers", "--gradient-accumulation", "--mixed-precision"])
+def test_flags_of_a_data_loader_do_not_exist(flag):
+    value = "bf16" if flag == "--mixed-precision" else "2"
+    with pytest.raises(SystemExit) as ended:
+        from_command_line(PRESETS, "", [flag, value])
+    assert ended.value.code == 2
+
+
+def test_a_cube_with_as_many_bands_as_columns_needs_its_axis_and_codes_come_back(tmp_path):
+    rows_, columns = np.mgrid[:26, :26]
+    labels = 1 + (rows_ // 9 + columns // 13) % 3
+    generator = np.random.default_rng(0)
+    cube = generator.uniform(500, 3000, (4, 26))[labels] + 60 * generator.standard_normal((26, 26, 26))
+    codes = np.array([0, 7, 3301010101, 2**40 + 1])
+    np.save(tmp_path / "cube.npy", np.moveaxis(cube, 2, 0).astype(np.float32))
+    np.save(tmp_path / "labels.npy", codes[labels])
+    files = ["--cube", tmp_path / "cube.npy", "--labels", tmp_path / "labels.npy"]
+    run = [*files, "--output", tmp_path / "run", "--epochs", "4", "--seeds", "1"]
+    assert "--band-axis" in _refused("train.py", *FAST, *run)
+    _train(*run, "--band-axis", "first")
+    model = tmp_path / "run" / "seed_1" / "model"
+    run_script(PROJECT / "predict.py", "--checkpoint", model, "--output", tmp_path / "maps")
+    classes, probabilities = (np.load(tmp_path / "maps" / f"{name}.npy") for name in ("classes", "probabilities"))
+    np.testing.assert_array_equal(classes, codes[1 + probabilities.argmax(axis=2)])
+    # The same cube with its bands last is the same scene, so it gets the same map.
+    np.save(tmp_path / "last.npy", cube.astype(np.float32))
+    other = ["--input", tmp_path / "last.npy", "--output", tmp_path / "other"]
+    run_script(PROJECT / "predict.py", "--checkpoint", model, *other)
+    np.testing.assert_array_equal(np.load(tmp_path / "other" / "classes.npy"), classes)

@@ -71,3 +71,11 @@ def test_table_has_classes_counts_and_spread():
         ["1", "soil", "2", "75.00 ± 25.00"], ["2", "water", "2", "100.00 ± 0.00"], ["3", "tree", "0", "no pixel"]
     ]  # fmt: skip
     assert cells[5] == ["", "OA", "4", "87.50 ± 12.50"]
+
+
+def test_table_shows_counts_that_differ_between_runs():
+    runs = [score(np.array([1, 2]), np.array([1, 2]), 2)] * 2
+    counts = {"train": np.array([[3, 1], [3, 1]]), "test": np.array([[1000, 6], [2000, 6]])}
+    lines = per_class_table(runs, ["soil", "water"], counts).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [line[2:4] for line in cells[2:5]] == [["3", "1,500.0 ± 500.0"], ["1", "6"], ["4", "1,506.0 ± 500.0"]]

@@ -72,11 +72,15 @@ class Sample:
         return cls(scene, split, components, graph)
 
     def save(self, folder: Path) -> None:
-        """Write split, components, graph and class names beside a model."""
+        """Write split, components, graph, class names and class codes beside a model."""
         self.split.save(folder / SPLIT)
         self.components.save(folder / COMPONENTS)
-        names = json.dumps(self.scene.class_names)
-        self.graph.save(folder / GRAPH, cube_sha256=cube_sha256(self.scene.cube), class_names=names)
+        self.graph.save(
+            folder / GRAPH,
+            cube_sha256=cube_sha256(self.scene.cube),
+            class_names=json.dumps(self.scene.class_names),
+            class_codes=json.dumps(self.scene.codes),
+        )
 
     @classmethod
     def load(cls, folder: Path, scene: Scene) -> Sample:
@@ -86,7 +90,7 @@ class Sample:
             UserError: files missing, or those of another scene.
         """
         split = Split.load(folder / SPLIT, scene.require_labels())
-        components, graph, _ = load_graph(folder, scene)
+        components, graph, _, _ = load_graph(folder, scene)
         return cls(scene, split, components, graph)
 
     def tensors(self, device: torch.device) -> tuple[tuple[Tensor, Tensor, Tensor, list[Tensor]], Tensor]:
@@ -103,7 +107,7 @@ def find_scene(config: Config) -> Scene:
         UserError: no such scene, or its files are not as published.
     """
     if config.cube is not None:
-        return open_scene(config.cube, config.labels)
+        return open_scene(config.cube, config.labels, band_axis=config.band_axis)
     if config.dataset == "demo":
         return synthetic_scene()
     if config.data_root is None:
@@ -111,8 +115,10 @@ def find_scene(config: Config) -> Scene:
     return load_scene(config.dataset, config.data_root)
 
 
-def load_graph(folder: Path, scene: Scene) -> tuple[SpectralTransform, SuperpixelGraph, tuple[str, ...]]:
-    """The components beside a model, the graph beside it or a new one for another scene, and the class names.
+def load_graph(
+    folder: Path, scene: Scene
+) -> tuple[SpectralTransform, SuperpixelGraph, tuple[str, ...], tuple[int, ...]]:
+    """The components beside a model, the graph beside it or a new one for another scene, class names and codes.
 
     On another scene the components are still those of the training pixels; the superpixels and the
     standardisation are the new scene's.
@@ -131,7 +137,10 @@ def load_graph(folder: Path, scene: Scene) -> tuple[SpectralTransform, Superpixe
             pixels_per_superpixel=config.pixels_per_superpixel,
             rescale=config.rescale,
         )
-    return components, graph, tuple(json.loads(metadata.get("class_names", "[]")))
+    names = tuple(json.loads(metadata.get("class_names", "[]")))
+    # Models written before the codes were: the codes of the scene they were trained on, else 1..K.
+    codes = tuple(json.loads(metadata.get("class_codes", "[]")))
+    return components, graph, names, codes or scene.codes or tuple(range(1, len(names) + 1))
 
 
 def cube_sha256(cube: np.ndarray) -> str:

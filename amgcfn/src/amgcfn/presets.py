@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tyro.conf import Fixed, Suppress
+
 from common.config import RunConfig
+from common.hyperspectral.scene import BandAxis
 
 PAPER_SEEDS = tuple(range(1330, 1340))
 
@@ -15,8 +18,8 @@ PAPER_SEEDS = tuple(range(1330, 1340))
 class Config(RunConfig):
     """What training AMGCFN depends on. A step is an epoch: one pass over the whole scene.
 
-    --batch-size, --workers, --gradient-accumulation and --mixed-precision have nothing to act on:
-    the whole scene is one sample, and the network runs in float32 (raw cube, softmax over pixels).
+    There are no flags of a data loader: the whole scene is one sample, and the network runs in
+    float32 (raw cube, softmax over pixels).
     """
 
     dataset: str = "demo"
@@ -25,6 +28,8 @@ class Config(RunConfig):
     """Your own scene: FILE[:KEY], MATLAB, .npy, .npz, ENVI or GeoTIFF."""
     labels: str | None = None
     """Its class codes: FILE[:KEY], 0 for unlabelled."""
+    band_axis: BandAxis | None = None
+    """Where the bands of --cube are: first or last; by default found from the shape of --labels."""
     seeds: tuple[int, ...] = PAPER_SEEDS
     """One run each, with its own split, graph and weights, in OUTPUT/seed_N; empty: only --seed, in OUTPUT."""
     split: Literal["random", "disjoint"] = "random"
@@ -52,10 +57,11 @@ class Config(RunConfig):
     """Passes over the scene."""
     validate_every: int = 10
     """Epochs between two validations."""
-    batch_size: int = 1
-    """Always one scene."""
-    workers: int = 0
-    """Nothing is loaded while training."""
+    # What `Run` reads but no flag can change: nothing is loaded while training.
+    batch_size: Suppress[Fixed[int]] = 1
+    workers: Suppress[Fixed[int]] = 0
+    gradient_accumulation: Suppress[Fixed[int]] = 1
+    mixed_precision: Suppress[Fixed[Literal["no", "fp16", "bf16"]]] = "no"
     save_every: int = 50
     log_every: int = 10
 

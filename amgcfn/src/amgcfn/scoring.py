@@ -8,7 +8,17 @@ import numpy as np
 
 from amgcfn.data import Sample
 from amgcfn.published import PUBLISHED
-from common.hyperspectral.scores import DEFINITIONS, SPREAD, Scores, over_seeds, per_class_table, score
+from common.hyperspectral.scene import Scene
+from common.hyperspectral.scores import (
+    DEFINITIONS,
+    SPREAD,
+    Scores,
+    count_and_spread,
+    over_seeds,
+    per_class_table,
+    score,
+)
+from common.hyperspectral.splits import Split
 from common.results import Row
 
 
@@ -18,10 +28,15 @@ def score_map(classes: np.ndarray, sample: Sample) -> Scores:
     return score(labels[test], classes.reshape(-1)[test], sample.scene.num_classes)
 
 
-def rows(runs: Sequence[Scores], sample: Sample, preset: str, seeds: Sequence[int]) -> list[Row]:
-    """OA, AA and kappa over seeds, beside the published ones where the protocol is the same."""
-    sizes = "/".join(f"{size:,}" for size in sample.split.sizes)
-    protocol = sample.split.description.partition(", seed")[0]
+def rows(runs: Sequence[Scores], splits: Sequence[Split], dataset: str, preset: str, seeds: Sequence[int]) -> list[Row]:
+    """OA, AA and kappa over seeds, beside the published ones where the protocol is the same.
+
+    Args:
+        runs, splits, seeds: one of each per seed, in the same order.
+        dataset: the scene's name.
+    """
+    sizes = "/".join(count_and_spread(np.array(part)) for part in zip(*(split.sizes for split in splits), strict=True))
+    protocol = splits[0].description.partition(", seed")[0]
     found = []
     for metric, (value, spread) in over_seeds(runs).items():
         published, source = PUBLISHED.get((preset, metric), (None, None))
@@ -31,7 +46,7 @@ def rows(runs: Sequence[Scores], sample: Sample, preset: str, seeds: Sequence[in
             Row(
                 paper="amgcfn",
                 preset=preset,
-                dataset=sample.scene.name,
+                dataset=dataset,
                 split=f"test; {protocol}, {sizes} train/validation/test",
                 metric=metric,
                 definition=DEFINITIONS[metric] + (f"; {SPREAD}" if spread is not None else ""),
@@ -45,6 +60,7 @@ def rows(runs: Sequence[Scores], sample: Sample, preset: str, seeds: Sequence[in
     return found
 
 
-def class_table(runs: Sequence[Scores], sample: Sample) -> str:
-    """Accuracy per class, with the pixels of each part."""
-    return per_class_table(runs, sample.scene.class_names, sample.split.counts(sample.scene.require_labels()))
+def class_table(runs: Sequence[Scores], splits: Sequence[Split], scene: Scene) -> str:
+    """Accuracy per class, with the pixels of each part; mean ± deviation where they differ between seeds."""
+    counts = [split.counts(scene.require_labels()) for split in splits]
+    return per_class_table(runs, scene.class_names, {part: np.stack([c[part] for c in counts]) for part in counts[0]})

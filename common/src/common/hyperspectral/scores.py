@@ -6,7 +6,7 @@ Checked against scikit-learn in the tests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,25 +93,33 @@ def over_seeds(runs: Sequence[Scores]) -> dict[str, tuple[float, float | None]]:
 
 
 def per_class_table(
-    runs: Sequence[Scores], class_names: Sequence[str], counts: dict[str, np.ndarray] | None = None
+    runs: Sequence[Scores], class_names: Sequence[str], counts: Mapping[str, np.ndarray] | None = None
 ) -> str:
     """Markdown table: accuracy per class, then OA, AA and kappa, as mean ± deviation over runs.
 
     Args:
         class_names: class 1 first.
-        counts: further columns of pixels per class by title, for example training and test.
+        counts: further columns of pixels per class by title, for example training and test:
+            `(K,)`, or `(runs, K)` where each run has its own.
     """
-    counts = counts or {}
+    counts = {title: np.atleast_2d(column) for title, column in (counts or {}).items()}
     accuracies = np.array([run.per_class for run in runs])
     cells = []
     for i, name in enumerate(class_names):
-        pixels = [f"{column[i]:,}" for column in counts.values()]
+        pixels = [count_and_spread(column[:, i]) for column in counts.values()]
         cells.append([f"{i + 1}", name, *pixels, _mean_and_spread(accuracies[:, i])])
-    sums = [f"{column.sum():,}" for column in counts.values()]
+    sums = [count_and_spread(column.sum(axis=1)) for column in counts.values()]
     for name in DEFINITIONS:
         values = np.array([run.metrics[name] for run in runs])
         cells.append(["", name, *(sums if name == "OA" else [""] * len(counts)), _mean_and_spread(values)])
     return markdown(["", "class", *counts, "accuracy, %"], cells)
+
+
+def count_and_spread(counts: np.ndarray) -> str:
+    """Whole numbers of several runs as text: one number where all agree, else "mean ± standard deviation"."""
+    if (counts == counts[0]).all():
+        return f"{counts[0]:,}"
+    return f"{counts.mean():,.1f} ± {counts.std():,.1f}"
 
 
 def _mean_and_spread(values: np.ndarray) -> str:
