@@ -7,6 +7,7 @@
     nox -s faults                  kill every trainer at random moments, damage its checkpoints (an hour)
     nox -s tables                  write the READMEs' tables from the measured rows
     nox -s minimums                the tests with the lowest supported versions
+    nox -s build                   sdists and wheels into dist/, each installed alone and tried
 
 Environments are made by uv where it is installed, else by virtualenv.
 """
@@ -177,3 +178,31 @@ def minimums(session: nox.Session) -> None:
     install(session, *PAPERS, options=("--resolution", "lowest-direct"))
     for project in ("common", *PAPERS):
         pytest(session, project)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Make sdists and wheels in dist/, then install each project alone into an empty environment and run it."""
+    session.install("build", "hatchling")
+    shutil.rmtree("dist", ignore_errors=True)
+    for project in ("common", *PAPERS):
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", project)
+    for paper in PAPERS:
+        session.notify(f"try-{paper}")
+
+
+for paper in PAPERS:
+
+    @nox.session(name=f"try-{paper}", reuse_venv=False)
+    def try_paper(session: nox.Session, paper: str = paper) -> None:
+        """Install one project as a user does, from dist/ or -- git; import it and train two steps of its demo."""
+        if "git" in session.posargs:
+            here = Path.cwd().as_uri()
+            wanted = [f"fullpaper-{name} @ git+{here}#subdirectory={name}" for name in ("common", paper)]
+        else:
+            wanted = ["--find-links", "dist", f"fullpaper-{paper}"]
+        session.install(*CONSTRAINTS, *wanted)
+        # Away from the checkout, so that nothing of it can be found by accident.
+        with session.chdir(session.create_tmp()):
+            session.run("python", "-c", f"import {paper}; print({paper}.list_models())")
+            session.run(f"fullpaper-{paper}", "train", "--max-steps", "2", "--output", "run", env=ENVIRONMENT)

@@ -7,9 +7,10 @@ exit status 2. Any other exception is a bug of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class UserError(ValueError):
@@ -18,6 +19,19 @@ class UserError(ValueError):
     def __init__(self, message: str) -> None:
         # From a data loading process the message arrives inside a traceback's text; keep the sentence.
         super().__init__(message.rpartition(f"{__name__}.UserError: ")[2].strip())
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Say which extra brings a missing package: `with extra("fullpaper-common[raster]"): import rasterio`.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(f"the package {error.name} is missing; install it with: pip install '{name}'") from error
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
