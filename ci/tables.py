@@ -1,4 +1,4 @@
-"""Write the tables of the READMEs from the measured rows, or check that they say what the rows say.
+"""Write the tables of the READMEs and of docs/weights.md, or check that they say what the rows and lists say.
 
     python ci/tables.py            write
     python ci/tables.py --check    change nothing; exit with 1 and name what differs
@@ -7,6 +7,8 @@ A README holds a table between two comments, the first of which names the row fi
 
     <!-- rows: results/demo.json results/levin09.json -->
     <!-- end of rows -->
+
+docs/weights.md lists what the projects' `released.toml` name.
 
 Every file in results/ must stand in such a comment, and every row must carry the command, seeds
 (unless it scores the authors' weights), commit, versions and device that it was measured with.
@@ -19,11 +21,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.download import released
 from common.errors import UserError, command
 from common.results import Row, markdown, read_rows
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- rows: (?P<files>[^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
+WEIGHTS = re.compile(r"(<!-- weights -->\n).*?(<!-- end of weights -->)", re.DOTALL)
 LONGEST_SPLIT = 45
 PROVENANCE = ("command", "seeds", "commit", "versions", "device")
 
@@ -35,12 +39,13 @@ def main() -> None:
     if sys.argv[1:] and not check:
         raise UserError(f"unknown argument {' '.join(sys.argv[1:])}; there is only --check")
     stale = []
-    for readme in sorted(ROOT.glob("*/README.md")):
-        text = readme.read_text(encoding="utf-8")
-        if (new := filled(text, readme.parent)) != text:
-            stale.append(readme.relative_to(ROOT).as_posix())
+    for page in sorted([*ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")]):
+        text = page.read_text(encoding="utf-8")
+        new = WEIGHTS.sub(lambda block: block[1] + weights() + block[2], filled(text, page.parent))
+        if new != text:
+            stale.append(page.relative_to(ROOT).as_posix())
             if not check:
-                readme.write_text(new, encoding="utf-8")
+                page.write_text(new, encoding="utf-8")
                 print(f"written: {stale[-1]}")
     if check and stale:
         raise UserError(f"{', '.join(stale)}: the tables are not what the rows say; run nox -s tables")
@@ -75,6 +80,16 @@ def read_all(folder: Path, files: str) -> list[Row]:
                 raise UserError(f"{folder / name}: {row.metric} was measured on a modified checkout; measure it again")
             rows.append(row)
     return rows
+
+
+def weights() -> str:
+    """One line for every released checkpoint: its name, what it is, where it lies, its licence."""
+    lines = []
+    for name, entry in released(ROOT.glob("*/src/*/released.toml")).items():
+        place = f"[address]({entry.get('url') or entry['place']})"
+        check = f"fetched by name; {entry['size']:,} bytes, git id `{entry['git_blob']}`" if "url" in entry else ""
+        lines.append([f"`{name}`", entry["what"], place, entry.get("licence", ""), check or entry["note"]])
+    return markdown(["name", "what", "where", "licence", ""], lines) + "\n"
 
 
 def tables(rows: Sequence[Row], presets: set[str]) -> str:
@@ -129,7 +144,7 @@ def called(method: str, dataset: str) -> str:
     preset = method.removesuffix("_ema")
     words = set(re.split(r"\W+|_", dataset.lower().replace("×", "x")))
     named = "ours" if set(preset.split("_")) <= words else f"ours, preset {preset}"
-    return named + ", averaged weights" * method.endswith("_ema")
+    return f"{named}, averaged weights" if method.endswith("_ema") else named
 
 
 def short(split: str) -> str:

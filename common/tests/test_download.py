@@ -113,3 +113,46 @@ def test_help_lists_every_scene_and_file():
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "pavia_university/PaviaU.mat: fetched" in printed
     assert "houston2013/2013_IEEE_GRSS_DF_Contest_CASI.tif: place by hand, request" in printed
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, server):
+    """An installed project with one file that can be fetched and one that cannot."""
+    blob = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
+    package = tmp_path / "site" / "paperx"
+    package.mkdir(parents=True)
+    (package / "released.toml").write_text(
+        f'[paperx_one]\nwhat = "X"\nfile = "one.pth"\nurl = "{server}/file"\nsize = {len(CONTENT)}\n'
+        f'git_blob = "{blob}"\n[paperx_two]\nwhat = "Y"\nplace = "https://drive.example/2"\nnote = "a page"\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.setenv("FULLPAPER_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "one.pth"
+
+
+def test_weights_are_fetched_once_and_verified(project, monkeypatch, capsys):
+    run(monkeypatch, "paperx_one")
+    assert project.read_bytes() == CONTENT
+    assert str(project) in capsys.readouterr().out
+    monkeypatch.setattr(download, "fetch", None)
+    assert download.weights("paperx_one") == project
+
+
+def test_other_bytes_are_not_kept(project, monkeypatch):
+    entry = download.released()["paperx_one"] | {"git_blob": "0" * 40}
+    monkeypatch.setattr(download, "released", lambda: {"paperx_one": entry})
+    with pytest.raises(UserError, match=r"has git id .* expected 0{40}; nothing was kept"):
+        download.weights("paperx_one")
+    assert not project.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("paperx_two", "cannot be fetched; get it by hand at https://drive.example/2"),
+        ("paperx_three", "no such file or folder, and no released weights; known are .*paperx_one"),
+    ],
+)
+def test_weights_that_cannot_be_fetched(project, name, sentence):
+    with pytest.raises(UserError, match=sentence):
+        download.weights(name)

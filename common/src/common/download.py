@@ -1,6 +1,7 @@
 """Download published files: temporary name, progress, checks, rename.
 
-    python -m common.download pavia_university --data-root DATA     what has a direct address
+    python -m common.download fftformer_gopro                       the authors' weights
+    python -m common.download pavia_university --data-root DATA     the files of a scene that have an address
     python -m common.download --help                                what can be fetched, what goes where
 
 A file appears under its name only when it is complete and its checksum is right. What sits behind
@@ -12,9 +13,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.client
+import os
+import sys
+import tomllib
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -77,35 +83,82 @@ def _digest(path: Path, kind: str, start: bytes) -> str:
     return digest.hexdigest()
 
 
-def describe_scenes() -> str:
-    """Which files of which scene can be fetched, and where the others come from."""
+def released(files: Iterable[Path] | None = None) -> dict[str, dict[str, Any]]:
+    """What the authors of the papers released, by name.
+
+    Every project describes it in `released.toml`: `what`, `licence`, `note`, and either `url`,
+    `file`, `size`, `git_blob` of a file that can be fetched, or the `place` where it lies.
+
+    Args:
+        files: those descriptions; by default those of the installed projects.
+    """
+    if files is None:
+        files = (path for folder in dict.fromkeys(sys.path) for path in Path(folder or ".").glob("*/released.toml"))
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(files):
+        found |= tomllib.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def weights(name: str) -> Path:
+    """Return the file of released weights; fetch and verify it the first time.
+
+    It lies in the folder that FULLPAPER_CACHE names, by default ~/.cache/fullpaper.
+
+    Raises:
+        UserError: no released weights of this name, or none that can be fetched.
+    """
+    known = released()
+    if name not in known:
+        raise UserError(f"{name}: no such file or folder, and no released weights; known are {', '.join(known)}")
+    entry = known[name]
+    if "url" not in entry:
+        raise UserError(f"{name} cannot be fetched; get it by hand at {entry['place']} ({entry.get('note', '')})")
+    folder = os.environ.get("FULLPAPER_CACHE") or Path.home() / ".cache" / "fullpaper"
+    path = Path(folder) / entry["file"]
+    if not path.exists():
+        fetch(entry["url"], path, git_blob=entry["git_blob"], size=entry["size"])
+    return path
+
+
+def describe() -> str:
+    """Which weights and scenes can be fetched, and where the others come from."""
     from common.hyperspectral.catalogue import files_of  # noqa: PLC0415 - `fetch` alone needs no scenes
     from common.hyperspectral.published import CATALOGUE  # noqa: PLC0415
 
-    lines = ["scenes:"]
-    for name, entry in CATALOGUE.items():
-        lines.append(f"  {name}: {entry.title}, {' × '.join(map(str, entry.shape))}")
-        for source in files_of(entry):
+    lines = ["weights:"]
+    for name, entry in released().items():
+        lines.append(f"  {name}: {entry['what']}: {'fetched' if 'url' in entry else 'by hand, ' + entry['place']}")
+    lines.append("scenes:")
+    for name, scene in CATALOGUE.items():
+        lines.append(f"  {name}: {scene.title}, {' × '.join(map(str, scene.shape))}")
+        for source in files_of(scene):
             lines.append(f"    {name}/{source.file}: {'fetched' if source.url else f'place by hand, {source.origin}'}")
     return "\n".join(lines)
 
 
 @command
 def main() -> None:
-    """Fetch the files of one scene that have an address; say where the others go."""
+    """Fetch released weights, or the files of one scene that have an address; say where the others go."""
     from common.hyperspectral.catalogue import files_of, find_entry  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
         prog="python -m common.download",
         description=__doc__,
-        epilog=describe_scenes(),
+        epilog=describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("scene", help="one of the scenes below")
-    parser.add_argument("--data-root", type=Path, required=True, help="files go to DATA_ROOT/SCENE/")
+    parser.add_argument("name", help="weights or a scene, of those below")
+    parser.add_argument("--data-root", type=Path, help="files of a scene go to DATA_ROOT/SCENE/")
     options = parser.parse_args()
-    for source in files_of(find_entry(options.scene)):
-        path = options.data_root / options.scene / source.file
+    if options.name in released():
+        print(weights(options.name))
+        return
+    entry = find_entry(options.name)
+    if options.data_root is None:
+        raise UserError(f"{options.name} is a scene; say with --data-root DIR where its files go")
+    for source in files_of(entry):
+        path = options.data_root / options.name / source.file
         if path.exists():
             print(f"{path} is there")
         elif source.url:
