@@ -1,0 +1,191 @@
+"""Photographs of any origin: one rule for listing a folder, one for reading a file.
+
+Every project lists and reads photographs through these two functions, so a picture that one script
+takes is a picture for all of them, with the same pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from common.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".pbm")
+"""File names that `list_images` takes, in either case."""
+
+# Named, because Pillow would also start Ghostscript for an EPS file that is called photo.jpg.
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
+_EXPECTED = "JPEG, PNG, TIFF, WebP, BMP, GIF or PPM"
+_PLAIN = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def list_images(
+    folder: str | Path, *, outside: str | Path | None = None, suffixes: Collection[str] = SUFFIXES
+) -> list[Path]:
+    """List the pictures of a folder at any depth, sorted.
+
+    Hidden files and folders are left out: macOS's companions `._a.png`, `.ipynb_checkpoints`, thumbnails.
+    Linked files and folders are taken. A folder that can be reached in several ways, or that contains itself
+    through a link, is taken once, under its own name where it has one here. A link that leads nowhere is listed,
+    so that reading it says so.
+
+    Args:
+        folder: where to look.
+        outside: a file or folder to leave out with all that it holds: the script's own output.
+        suffixes: file name endings, in lower case with the dot.
+
+    Returns:
+        The paths, each beginning with `folder`. Empty where there is no picture.
+
+    Raises:
+        UserError: `folder` or a folder in it is missing, is no folder or may not be read.
+    """
+    excluded = None if outside is None else Path(outside).resolve()
+    endings = {suffix.lower() for suffix in suffixes}
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    # Links wait until all real folders are done, so a folder and a link to it give the folder's own names.
+    folders, links = [Path(folder)], list[Path]()
+    while folders or links:
+        current = folders.pop() if folders else links.pop(0)
+        try:
+            status = current.stat()
+            entries = sorted(current.iterdir())
+        except OSError as error:
+            raise UserError(f"{printable(current)}: cannot be listed ({error.strerror}); correct the folder") from None
+        if (status.st_dev, status.st_ino) in seen or current.resolve() == excluded:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for path in entries:
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                (links if path.is_symlink() else folders).append(path)
+            elif (
+                path.suffix.lower() in endings and (path.is_file() or path.is_symlink()) and path.resolve() != excluded
+            ):
+                found.append(path)
+    return sorted(found)
+
+
+def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None) -> Image.Image:
+    """Read a photograph as 8-bit RGB, upright.
+
+    - EXIF orientation is applied, so a telephone's photograph stands as the telephone shows it.
+    - 16 bits per channel are scaled to 8: the high byte counts. 12 bits likewise.
+    - Grey, black-and-white, palette and CMYK become RGB.
+    - Alpha is dropped: the colours are those stored under it, as torchvision and timm read them.
+    - Of an animation or a file of several pages the first picture is read, and a warning says so.
+
+    Args:
+        source: a file's name, or an open binary file (a member of an archive).
+        name: what error messages call an open file.
+
+    Returns:
+        A loaded image of mode "RGB".
+
+    Raises:
+        UserError: the file is missing, empty, truncated or damaged, or its values cannot be turned into
+            8-bit colours without a choice that only the user can make (floating point, signed, Lab).
+    """
+    shown = printable(name if name is not None else source if isinstance(source, (str, Path)) else "picture")
+    data = _bytes(source, shown)
+    Image.MAX_IMAGE_PIXELS = None  # big pictures are wanted here, they are no attack
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise UserError(f"{shown}: found no picture that can be read, expected {_EXPECTED}") from None
+    except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
+        raise _damaged(shown) from None
+    try:
+        pictures = getattr(image, "n_frames", 1)
+        image.load()
+    except MemoryError:
+        raise UserError(f"{shown}: {image.width}x{image.height} pixels do not fit into memory") from None
+    except Exception:
+        raise _damaged(shown) from None
+    # Telephones write JPEGs with a second, hidden picture (MPO); the first is the photograph.
+    if pictures > 1 and image.format not in ("JPEG", "MPO"):
+        warnings.warn(f"{shown}: holds {pictures} pictures, the first is read", stacklevel=2)
+    turn = _TURNS.get(orientation(image))
+    rgb = _eight_bit(image, shown)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of a loaded picture, 1 to 8; 1 where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+        return int(value) if 1 <= int(value) <= 8 else 1
+    except Exception:  # a damaged EXIF block must not cost the picture
+        return 1
+
+
+def printable(path: str | Path) -> str:
+    r"""Return a path as text that every file and terminal takes: bytes that are no UTF-8 become `\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _bytes(source: str | Path | IO[bytes], shown: str) -> bytes:
+    try:
+        data = Path(source).read_bytes() if isinstance(source, (str, Path)) else source.read()
+    except FileNotFoundError:
+        raise UserError(f"{shown}: the picture does not exist") from None
+    except OSError as error:
+        raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
+    if not data:
+        raise UserError(f"{shown}: the file is empty; copy it again")
+    return data
+
+
+def _eight_bit(image: Image.Image, shown: str) -> Image.Image:
+    """Turn any mode into RGB of 8 bits."""
+    bits, white_is_zero = (8, False) if image.format != "TIFF" else _tiff_form(image, shown)
+    # Pillow's 32-bit mode holds 16 bits for a PNG of older versions and for a PGM.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        values = np.asarray(image).astype(np.int64) >> (bits - 8 if 8 < bits < 16 else 8)
+        grey = values.clip(0, 255).astype(np.uint8)
+        return Image.fromarray(255 - grey if white_is_zero else grey).convert("RGB")
+    if image.mode not in _PLAIN:
+        raise UserError(f"{shown}: found colour mode {image.mode}, expected 8 or 16 bits of grey or RGB; convert it")
+    if image.mode in ("P", "PA", "RGBa", "La"):
+        # By way of alpha: colours of a palette that are transparent, and premultiplied ones.
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    return image.convert("RGB")
+
+
+def _tiff_form(image: Image.Image, shown: str) -> tuple[int, bool]:
+    """Bits per channel and whether 0 is white, after refusing what Pillow decodes to other values than are stored."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    bits = max(tags.get(258, (1,)))
+    if any(form not in (1, 4) for form in tags.get(339, (1,))) or bits > 16:
+        raise UserError(f"{shown}: found {bits}-bit signed or floating-point values, expected 8 or 16 bits; convert it")
+    if bits == 16 and tags.get(284) == 2 and tags.get(277, 1) > 1 and tags.get(259, 1) == 1:
+        raise UserError(
+            f"{shown}: found 16-bit colours stored plane by plane without compression, which this reader does not "
+            "take; save it as PNG or as TIFF of interleaved pixels"
+        )
+    # Pillow itself inverts the forms up to 8 bits.
+    return bits, tags.get(262) == 0
+
+
+def _damaged(shown: str) -> UserError:
+    return UserError(f"{shown}: the picture is truncated or damaged; copy it again")
