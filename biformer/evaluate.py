@@ -10,7 +10,7 @@ size / 0.875, centre crop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from biformer.model import BiFormer
 from biformer.photographs import demo_pictures
 from biformer.variants import name_of
 from common import config
+from common.checkpoints import locate
 from common.errors import UserError, command
 from common.files import atomic_path
 from common.results import measured, table, write_rows
@@ -34,7 +35,7 @@ class EvaluateConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's exported model folder, or the authors' released file."""
+    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
     data_root: Path | None = None
     """The data set's folder, or its validation folder alone; without it the demo's test crops."""
     dataset: str = ""
@@ -67,6 +68,7 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
+    options = replace(options, checkpoint=locate(options.checkpoint))
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     model = load_model(options.checkpoint, ema=options.ema).float().to(accelerator.device)
     pictures = pictures_to_score(options)

@@ -10,7 +10,7 @@ COCO's results format. Pictures go through the network one at a time, so scores 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from biformer.detection import scoring
 from biformer.detection.data import CocoPictures, check_categories, open_split
 from biformer.detection.model import load_detector
 from common import config
+from common.checkpoints import locate
 from common.errors import UserError, command
 from common.files import atomic_path, write_json
 from common.results import measured, table, write_rows
@@ -49,6 +50,7 @@ class EvaluateConfig:
 def main() -> None:
     """Load, detect, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
+    options = replace(options, checkpoint=locate(options.checkpoint))
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     detector = load_detector(options.checkpoint).to(accelerator.device)
     pictures = pictures_to_score(options, masks=detector.method == "mask_rcnn")

@@ -11,7 +11,7 @@ averages six scales and their mirror images, as the published multi-scale column
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.photographs import write_demo
 from biformer.segmentation.pictures import prediction_sheet
 from common import config
+from common.checkpoints import locate
 from common.errors import UserError, command
 from common.results import measured, table, write_rows
 
@@ -59,6 +60,7 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
+    options = replace(options, checkpoint=locate(options.checkpoint))
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     model = load_segmenter(options.checkpoint).float().to(accelerator.device)
     protocol = Protocol(

@@ -11,7 +11,7 @@ error maps, and spectra of a few pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from common import config
+from common.checkpoints import locate
 from common.errors import command
 from common.figures import comparison_sheet
 from common.results import measured, write_rows
@@ -39,7 +40,7 @@ class EvaluateConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's exported model folder, or the authors' released file."""
+    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
     data_root: Path | None = None
     """Folder that holds the data set; by default the run's."""
     dataset: str | None = None
@@ -62,6 +63,7 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
+    options = replace(options, checkpoint=locate(options.checkpoint))
     accelerator = Accelerator()
     device = accelerator.device if options.device == "auto" else torch.device(options.device)
     model = load_model(options.checkpoint).float().to(device)

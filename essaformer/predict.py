@@ -15,7 +15,7 @@ tile, so another tile size gives slightly different values; the message says whi
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ import torch
 from tqdm.auto import tqdm
 
 from common import config
+from common.checkpoints import locate
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.hyperspectral.readers import read_array
@@ -44,7 +45,7 @@ class PredictConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's exported model folder, or the authors' released file."""
+    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
     input: str
     """FILE[:KEY] of the scene."""
     output: Path
@@ -73,6 +74,7 @@ class PredictConfig:
 def main() -> None:
     """Read, enlarge, write, draw."""
     options = config.parse(PredictConfig, __doc__)
+    options = replace(options, checkpoint=locate(options.checkpoint))
     if options.output.suffix.lower() not in FORMATS:
         raise UserError(f"{options.output}: unknown kind of file; expected one ending in {', '.join(FORMATS)}")
     if options.output.exists() and not options.overwrite:

@@ -11,7 +11,7 @@ is aligned as its authors do, Levin's pictures are shifted by whole pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from common import config
+from common.checkpoints import locate
 from common.errors import command
 from common.files import atomic_path
 from common.restoration_metrics import quantise
@@ -37,7 +38,7 @@ class EvaluateConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's exported model folder, or the authors' released file."""
+    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
     data_root: Path | None = None
     """Folder that holds the data set in its published layout; without it the demo's held-out photographs."""
     layout: str = "auto"
@@ -58,6 +59,7 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
+    options = replace(options, checkpoint=locate(options.checkpoint))
     accelerator = Accelerator()
     model = load_model(options.checkpoint).to(accelerator.device)
     if options.data_root is None:

@@ -37,7 +37,7 @@ class PredictConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's exported model folder, or the authors' released file."""
+    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
     input: Path
     """A picture, or a folder whose pictures are taken at any depth."""
     output: Path

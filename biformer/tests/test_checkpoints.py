@@ -54,7 +54,7 @@ def test_raw_or_averaged_weights_are_a_choice(model: BiFormer, tmp_path: Path) -
     assert torch.equal(one.head.fc.weight, model.head.fc.weight)
     assert torch.equal(other.head.fc.weight, model.head.fc.weight + 1)
     torch.save({"model": raw}, tmp_path / "raw.pth")
-    with pytest.raises(UserError, match=r"raw\.pth: holds no average"):
+    with pytest.raises(UserError, match=r"raw\.pth: holds no model_ema or state_dict_ema"):
         load_model(tmp_path / "raw.pth", ema=True)
 
 

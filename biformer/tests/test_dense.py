@@ -129,11 +129,11 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence(problem: str, tmp_p
         released = export_released(create_model("biformer_tiny", num_classes=5, in_chans=4, **NARROW))
         words = r"stem\.0\.weight \(16, 4, 3, 3\) instead of \(16, 3, 3, 3\)"
     elif problem == "missing":
-        words = "no such file"
+        words = "no such file or folder, and no released weights"
     elif problem == "another model":
         released, words = {"conv.weight": torch.zeros(3, 3)}, "holds another model"
     elif problem == "code":
-        released, words = {"model": Path("x")}, "refused, because it would run code"
+        released, words = {"model": Path("x")}, "instead of named tensors"
     else:
         words = "damaged"
     if problem != "missing":

@@ -176,7 +176,7 @@ def test_other_checkpoints_are_refused_in_one_sentence(tmp_path: Path) -> None:
     for name, words in {
         "classifier": "holds a BiFormer, expected a Segmenter",
         "weights.pth": "is a file, expected the model folder",
-        "none": "no such folder",
+        "none": "no such file or folder",
         "other": "does not fit Segmenter: .* missing",
     }.items():
         with pytest.raises(UserError, match=words) as caught:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
+from argparse import Namespace
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from common.checkpoints import load_strictly, read_tensors
+from common.checkpoints import load_network, load_strictly, read_tensors
 from common.errors import UserError
 from toy_trainer import Toy
 
@@ -44,19 +48,99 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
     assert read_tensors(tmp_path / "net.safetensors")["a"].tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
-def test_a_file_with_code_is_refused_and_not_run(tmp_path: Path, save) -> None:
+class Arguments(dict):
+    """A configuration of a class that the reader must not import."""
+
+
+def legacy(value: object, path: Path) -> None:
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+
+
+def plain_pickle(value: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("save", [torch.save, legacy, plain_pickle])
+def test_training_checkpoints_of_others_give_their_tensors_and_nothing_of_them_runs(tmp_path: Path, save) -> None:
     mark = tmp_path / "was_here"
-    save({"state_dict": {"weight": torch.zeros(1)}, "extra": Hostile(mark)}, tmp_path / "net.pth")
-    with pytest.raises(UserError, match=r"net\.pth: refused"):
-        read_tensors(tmp_path / "net.pth")
+    weights = {
+        "a": torch.arange(6.0).reshape(2, 3).T,
+        "b": torch.tensor(3, dtype=torch.int64),
+        "half": torch.ones(2).half(),
+    }
+    weights["shared"] = weights["a"][1:]
+    state = defaultdict(dict, weights)
+    arguments = Arguments(lr=0.1)
+    arguments.note = "an attribute"
+    content = {
+        "model": state, "model_ema": OrderedDict(weights), "args": Namespace(batch=3, hook=Hostile(mark)),
+        "config": arguments, "best": np.float64(33.1), "scores": np.arange(3), "epoch": 3, "path": Path("x"),
+        "optimizer": torch.optim.Adam([nn.Parameter(torch.zeros(1))]).state_dict(), "extra": Hostile(mark),
+    }  # fmt: skip
+    save(content, tmp_path / "net.pth")
+    imported = set(sys.modules)
+    for keys in (("model",), ("model_ema",)):
+        found = read_tensors(tmp_path / "net.pth", keys)
+        assert {name: (value.dtype, value.tolist()) for name, value in found.items()} == {
+            name: (value.dtype, value.tolist()) for name, value in weights.items()
+        }
+    with pytest.raises(UserError, match="holds no average or mean"):
+        read_tensors(tmp_path / "net.pth", ("average", "mean"))
     assert not mark.exists()
+    assert set(sys.modules) == imported
 
 
-def test_a_whole_pickled_module_is_refused(tmp_path: Path) -> None:
-    torch.save(nn.Linear(2, 2), tmp_path / "net.pth")
-    with pytest.raises(UserError, match=r"refused.*Linear"):
+@pytest.mark.parametrize("save", [torch.save, legacy])
+def test_a_whole_pickled_module_gives_its_tensors(tmp_path: Path, save) -> None:
+    module = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+    for content in (module, {"net": nn.DataParallel(module), "epoch": 2}):
+        save(content, tmp_path / "net.pth")
+        found = read_tensors(tmp_path / "net.pth")
+        assert all(torch.equal(found[name], value) for name, value in module.state_dict().items())
+        assert found.keys() == module.state_dict().keys()
+
+
+def test_a_hostile_file_without_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": Hostile(tmp_path / "was_here")}, tmp_path / "net.pth")
+    with pytest.raises(UserError, match=r"net\.pth: holds a system instead of named tensors"):
         read_tensors(tmp_path / "net.pth")
+    assert not (tmp_path / "was_here").exists()
+
+
+@pytest.mark.parametrize("name", ["net.SAFETENSORS", "net", "net.bin"])
+def test_content_decides_not_the_suffix(tmp_path: Path, name: str) -> None:
+    save_file({"a": torch.arange(3)}, tmp_path / name)
+    assert read_tensors(tmp_path / name)["a"].tolist() == [0, 1, 2]
+    torch.save({"a": torch.arange(4)}, tmp_path / "file")
+    assert read_tensors(tmp_path / "file")["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_every_name_of_a_checkpoint_finds_it(tmp_path: Path) -> None:
+    model = Toy(width=5).eval()
+    model.save_pretrained(tmp_path / "run/model")
+    torch.save(model.state_dict(), tmp_path / "released")
+
+    def from_released(tensors, source: str) -> Toy:
+        assert source == str(tmp_path / "released")
+        toy = Toy(width=5)
+        load_strictly(toy, tensors, source)
+        return toy
+
+    for name in ("run", "run/model", "run/model/model.safetensors", "released"):
+        found = load_network(tmp_path / name, Toy, from_released)
+        assert not found.training
+        assert torch.equal(found.net[0].weight, model.net[0].weight)
+    with pytest.raises(UserError, match=r"absent: no such file or folder, and no released weights; known are"):
+        load_network(tmp_path / "absent", Toy, from_released)
+
+
+def test_keywords_replace_the_recorded_ones(tmp_path: Path) -> None:
+    Toy(width=5).save_pretrained(tmp_path)
+    assert Toy.from_pretrained(tmp_path, width=5).net[0].out_features == 5
+    with pytest.raises(UserError, match="of another shape"):
+        Toy.from_pretrained(tmp_path, width=6)
+    with pytest.raises(UserError, match=r"does not describe a Toy .*depth"):
+        Toy.from_pretrained(tmp_path, depth=3)
 
 
 def test_damaged_missing_and_empty_files_are_named(tmp_path: Path) -> None:

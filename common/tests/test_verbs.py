@@ -51,6 +51,12 @@ def test_the_script_runs_with_the_flags_after_it(project, monkeypatch, capsys, w
     assert capsys.readouterr().out == f"ran __main__ {rest}\n"
 
 
+def test_the_package_itself_is_the_command(project, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "src/paperx/__main__.py"), "train", "--seed", "3"])
+    verbs.main()
+    assert capsys.readouterr().out == "ran __main__ ['--seed', '3']\n"
+
+
 def test_no_word_lists_the_commands(project, monkeypatch, capsys):
     call(monkeypatch)
     assert "expected one of: predict, segmentation train, train" in capsys.readouterr().out

@@ -2,4 +2,4 @@
 
 from common.verbs import main
 
-main("amgcfn")
+main()

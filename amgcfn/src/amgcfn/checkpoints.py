@@ -12,7 +12,7 @@ from torch import Tensor
 
 from amgcfn.convolution import KERNELS
 from amgcfn.model import AMGCFN, HOPS, LEVELS
-from common.checkpoints import load_strictly, read_tensors
+from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
 
 _HEADS = 6
@@ -138,13 +138,14 @@ def load_model(path: str | Path) -> AMGCFN:
     Raises:
         UserError: missing, damaged, or another model's.
     """
-    path = Path(path)
-    if path.is_dir() or not path.is_file():
-        return AMGCFN.from_pretrained(path)
+    return load_network(path, AMGCFN, _from_released)
+
+
+def _from_released(released: Mapping[str, Tensor], source: str) -> AMGCFN:
     try:
-        tensors = convert_released(read_tensors(path))
+        tensors = convert_released(released)
     except UserError as error:
-        raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+        raise UserError(f"{source}: {error}") from None
     model = AMGCFN(
         bands=tensors["levels.0.blocks.0.pointwise.weight"].shape[1],
         num_classes=len(tensors["fused_classifier.bias"]),
@@ -152,5 +153,5 @@ def load_model(path: str | Path) -> AMGCFN:
         graph_dim=len(tensors["embed.bias"]),
         conv_dim=len(tensors["levels.0.blocks.0.pointwise.bias"]),
     )
-    load_strictly(model, tensors, str(path))
-    return model.eval()
+    load_strictly(model, tensors, source)
+    return model

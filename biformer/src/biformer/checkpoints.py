@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from biformer.model import BiFormer, BiFormerStage
-from common.checkpoints import load_strictly, read_tensors
+from common.checkpoints import load_network, load_strictly, locate, read_tensors
 from common.errors import UserError
 
 # (published, ours); a rule that does not match leaves the name alone
@@ -64,15 +64,14 @@ def load_model(path: str | Path, *, ema: bool = False) -> BiFormer:
         the network in evaluation mode, on CPU, in the file's floating type.
 
     Raises:
-        UserError: no such file, damaged, carries code, another model's, or without an average.
+        UserError: no such file, damaged, another model's, or without an average.
     """
-    path = Path(path)
-    if path.is_dir() or not path.suffix:
-        if ema:
-            raise UserError(f"{path}: a model folder holds one set of weights; name the run's model_ema folder instead")
-        return BiFormer.from_pretrained(path)
-    tensors = read_tensors(path)
-    return _from_released(_average(path) if ema else tensors, str(path)).eval()
+    if not ema:
+        return load_network(path, BiFormer, _from_released)
+    found = locate(path)
+    if found.is_dir():
+        raise UserError(f"{found}: a model folder holds one set of weights; name the run's model_ema folder instead")
+    return _from_released(read_tensors(found, _AVERAGES), str(found)).eval()
 
 
 def configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
@@ -152,12 +151,3 @@ def _from_released(tensors: Mapping[str, Tensor], source: str) -> BiFormer:
     model = model.to(floating).to_empty(device="cpu")
     load_strictly(model, from_published(tensors), source)
     return model
-
-
-def _average(path: Path) -> dict[str, Tensor]:
-    """The averaged weights of a training checkpoint; `read_tensors` has accepted the file before."""
-    content = torch.load(path, map_location="cpu", weights_only=True) if path.suffix != ".safetensors" else {}
-    found = next((content[name] for name in _AVERAGES if isinstance(content.get(name), dict)), None)
-    if found is None:
-        raise UserError(f"{path}: holds no average ({' or '.join(_AVERAGES)}); leave out --ema for the raw weights")
-    return {str(name).removeprefix("module."): value for name, value in found.items() if isinstance(value, Tensor)}

@@ -99,7 +99,7 @@ class DenseBiFormer(nn.Module):
             path: a model folder of ours, or the authors' released file.
 
         Raises:
-            UserError: no such file, damaged, carries code, another model's or another variant's.
+            UserError: no such file, damaged, another model's or another variant's.
         """
         source = load_model(path)
         if _layout(source) != _layout(self.backbone):

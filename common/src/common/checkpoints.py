@@ -1,28 +1,28 @@
 """Weights in and out: published folders, foreign files, and nothing that runs code from a file.
 
 A published folder holds `model.safetensors` and `config.json`. Files of other origin go through
-`read_tensors`, which loads tensors only: a file that carries code is refused by name.
+`read_tensors`, which takes their tensors and neither imports nor calls anything else.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-import torch
 from huggingface_hub import PyTorchModelHubMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from common.download import weights
 from common.errors import UserError
 from common.files import atomic_path, write_json
+from common.foreign import StandIn, module_tensors, read_inert
 
-_WRAPPERS = ("state_dict", "params_ema", "params", "model")
+WEIGHTS = "model.safetensors"
+_WRAPPERS = ("state_dict", "params_ema", "params", "model", "net", "network")
 _PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -53,23 +53,30 @@ class Pretrained(PyTorchModelHubMixin):
             self.push_to_hub(**{key: value for key, value in hub.items() if key != "push_to_hub"})
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **hub: Any) -> Self:  # type: ignore[override]
+    def from_pretrained(cls, folder: str | Path, **keywords: Any) -> Self:  # type: ignore[override]
         """Build the network from a local folder, or from "owner/name" on the hub.
+
+        Args:
+            folder: with `model.safetensors` and `config.json`.
+            keywords: of the constructor, instead of the recorded ones; the weights still have to fit.
+                For the hub also its own (`revision`, `token`, `cache_dir`).
 
         Raises:
             UserError: the folder lacks a file, is damaged, or holds another model.
         """
         path = Path(folder)
         if not path.is_dir():
-            if path.is_absolute() or str(folder).count("/") != 1 or path.parent.exists():
+            if not _is_hub_name(str(folder)):
                 raise UserError(f"{folder}: no such folder; expected one with model.safetensors and config.json")
-            return super().from_pretrained(str(folder), strict=True, **hub)
+            fetched = super().from_pretrained(str(folder), strict=True, **keywords)
+            assert isinstance(fetched, nn.Module)
+            return fetched.eval()
         config = _read_config(path)
         found = config.pop("architecture", cls.__name__)
         if found != cls.__name__:
             raise UserError(f"{folder}: holds a {found}, expected a {cls.__name__}; use that project's script")
         try:
-            model = cls(**config)
+            model = cls(**config | keywords)
         except TypeError as error:
             raise UserError(f"{path / 'config.json'}: does not describe a {cls.__name__} ({error})") from None
         assert isinstance(model, nn.Module)
@@ -77,36 +84,40 @@ class Pretrained(PyTorchModelHubMixin):
         return model.eval()
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a foreign file: safetensors, or a torch file of plain tensors.
+N = TypeVar("N", bound=Pretrained)
 
-    Unwraps `state_dict`, `params_ema`, `params` or `model`, and strips the prefixes that
-    DistributedDataParallel and torch.compile put before names. Loads weights only.
+
+def read_tensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Read the tensors of a foreign file: safetensors, or any torch file; its content decides, not its suffix.
+
+    Finds them at the top, under a usual key (`state_dict`, `model`, ...), or as a pickled module, and strips the
+    prefixes that DistributedDataParallel and torch.compile put before names. Nothing else of the file is imported
+    or called (`common.foreign`).
+
+    Args:
+        keys: take the tensors under one of these keys instead, the preferred first.
 
     Returns:
         name → tensor on CPU.
 
     Raises:
-        UserError: the file is missing, damaged, holds no tensors, or carries code.
+        UserError: the file is missing, damaged, or holds no named tensors, or none of `keys`.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a checkpoint (.safetensors, .pth or .pt)")
     try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|global|function) ([\w.]+)", str(error))
-        raise UserError(
-            f"{path}: refused, because it would run code to load ({found[1] if found else 'unknown content'}); "
-            "expected a file of plain tensors: ask its author for the state_dict or for safetensors"
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: damaged or not a checkpoint ({str(error).splitlines()[0][:200]})") from None
-    while isinstance(content, dict) and (key := next((k for k in _WRAPPERS if isinstance(content.get(k), dict)), None)):
+        content: Any = load_file(path) if _is_safetensors(path) else read_inert(path)
+    except Exception as error:  # a broken pickle raises almost anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{path}: damaged or not a checkpoint ({reason}); copy it again") from None
+    if keys:
+        content = next((content[k] for k in keys if isinstance(content, dict) and _holds_tensors(content.get(k))), None)
+        if content is None:
+            raise UserError(f"{path}: holds no {' or '.join(keys)}, which was asked for")
+    while isinstance(content, dict) and (key := next((k for k in _WRAPPERS if _holds_tensors(content.get(k))), None)):
         content = content[key]
+    content = dict(module_tensors(content)) or content
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: holds a {type(content).__name__} instead of named tensors")
     tensors = {_stripped(str(name)): value for name, value in content.items() if isinstance(value, Tensor)}
@@ -114,6 +125,45 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
         raise UserError(f"{path}: holds entries that are no tensors ({_listed(others)}) beside {len(tensors)} tensors")
     return tensors
+
+
+def locate(checkpoint: str | Path) -> Path:
+    """Return the model folder or the file that a `--checkpoint` means.
+
+    Args:
+        checkpoint: a run's folder, its exported model folder or the `model.safetensors` in it, the authors'
+            released file, the name of released weights, which are fetched once, or "owner/name" on the hub, which
+            stays as it is.
+
+    Raises:
+        UserError: there is nothing of that name.
+    """
+    path = Path(checkpoint)
+    if path.is_dir():
+        exported = path / "model"
+        return exported if (exported / WEIGHTS).is_file() and not (path / WEIGHTS).is_file() else path
+    if path.is_file():
+        return path.parent if path.name == WEIGHTS and (path.parent / "config.json").is_file() else path
+    return path if _is_hub_name(str(checkpoint)) else weights(str(checkpoint))
+
+
+def load_network(checkpoint: str | Path, network: type[N], from_released: Callable[[dict[str, Tensor], str], N]) -> N:
+    """Return the network of a checkpoint, in evaluation mode on CPU, in the file's floating type.
+
+    Args:
+        checkpoint: see `locate`.
+        network: the class of the project.
+        from_released: builds the network from the authors' tensors; the second argument names them in errors.
+
+    Raises:
+        UserError: no such checkpoint, damaged, or another model's; one sentence.
+    """
+    path = locate(checkpoint)
+    if not path.is_file():
+        return network.from_pretrained(path)
+    model = from_released(read_tensors(path), str(path))
+    assert isinstance(model, nn.Module)
+    return model.eval()
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -148,6 +198,20 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder}: has no config.json; expected a folder written by save_pretrained") from None
     except ValueError as error:
         raise UserError(f"{path}: is not valid JSON ({error})") from None
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Eight bytes of a header's length, then the header, a JSON object."""
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".safetensors" or file.read(9)[8:] == b"{"
+
+
+def _is_hub_name(text: str) -> bool:
+    return text.count("/") == 1 and not text.startswith("/") and not Path(text).parent.exists()
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, (dict, StandIn))
 
 
 def _stripped(name: str) -> str:

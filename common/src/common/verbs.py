@@ -38,9 +38,10 @@ def find_verbs(package: str) -> dict[str, Path]:
 
 
 @command
-def main(package: str | None = None) -> None:
+def main() -> None:
     """Run the script that the first words of the command line name, with the flags after them."""
-    package = package or Path(sys.argv[0]).name.removeprefix("fullpaper-")
+    program = Path(sys.argv[0])  # .../bin/fullpaper-fftformer or .../fftformer/__main__.py
+    package = program.parent.name if program.name == "__main__.py" else program.name.removeprefix("fullpaper-")
     verbs = find_verbs(package)
     words = [word for word in sys.argv[1:3] if not word.startswith("-")]
     for count in range(len(words), 0, -1):

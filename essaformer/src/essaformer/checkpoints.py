@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_strictly, read_tensors
+from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
 from common.files import write_json
 from essaformer.model import ESSAformer
 from essaformer.scaling import Scaling, read_scaling
-from essaformer.unpickling import read_module
 
 SCALING = "scaling.json"
 """File of a model folder that says how the values of its scenes were scaled."""
@@ -52,7 +51,7 @@ def load_model(path: str | Path) -> ESSAformer:
     """A network from a folder written by `save_pretrained`, or from the authors' released file.
 
     The released file is a pickled whole module under the key `model`; its tensors are read without running
-    anything from it (`unpickling.py`). Files of plain tensors in the published names load too. The network's
+    anything from it (`common.foreign`). Files of plain tensors in the published names load too. The network's
     sizes are taken from the tensors' shapes. `load_model(file).save_pretrained(folder)` converts.
 
     Returns:
@@ -61,11 +60,7 @@ def load_model(path: str | Path) -> ESSAformer:
     Raises:
         UserError: no such file, damaged, or another model's; one sentence.
     """
-    path = Path(path)
-    if path.is_dir() or not path.suffix:
-        return ESSAformer.from_pretrained(path)
-    tensors = read_module(path) if path.is_file() else None
-    return _from_released(read_tensors(path) if tensors is None else _unwrapped(tensors), str(path)).eval()
+    return load_network(path, ESSAformer, _from_released)
 
 
 def save_scaling(scaling: Scaling, folder: Path) -> None:
@@ -90,10 +85,6 @@ def published_to_ours(name: str) -> str:
             # The release counts the pixel shuffles between the convolutions: 0, 2, 4.
             name = name.replace(match[0], ours.format(*(int(number) // 2 for number in match.groups())))
     return name
-
-
-def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): value for name, value in tensors.items()}
 
 
 def _configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_strictly, read_tensors
+from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
 from fftformer.model import FFTformer
 
@@ -67,12 +67,9 @@ def load_model(path: str | Path) -> FFTformer:
         the network in evaluation mode, on CPU, in the file's floating type.
 
     Raises:
-        UserError: no such file, damaged, carries code, or another model's; one sentence.
+        UserError: no such file, damaged, or another model's; one sentence.
     """
-    path = Path(path)
-    if path.is_dir() or not path.suffix:
-        return FFTformer.from_pretrained(path)
-    return _from_released(read_tensors(path), str(path)).eval()
+    return load_network(path, FFTformer, _from_released)
 
 
 def _configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from common.checkpoints import load_strictly, read_tensors
+from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
 from lsgavit.model import LSGAViT, PatchMerging
 
@@ -57,12 +57,9 @@ def load_model(path: str | Path) -> LSGAViT:
         the network in evaluation mode, on CPU, in the file's floating type.
 
     Raises:
-        UserError: no such file, damaged, carries code, or another model's; one sentence.
+        UserError: no such file, damaged, or another model's; one sentence.
     """
-    path = Path(path)
-    if path.is_dir() or not path.suffix:
-        return LSGAViT.from_pretrained(path)
-    return _from_released(read_tensors(path), str(path)).eval()
+    return load_network(path, LSGAViT, _from_released)
 
 
 def released_configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from torchvision.ops.poolers import LevelMapper
 
 from biformer.data import UnreadablePicture
 from biformer.dense import DenseBiFormer
-from common.checkpoints import Pretrained
+from common.checkpoints import Pretrained, locate
 from common.errors import UserError
 
 Method = Literal["mask_rcnn", "retinanet"]
@@ -277,12 +277,13 @@ def load_detector(path: Path) -> Detector:
     Raises:
         UserError: no such folder, damaged, or another model's. The authors released no detectors.
     """
-    if path.is_file():
+    found = locate(path)
+    if found.is_file():
         raise UserError(
             f"{path}: is a file, expected a model folder that train_detection.py exported; the authors released no "
             "detectors, and ImageNet weights go to train_detection.py --weights"
         )
-    return Detector.from_pretrained(path)
+    return Detector.from_pretrained(found)
 
 
 def check_size(size: tuple[int, int], detector: Detector, name: Any) -> None:

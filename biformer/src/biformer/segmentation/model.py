@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from biformer.dense import DenseBiFormer
 from biformer.segmentation.heads import AuxiliaryHead, SemanticFPNHead, UPerNetHead
-from common.checkpoints import Pretrained
+from common.checkpoints import Pretrained, locate
 from common.errors import UserError
 
 IGNORED = 255
@@ -130,9 +130,10 @@ def load_segmenter(folder: str | Path) -> Segmenter:
     Raises:
         UserError: no such folder, damaged, or another model's.
     """
-    if Path(folder).is_file():
+    found = locate(folder)
+    if found.is_file():
         raise UserError(
             f"{folder}: is a file, expected the model folder of a segmentation run; the authors released no "
             "segmentation weights, and ImageNet's go to train_segmentation.py --weights"
         )
-    return Segmenter.from_pretrained(folder)
+    return Segmenter.from_pretrained(found)
