@@ -30,7 +30,7 @@ import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from common import config, memory
 from common.benchmarking import print_rows, say, seconds
+from common.environment import choose_device
 from common.environment import device as device_name
 from common.errors import UserError, command
 from fftformer import FFTformer, create_model, list_models, literal
@@ -59,8 +60,8 @@ class Benchmark:
     """Height and width of the pictures, in pixels."""
     batch: int = 1
     """Pictures per step."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """cpu, cuda or cuda:N."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     dtype: Literal["all", "float32", "tf32", "bfloat16"] = "all"
     """float32; tf32 (GPU only: products of float32 with short mantissas); bfloat16 autocast.
     all: float32 on a CPU, the three on a GPU."""
@@ -212,8 +213,10 @@ def main() -> None:
     benchmark = config.parse(Benchmark, __doc__)
     if benchmark.model not in list_models():
         raise UserError(f"--model {benchmark.model} does not exist; choose one of {', '.join(list_models())}")
-    if torch.device(benchmark.device).type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {benchmark.device}: this machine has no usable GPU; use --device cpu")
+    for flag in ("size", "batch", "repeats"):
+        if getattr(benchmark, flag) < 1:
+            raise UserError(f"--{flag} {getattr(benchmark, flag)}: expected at least 1")
+    benchmark = replace(benchmark, device=str(choose_device(benchmark.device)))
     measured = (row for group in cases(benchmark) for row in measure(group, benchmark))
     print_rows(measured, COLUMNS, benchmark.output)
 

@@ -7,4 +7,4 @@ run=${1:-runs/fftformer_demo}
 accelerate launch fftformer/train.py --output "$run"
 python fftformer/evaluate.py --checkpoint "$run/model" --output "$run/evaluation" --save-pictures
 python fftformer/predict.py --checkpoint "$run/model" \
-    --input "$run/evaluation/blurred" --output "$run/restored" --overwrite
+    --input "$run/evaluation/blurred" --output "$run/restored" --existing replace

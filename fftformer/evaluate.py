@@ -22,8 +22,10 @@ from torch import Tensor
 
 from common import config
 from common.checkpoints import locate
-from common.errors import command
+from common.environment import choose_device
+from common.errors import UserError, command
 from common.files import atomic_path
+from common.images import printable
 from common.restoration_metrics import quantise
 from common.results import measured, table, write_rows
 from fftformer import scoring
@@ -49,6 +51,8 @@ class EvaluateConfig:
     """Score only this many pictures, evenly spread; the split's name in the rows says how many."""
     memory: str = "16G"
     """Memory for the network on one picture; larger pictures are tiled without seams."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     save_pictures: bool = False
     """Write every blurred and restored picture as 8-bit PNG into the output folder too."""
     output: Path | None = None
@@ -59,21 +63,26 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
+    if options.pictures is not None and options.pictures < 1:
+        raise UserError(f"--pictures {options.pictures}: expected at least 1")
+    budget = parse_size(options.memory)
+    device = choose_device(options.device)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = Accelerator()
-    model = load_model(options.checkpoint).to(accelerator.device)
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    if options.device in ("auto", "cuda"):
+        device = accelerator.device  # of several processes each has a GPU of its own
+    model = load_model(options.checkpoint).to(device)
     if options.data_root is None:
         layout, items = "demo", held_out_photographs()
     else:
         layout = find_layout(options.data_root, options.split) if options.layout == "auto" else options.layout
         pairs = find_pairs(options.data_root, options.split, layout)
         items = EvaluationPairs(pairs[:: -(-len(pairs) // (options.pictures or len(pairs)))])
-    dataset = scoring.DATASETS.get(layout, options.data_root.name if options.data_root else layout)
-    budget = parse_size(options.memory)
+    dataset = scoring.DATASETS.get(layout, printable(options.data_root.name) if options.data_root else layout)
 
     def restore(blurred: Tensor) -> Tensor:
         tile = tile_for_memory(model, budget, *blurred.shape[1:])
-        return restore_tiled(model, blurred, tile, device=accelerator.device)
+        return restore_tiled(model, blurred, tile, device=device)
 
     output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}"
 
@@ -92,12 +101,12 @@ def main() -> None:
         seeds = [trained["seed"]] if "seed" in trained else []
         found = scoring.rows(scores, layout, dataset, options.split, trained["preset"], seeds)
         baseline = scoring.rows(scores, layout, dataset, options.split, "blurred input", seeds, of="blurred")
-        rows = measured(found, accelerator.device)
-        write_rows(output / "results.json", rows + measured(baseline, accelerator.device))
+        rows = measured(found, device)
+        write_rows(output / "results.json", rows + measured(baseline, device))
         scoring.write_csv(output / "pictures.csv", scores)
         for score in scores if len(scores) <= 40 else ():
             print(
-                f"{score.name}: "
+                f"{printable(score.name)}: "
                 + ", ".join(f"{k} {score.blurred[k]:.4g} -> {v:.4g}" for k, v in score.restored.items())
             )
         print(table(rows, {"blurred input": [f"{scoring.mean(scores, row.metric, 'blurred'):.4f}" for row in rows]}))

@@ -2,29 +2,41 @@
 
     python fftformer/predict.py --checkpoint DIR --input photo.jpg --output sharp.jpg
     python fftformer/predict.py --checkpoint DIR --input photos --output restored --memory 2G
+    python fftformer/predict.py --checkpoint DIR --input photos --output restored --existing skip     goes on
+    accelerate launch --num_processes 8 fftformer/predict.py ...                  pictures shared out over GPUs
 
 JPEG, PNG and TIFF of 8 or 16 bits, grey or colour. Names, subfolders, format, bit depth, grey,
-alpha and colour profile are kept; EXIF orientation is applied once. Beside the output a
-before/after sheet is drawn: whole pictures, and the detail that changed most.
+alpha and colour profile are kept; EXIF orientation is applied once. Hidden files are no pictures,
+links are followed. Of a folder, pictures that cannot be restored are listed in OUTPUT/failed.csv.
+Beside the output a before/after sheet is drawn: whole pictures, and the detail that changed most.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, gather_object
 from tqdm.auto import tqdm
 
 from common import config
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
+from common.files import atomic_path
+from common.images import list_images, printable
 from fftformer.checkpoints import load_model
-from fftformer.images import FORMATS, picture_size, read_picture, to_float, write_picture
+from fftformer.images import FORMATS, read_picture, to_float, write_picture
 from fftformer.tiling import MULTIPLE, OVERLAP, parse_size, restore_tiled, tile_for_memory
 
 SHEET_ROWS = 6
@@ -42,14 +54,14 @@ class PredictConfig:
     """A picture, or a folder whose pictures are taken at any depth."""
     output: Path
     """The restored picture (its suffix chooses the format), or a folder."""
-    overwrite: bool = False
-    """Replace existing outputs; without it nothing is restored when one exists."""
+    existing: Literal["refuse", "skip", "replace"] = "refuse"
+    """What to do where an output exists: refuse to start, skip that picture (it is finished), or replace it."""
     memory: str = "4G"
     """Memory for the network on one tile, for example 800M or 2G; larger pictures are tiled without seams."""
     tile: int | None = None
     """Side of the tiles in pixels, a multiple of 32, instead of --memory."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the network."""
     sheet: bool = True
@@ -62,48 +74,63 @@ def main() -> None:
     options = config.parse(PredictConfig, __doc__)
     if options.tile is not None and (options.tile % MULTIPLE or options.tile <= OVERLAP):
         raise UserError(f"--tile {options.tile}: expected a multiple of {MULTIPLE} above {OVERLAP}")
+    budget = parse_size(options.memory)
+    device = choose_device(options.device)
     jobs = list_jobs(options.input, options.output)
     several = options.input.is_dir()
     sheet = sheet_path(options.output if several else jobs[0][1])
-    refuse_overwriting([output for _, output in jobs] + [sheet] * options.sheet, options.overwrite)
-    device = torch.device(
-        options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    )
+    failures = options.output / "failed.csv"
+    others = [sheet] * options.sheet + [failures] * several
+    refuse_overwriting(jobs, others, options.existing)
+    todo = [job for job in jobs if options.existing != "skip" or not job[1].exists()]
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=30))  # shares differ; the first to finish waits
+    accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[patience])
+    if options.device in ("auto", "cuda"):
+        device = accelerator.device  # of several processes each has a GPU of its own
+    accelerator.wait_for_everyone()  # nobody writes before all have seen what exists
+    mine = todo[accelerator.process_index :: accelerator.num_processes]
     model = load_model(options.checkpoint).float().to(device).eval()
-    budget = parse_size(options.memory)
 
-    failed: list[str] = []
-    areas: dict[Path, int] = {}
-    for source, _ in jobs:
-        with reported(failed, several):
-            height, width = picture_size(source)
-            areas[source] = height * width
+    failed: list[tuple[Path, str]] = []
     rows: list[list[np.ndarray]] = []
-    shown = set(list(areas)[:: -(-len(areas) // SHEET_ROWS) or 1])
-    with tqdm(total=sum(areas.values()), unit="px", unit_scale=True, desc="restoring") as bar:
-        for source, output in jobs:
-            if source not in areas:
-                continue
-            bar.set_postfix_str(source.name)
-            with reported(failed, several), precision(device, options.mixed_precision):
+    shown = {source for source, _ in mine[:: -(-len(mine) // SHEET_ROWS) or 1]}
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
+    hidden = not accelerator.is_main_process
+    with tqdm(total=len(mine), unit="picture", desc="restoring", bar_format=form, disable=hidden) as bar:
+        for number, (source, output) in enumerate(mine, start=1):
+            with reported(failed, source, several), precision(device, options.mixed_precision):
                 picture = read_picture(source)
                 blurred = to_float(picture.rgb)
                 image = torch.from_numpy(blurred.transpose(2, 0, 1).copy())
                 tile = options.tile or tile_for_memory(model, budget, *image.shape[1:])
-                restored = restore_tiled(model, image, tile, device=device, progress=bar.update)
+                pixels = image[0].numel()
+                restored = restore_tiled(
+                    model, image, tile, device=device, progress=lambda done, of=pixels: bar.update(done / of)
+                )
                 result = restored.permute(1, 2, 0).numpy().clip(0, 1)
                 if picture.grey:
                     result = np.broadcast_to(result.mean(axis=2, keepdims=True), result.shape)
                 write_picture(output, result, like=picture)
                 if options.sheet and source in shown:
                     rows.append(sheet_row(blurred, result))
+            bar.update(number - bar.n)
+    failed = sorted(gather_object(failed)) if accelerator.num_processes > 1 else failed
+    if not accelerator.is_main_process:
+        return
+    if several:
+        write_failures(failures, failed, options.input)
     if rows:
         columns = ["input", "restored", "input, detail", "restored, detail"]
         comparison_sheet(rows, columns, sheet)
-    done = len(jobs) - len(failed)
-    print(f"{done} of {len(jobs)} pictures restored in {options.output}" + f"; see {sheet}" * bool(rows))
+    counts = f"{len(todo) - len(failed)} of {len(jobs)} pictures restored"
+    if len(todo) < len(jobs):
+        counts += f", {len(jobs) - len(todo)} were there already"
+    print(f"{counts} in {printable(options.output)}" + f"; see {printable(sheet)}" * bool(rows))
     if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} pictures could not be restored, the first: {failed[0]}")
+        raise UserError(
+            f"{len(failed)} of {len(jobs)} pictures could not be restored, listed in {failures}, "
+            f"the first: {failed[0][1]}"
+        )
 
 
 def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
@@ -115,21 +142,17 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
     if source.is_file():
         return [(source, output / source.name if output.is_dir() or not output.suffix else output)]
     if not source.is_dir():
-        raise UserError(f"{source}: no such picture or folder; correct --input")
+        raise UserError(f"{printable(source)}: no such picture or folder; correct --input")
     if output.is_file():
         raise UserError(f"{output}: is a file, expected a folder because --input is one; choose another --output")
-    inside = output.resolve()
-    found = [
-        path
-        for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in FORMATS and path.is_file() and not path.resolve().is_relative_to(inside)
-    ]
-    # The output may lie inside the input; neither it nor its sheet is input for a second run.
-    found = [path for path in found if path.resolve() != sheet_path(inside)]
-    if source.resolve() == inside:
+    if os.path.realpath(source) == os.path.realpath(output):
         raise UserError(f"{output}: is the input folder itself; choose another --output")
+    # The output may lie inside the input; neither it nor its sheet is input for a second run.
+    sheet = os.path.realpath(sheet_path(output))
+    found = list_images(source, outside=output, suffixes=FORMATS)
+    found = [path for path in found if path.name != Path(sheet).name or os.path.realpath(path) != sheet]
     if not found:
-        raise UserError(f"{source}: found no pictures, expected files ending in {', '.join(FORMATS)}")
+        raise UserError(f"{printable(source)}: found no pictures, expected files ending in {', '.join(FORMATS)}")
     return [(path, output / path.relative_to(source)) for path in found]
 
 
@@ -138,28 +161,58 @@ def sheet_path(output: Path) -> Path:
     return output.with_name(f"{output.stem if output.suffix.lower() in FORMATS else output.name}_before_after.png")
 
 
-def refuse_overwriting(outputs: list[Path], overwrite: bool) -> None:
-    """Raise `UserError` naming what exists, unless it may be replaced."""
+def refuse_overwriting(jobs: list[tuple[Path, Path]], others: list[Path], existing: str) -> None:
+    """Refuse what would destroy a file that the user did not offer.
+
+    Raises:
+        UserError: two inputs have one output, an output is an input, or outputs exist and may not be replaced.
+    """
+    outputs = [output for _, output in jobs] + others
+    # Links can make two names one file, so folders are compared by where they really are.
+    folders = {folder: os.path.realpath(folder) for folder in {output.parent for output in outputs}}
+    writers: dict[tuple[str, str], Path] = {}
+    for source, output in [*jobs, *((path, path) for path in others)]:
+        other = writers.setdefault((folders[output.parent], output.name), source)
+        if other is not source:
+            raise UserError(
+                f"{printable(other)} and {printable(source)}: both would be written to {printable(output)}; "
+                "rename one or choose another --output"
+            )
     there = [path for path in outputs if path.exists()]
-    if there and not overwrite:
+    inputs = {os.path.realpath(source) for source, _ in jobs} if there else set()
+    for path in there:
+        if os.path.realpath(path) in inputs:
+            raise UserError(f"{printable(path)}: is an input picture too; choose another --output")
+    if there and existing == "refuse":
         raise UserError(
-            f"{len(there)} of {len(outputs)} outputs exist already (first: {', '.join(map(str, there[:3]))}); "
-            "add --overwrite or choose another --output"
+            f"{len(there)} of {len(outputs)} outputs exist already (first: {', '.join(map(printable, there[:3]))}); "
+            "add --existing skip or --existing replace, or choose another --output"
         )
 
 
 @contextlib.contextmanager
-def reported(failed: list[str], several: bool):
+def reported(failed: list[tuple[Path, str]], source: Path, several: bool) -> Iterator[None]:
     """In a folder, note a picture's error and go on with the next; a single picture's error ends the run."""
     try:
         yield
     except UserError as error:
         if not several:
             raise
-        failed.append(str(error))
-        tqdm.write(f"error: {error}")
+        failed.append((source, str(error)))
+        tqdm.write(f"error: {printable(str(error))}")
     except torch.OutOfMemoryError:
         raise UserError("the device's memory does not suffice for a tile; state a smaller --memory or --tile") from None
+
+
+def write_failures(path: Path, failed: list[tuple[Path, str]], source: Path) -> None:
+    """List the pictures that could not be restored with the reasons; without any the list of an earlier run goes."""
+    if not failed:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["picture", "reason"])
+        table.writerows([printable(name.relative_to(source)), printable(reason)] for name, reason in failed)
 
 
 def precision(device: torch.device, name: str) -> contextlib.AbstractContextManager[object]:

@@ -84,6 +84,8 @@ class TestList:
         (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
         found = [path.relative_to(folder).as_posix() for path in list_images(folder)]
         assert found == ["c.png", "gone.png", "linked/deep/b.png", "real/a.png"]
+        (folder / "self.png").symlink_to(folder / "self.png")
+        assert len(list_images(folder, outside=tmp_path / "out")) == 5
         with pytest.raises(UserError, match=r"gone\.png: the picture does not exist"):
             read_rgb(folder / "gone.png")
 
@@ -161,6 +163,12 @@ class TestPixels:
     def test_palettes(self, form: str) -> None:
         image = Image.fromarray(EIGHT).quantize(16)
         np.testing.assert_array_equal(pixels_of(saved(image, form)), np.asarray(image.convert("RGB")))
+
+    def test_palette_of_an_old_tiff(self) -> None:
+        table = RANDOM.integers(256, size=(3, 256), dtype=np.uint16)
+        for colours in (table * 257, table):  # 16 bits as the standard says, and 8 as old writers did
+            data = tiff(EIGHT[..., 0], photometric="palette", colormap=colours)
+            np.testing.assert_array_equal(pixels_of(data), table.T[EIGHT[..., 0]])
 
     def test_colours_under_alpha_are_kept(self, recwarn: pytest.WarningsRecorder) -> None:
         palette = Image.fromarray(EIGHT).quantize(16)

@@ -244,3 +244,22 @@ def test_real_gopro_pair_in_the_published_layout(tmp_path: Path) -> None:
 def test_real_levin_pictures() -> None:
     pairs = find_pairs(real_data("levin09"))
     assert len(pairs) == 24 and pairs[8].name == "im2_kernel1" and pairs[8].sharp.name == "im2.png"
+
+
+def test_hidden_files_and_folders_are_no_data(tmp_path: Path) -> None:
+    for layout in ("gopro", "hide", "input_target"):
+        root = build(tmp_path / layout, layout)
+        expected = find_pairs(root, "train")
+        for path in sorted(root.rglob("*.png")):
+            (path.parent / f"._{path.name}").write_bytes(b"a companion of macOS")
+            (path.parents[1] / ".ipynb_checkpoints/sharp").mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, path.parents[1] / ".ipynb_checkpoints" / "0-checkpoint.png")
+        assert find_pairs(root, "train") == expected
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    build(tmp_path, "input_target")
+    first = find_pairs(tmp_path, "train")[0].blurred
+    Image.open(first).convert("RGB").save(first.with_suffix(".jpg"))
+    with pytest.raises(UserError, match="has the same name as"):
+        find_pairs(tmp_path, "train")

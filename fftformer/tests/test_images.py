@@ -188,11 +188,11 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "float.tif", noise(1).astype(np.float32))
     for name, message in {
         "text.png": "expected JPEG, PNG or TIFF",
-        "empty.png": "expected JPEG, PNG or TIFF",
+        "empty.png": "the file is empty",
         "missing.png": "does not exist",
         "print.jpg": "CMYK",
         "two.tif": "several pictures",
-        "float.tif": "8 or 16 bits",
+        "float.tif": "found float32 values, expected grey or RGB of 8 or 16 bits",
     }.items():
         with pytest.raises(UserError, match=rf"{name}.*{message}"):
             read_picture(tmp_path / name)
@@ -221,3 +221,145 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_picture(tmp_path / "a.png", picture.rgb / 255, like=picture)
     assert (tmp_path / "a.png").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+class TestTiff:
+    """TIFF files as other programs write them: the stored values, or a sentence."""
+
+    @pytest.mark.parametrize("order", "<>")
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("channels", [3, 4])
+    @pytest.mark.parametrize("options", [{}, {"tile": (16, 16)}, {"compression": "zlib", "predictor": True},
+                                         {"compression": "zlib", "tile": (16, 16)}, {"rowsperstrip": 5}])  # fmt: skip
+    def test_pixels_and_planes(self, tmp_path: Path, channels: int, dtype: type, order: str, options: dict) -> None:
+        pixels, path = noise(channels, dtype), tmp_path / "a.tif"
+        options = options | {"extrasamples": ["unassalpha"] if channels == 4 else None, "byteorder": order}
+        planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        for stored, form in ((pixels, "contig"), (planes, "separate")):
+            tifffile.imwrite(path, stored, photometric="rgb", planarconfig=form, **options)
+            for picture in (read_picture(path), read_picture(path)):
+                np.testing.assert_array_equal(picture.rgb, pixels[..., :3])
+            np.testing.assert_array_equal(read_pixels(path), picture.rgb)
+            if channels == 4:
+                np.testing.assert_array_equal(picture.alpha, pixels[..., 3])
+            assert picture_size(path) == (HEIGHT, WIDTH)
+
+    @pytest.mark.parametrize("order", "<>")
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("compression", [None, "zlib"])
+    def test_white_is_zero(self, tmp_path: Path, dtype: type, order: str, compression: str | None) -> None:
+        pixels, path = noise(1, dtype), tmp_path / "a.tif"
+        tifffile.imwrite(path, pixels, photometric="miniswhite", byteorder=order, compression=compression)
+        picture = read_picture(path)
+        assert picture.grey
+        np.testing.assert_array_equal(picture.rgb[..., 0], np.iinfo(dtype).max - pixels)
+
+    @pytest.mark.parametrize("white", [False, True])
+    def test_lzw(self, tmp_path: Path, white: bool) -> None:
+        """A compression that needs OpenCV here, which does not turn inverted grey."""
+        pixels, path = noise(1, np.uint16), tmp_path / "a.tif"
+        Image.fromarray(pixels).save(path, compression="tiff_lzw")
+        if white:
+            with tifffile.TiffFile(path, mode="r+b") as tiff:
+                tiff.pages[0].tags[262].overwrite(0)
+        np.testing.assert_array_equal(read_picture(path).rgb[..., 0], 65535 - pixels if white else pixels)
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_palette(self, tmp_path: Path, dtype: type) -> None:
+        table = np.random.default_rng(1).integers(256, size=(3, np.iinfo(dtype).max + 1), dtype=np.uint16)
+        for colours in (table * 257, table):  # 16 bits as the standard says, and 8 as old writers did
+            tifffile.imwrite(tmp_path / "a.tif", noise(1, dtype), photometric="palette", colormap=colours)
+            picture = read_picture(tmp_path / "a.tif")
+            scale = 1 if picture.bits == 8 else 257
+            np.testing.assert_array_equal(picture.rgb, (table.T * scale)[noise(1, dtype)])
+
+    def test_grey_with_alpha(self, tmp_path: Path) -> None:
+        for dtype in (np.uint8, np.uint16):
+            pixels, path = noise(2, dtype), tmp_path / "a.tif"
+            tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"])
+            picture = read_picture(path)
+            assert picture.grey
+            np.testing.assert_array_equal(picture.rgb[..., 0], pixels[..., 0])
+            np.testing.assert_array_equal(picture.alpha, pixels[..., 1])
+
+    def test_colours_that_alpha_multiplied(self, tmp_path: Path) -> None:
+        pixels = noise(4, np.uint16)
+        multiplied = pixels.copy()
+        multiplied[..., :3] = np.rint(pixels[..., :3] * (pixels[..., 3:] / 65535))
+        tifffile.imwrite(tmp_path / "a.tif", multiplied, photometric="rgb", extrasamples=["assocalpha"])
+        picture = read_picture(tmp_path / "a.tif")
+        opaque = pixels[..., 3] > 6000
+        assert np.abs(picture.rgb.astype(int) - pixels[..., :3])[opaque].max() <= 6
+        np.testing.assert_array_equal(picture.alpha, pixels[..., 3])
+
+    @pytest.mark.parametrize(
+        ("pixels", "options", "message"),
+        [
+            (noise(3).astype(np.float32), {"photometric": "rgb"}, "float32 values"),
+            (noise(1).astype(np.float16), {}, "float16 values"),
+            (noise(1).astype(np.int8), {}, "int8 values"),
+            (noise(1).astype(np.int16), {}, "int16 values"),
+            (noise(1).astype(np.uint32), {}, "32 bits per channel"),
+            (noise(5, np.uint16), {"photometric": "rgb", "planarconfig": "contig"}, "5 channels"),
+            (noise(4, np.uint16), {"photometric": "separated"}, "colour mode CMYK"),
+            (noise(4), {"photometric": "separated"}, "colour mode CMYK"),
+            (noise(3), {"photometric": "cielab"}, "colour mode CIELAB"),
+            (np.stack([noise(3)] * 2), {"photometric": "rgb"}, "several pictures"),
+        ],
+    )
+    def test_other_values_are_named(self, tmp_path: Path, pixels: np.ndarray, options: dict, message: str) -> None:
+        tifffile.imwrite(tmp_path / "a.tif", pixels, **({"photometric": "minisblack"} | options))
+        for read in (read_picture, read_pixels, picture_size):
+            with pytest.raises(UserError, match=rf"a\.tif: found {message}"):
+                read(tmp_path / "a.tif")
+
+    def test_twelve_bits_are_not_taken_for_sixteen(self, tmp_path: Path) -> None:
+        path = save(tmp_path / "a.tif", noise(1, np.uint16))
+        with tifffile.TiffFile(path, mode="r+b") as tiff:
+            tiff.pages[0].tags[258].overwrite(12)
+        with pytest.raises(UserError, match="12 bits per channel"):
+            read_picture(path)
+
+    def test_a_reduced_copy_is_no_second_picture(self, tmp_path: Path) -> None:
+        with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+            tiff.write(noise(3), photometric="rgb")
+            tiff.write(noise(3)[::2, ::2].copy(), photometric="rgb", subfiletype=1)
+        np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").rgb, noise(3))
+
+
+def test_exif_that_a_png_holds_behind_its_pixels(tmp_path: Path) -> None:
+    """Where some programs write it; size, crops and the whole picture must agree on it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(noise(3)).save(file, format="PNG", exif=exif)
+    data = file.getvalue()
+    start = data.index(b"eXIf") - 4
+    chunk = data[start : start + 12 + int.from_bytes(data[start : start + 4], "big")]
+    path = tmp_path / "a.png"
+    path.write_bytes(data[:start] + data[start + len(chunk) : -12] + chunk + data[-12:])
+    expected = np.rot90(noise(3), -1)
+    np.testing.assert_array_equal(read_picture(path).rgb, expected)
+    np.testing.assert_array_equal(read_pixels(path), expected)
+    assert picture_size(path) == expected.shape[:2]
+
+
+def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
+    for exif in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(range(60))):
+        Image.fromarray(noise(3)).save(tmp_path / "a.jpg", exif=exif)
+        picture = read_picture(tmp_path / "a.jpg")
+        write_picture(tmp_path / "b.jpg", picture.rgb / 255, like=picture)
+        assert picture_size(tmp_path / "b.jpg") == (HEIGHT, WIDTH)
+
+
+def test_bytes_behind_a_png_do_no_harm(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", noise(3))
+    path.write_bytes(path.read_bytes() + b"appended by a camera")
+    np.testing.assert_array_equal(read_pixels(path), noise(3))
+    assert picture_size(path) == (HEIGHT, WIDTH)
+
+
+def test_palette_with_transparency(tmp_path: Path) -> None:
+    image = Image.fromarray(noise(3)).quantize(16)
+    image.save(tmp_path / "a.png", transparency=3)
+    np.testing.assert_array_equal(read_pixels(tmp_path / "a.png"), np.asarray(image.convert("RGB")))

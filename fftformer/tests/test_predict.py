@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -107,10 +109,10 @@ def test_nothing_is_overwritten_unasked(run, tree: Path, tmp_path: Path) -> None
     (output / "deep").mkdir(parents=True)
     (output / "deep/grey.png").write_bytes(b"mine")
     status, _, error = run(tree, output)
-    assert status == 2 and "grey.png" in error and "--overwrite" in error and error.count("\n") == 1
+    assert status == 2 and "grey.png" in error and "--existing" in error and error.count("\n") == 1
     assert [path for path in output.rglob("*") if path.is_file()] == [output / "deep/grey.png"]
     assert (output / "deep/grey.png").read_bytes() == b"mine"
-    assert run(tree, output, "--overwrite")[0] == 0
+    assert run(tree, output, "--existing", "replace")[0] == 0
     assert read_picture(output / "deep/grey.png").grey
 
 
@@ -124,7 +126,18 @@ def test_bad_pictures_are_reported_and_the_rest_done(run, tree: Path, tmp_path: 
     assert "4 of 6 pictures restored" in said
     assert "cut.png" in said + error and "cut.jpg" in said + error
     assert "2 of 6 pictures could not be restored" in error.splitlines()[-1]
-    assert len([path for path in (tmp_path / "restored").rglob("*") if path.is_file()]) == 4
+    names = {path.name for path in (tmp_path / "restored").rglob("*") if path.is_file()}
+    assert names == {"a.jpg", "grey.png", "alpha.TIFF", "wide.png", "failed.csv"}
+    table = list(csv.reader((tmp_path / "restored/failed.csv").open()))
+    assert [line[0] for line in table] == ["picture", "cut.jpg", "cut.png"] and "truncated" in table[1][1]
+    # Mended, the same command with skip does only what is missing and takes the list away.
+    (tree / "cut.png").write_bytes(data)
+    (tree / "cut.jpg").unlink()
+    before = (tmp_path / "restored/a.jpg").stat().st_mtime_ns
+    status, said, error = run(tree, tmp_path / "restored", "--no-sheet", "--existing", "skip")
+    assert status == 0 and "1 of 5 pictures restored, 4 were there already" in said
+    assert (tmp_path / "restored/a.jpg").stat().st_mtime_ns == before
+    assert not (tmp_path / "restored/failed.csv").exists()
     assert not (tmp_path / "restored_before_after.png").exists()
 
 
@@ -152,7 +165,7 @@ def test_tiles_within_a_memory_budget(run, tmp_path: Path) -> None:
     assert run(tmp_path / "large.png", tmp_path / "whole.png", "--memory", "4G")[0] == 0
     whole = read_rgb(tmp_path / "whole.png")
     for flags in (("--memory", "80M"), ("--tile", "160")):
-        assert run(tmp_path / "large.png", tmp_path / "tiled.png", "--overwrite", *flags)[0] == 0
+        assert run(tmp_path / "large.png", tmp_path / "tiled.png", "--existing", "replace", *flags)[0] == 0
         assert 0 < np.abs(read_rgb(tmp_path / "tiled.png") - whole).max() < 0.02
     for flags, message in {
         ("--memory", "1M"): "too small",
@@ -179,7 +192,7 @@ def test_wrong_paths(run, tree: Path, tmp_path: Path) -> None:
 
 def test_output_inside_the_input_is_not_read_again(run, tree: Path) -> None:
     assert run(tree, tree / "restored")[0] == 0
-    status, said, _ = run(tree, tree / "restored", "--overwrite")
+    status, said, _ = run(tree, tree / "restored", "--existing", "replace")
     assert status == 0 and "4 of 4" in said
 
 
@@ -199,3 +212,65 @@ def test_as_a_user_runs_it(checkpoint: Path, tmp_path: Path) -> None:
     done = run_script(SCRIPT, *flags)
     assert "1 of 1 pictures restored" in done.stdout and "Traceback" not in done.stderr
     assert read_rgb(tmp_path / "out.png").shape == (200, 300, 3)
+
+
+def test_links_hidden_files_and_names(run, tree: Path, tmp_path: Path) -> None:
+    """Linked folders count, hidden files do not, and a name that is no UTF-8 loses nothing."""
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(photograph()).save(tmp_path / "elsewhere/b.png")
+    (tree / "linked").symlink_to(tmp_path / "elsewhere")
+    (tree / "elsewhere_back").symlink_to(tree)
+    (tree / ".ipynb_checkpoints").mkdir()
+    for name in (".ipynb_checkpoints/a-checkpoint.png", "._a.jpg"):
+        (tree / name).write_bytes(b"no picture")
+    odd = os.fsdecode(b"caf\xe9.png")
+    Image.fromarray(photograph()).save(tree / odd)
+    (tree / os.fsdecode(b"cut\xe9.png")).write_bytes(b"no picture")
+    status, said, error = run(tree, tmp_path / "restored", "--no-sheet")
+    assert status == 2 and "6 of 7 pictures restored" in said and "Traceback" not in error
+    assert read_rgb(tmp_path / "restored" / odd).shape == (50, 70, 3)
+    assert (tmp_path / "restored/linked/b.png").is_file()
+    assert "cut\\xe9.png" in (tmp_path / "restored/failed.csv").read_text(encoding="utf-8")
+
+
+def test_one_output_for_two_inputs(run, tree: Path, tmp_path: Path) -> None:
+    output = tmp_path / "restored"
+    (output / "deep").mkdir(parents=True)
+    (tree / "other").mkdir()
+    Image.fromarray(photograph()).save(tree / "other/grey.png")
+    (output / "other").symlink_to(output / "deep")
+    status, _, error = run(tree, output)
+    assert status == 2 and "both would be written to" in error and "grey.png" in error
+    assert not any((output / "deep").iterdir())
+
+
+def test_an_input_is_never_replaced(run, tree: Path, tmp_path: Path) -> None:
+    before = (tree / "a.jpg").read_bytes()
+    (tmp_path / "out").symlink_to(tree)
+    for source, output in [
+        (tree / "a.jpg", tree / "a.jpg"),
+        (tree / "a.jpg", tmp_path / "out"),
+        (tree, tmp_path / "out"),
+    ]:
+        status, _, error = run(source, output, "--existing", "replace")
+        assert status == 2 and ("is an input picture too" in error or "is the input folder itself" in error)
+    assert (tree / "a.jpg").read_bytes() == before
+
+
+def test_two_processes_share_a_folder(tree: Path, tmp_path: Path, checkpoint: Path) -> None:
+    flags = ["--checkpoint", checkpoint, "--input", tree, "--device", "cpu"]
+    for processes in (1, 2):
+        done = run_script(SCRIPT, *flags, "--output", tmp_path / f"by{processes}", processes=processes)
+        assert done.stdout.count("4 of 4 pictures restored") == 1
+    names = [path.relative_to(tmp_path / "by1") for path in (tmp_path / "by1").rglob("*.*")]
+    assert len(names) == 4
+    for name in names:
+        assert (tmp_path / "by1" / name).read_bytes() == (tmp_path / "by2" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("device", "message"), [("gpu", "no such device"), ("cuda", "no usable GPU")])
+def test_a_device_that_is_not_there(run, tree: Path, tmp_path: Path, device: str, message: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    status, _, error = run(tree, tmp_path / "out", "--device", device)
+    assert status == 2 and message in error and "Traceback" not in error

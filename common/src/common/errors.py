@@ -18,7 +18,9 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         # From a data loading process the message arrives inside a traceback's text; keep the sentence.
-        super().__init__(message.rpartition(f"{__name__}.UserError: ")[2].strip())
+        sentence = message.rpartition(f"{__name__}.UserError: ")[2].strip()
+        # A file name may hold bytes that are no UTF-8, which no terminal and no file takes.
+        super().__init__(sentence.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def list_images(
     Raises:
         UserError: `folder` or a folder in it is missing, is no folder or may not be read.
     """
-    excluded = None if outside is None else Path(outside).resolve()
+    excluded = None if outside is None else os.path.realpath(outside)
     endings = {suffix.lower() for suffix in suffixes}
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
@@ -71,7 +71,7 @@ def list_images(
             entries = sorted(current.iterdir())
         except OSError as error:
             raise UserError(f"{printable(current)}: cannot be listed ({error.strerror}); correct the folder") from None
-        if (status.st_dev, status.st_ino) in seen or current.resolve() == excluded:
+        if (status.st_dev, status.st_ino) in seen or os.path.realpath(current) == excluded:
             continue
         seen.add((status.st_dev, status.st_ino))
         for path in entries:
@@ -79,11 +79,9 @@ def list_images(
                 continue
             if path.is_dir():
                 (links if path.is_symlink() else folders).append(path)
-            elif (
-                path.suffix.lower() in endings and (path.is_file() or path.is_symlink()) and path.resolve() != excluded
-            ):
+            elif path.suffix.lower() in endings and (path.is_file() or path.is_symlink()):
                 found.append(path)
-    return sorted(found)
+    return sorted(path for path in found if excluded is None or os.path.realpath(path) != excluded)
 
 
 def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None) -> Image.Image:
@@ -183,6 +181,10 @@ def _tiff_form(image: Image.Image, shown: str) -> tuple[int, bool]:
             f"{shown}: found 16-bit colours stored plane by plane without compression, which this reader does not "
             "take; save it as PNG or as TIFF of interleaved pixels"
         )
+    colours = tags.get(320, (65535,))
+    if image.mode == "P" and max(colours) < 256:
+        # Old writers filled the colour table with 8 bits; Pillow takes the high byte of 16.
+        image.putpalette(np.array(colours, np.uint8).reshape(3, -1).T.tobytes())
     # Pillow itself inverts the forms up to 8 bits.
     return bits, tags.get(262) == 0
 

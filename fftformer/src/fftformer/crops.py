@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common.errors import UserError
-from common.files import atomic_path, sha256, write_json
+from common.files import atomic_path, sha256
 from fftformer.images import read_pixels
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ def prepare(pairs: Sequence[Pair], folder: str | Path, *, workers: int) -> Itera
     Raises:
         UserError: a source is damaged or a pair differs in size.
     """
+    if workers < 1:
+        raise UserError(f"--workers {workers}: expected at least 1")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest, progress = folder / MANIFEST, folder / _PROGRESS
@@ -72,7 +74,9 @@ def prepare(pairs: Sequence[Pair], folder: str | Path, *, workers: int) -> Itera
             log.write(json.dumps(record) + "\n")
             log.flush()
             yield made
-    write_json(manifest, {"pairs": [finished[name] for name in sorted(finished)]})
+    with atomic_path(manifest) as temporary:
+        # Escaped: a name may hold bytes that are no UTF-8.
+        temporary.write_text(json.dumps({"pairs": [finished[name] for name in sorted(finished)]}, indent=2))
     progress.unlink()
 
 

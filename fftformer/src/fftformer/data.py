@@ -10,13 +10,16 @@
 | `pairs` | `NAME_blur1.png` beside `NAME_sharp1.png`, as GoPro's authors publish examples; no splits |
 | `crops` | what `prepare.py` writes: `train|test/{blurred,sharp}/NAME.npy`, read by memory mapping |
 
+Hidden files and folders are no data, links are followed.
+
 Data sets take `(epoch, index)` keys and derive every random choice from (seed, epoch, index).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
+from common.images import list_images
 from fftformer.crops import MANIFEST, verified_names
 from fftformer.images import FORMATS, picture_size, read_pixels, to_float
 
@@ -60,7 +64,7 @@ def find_pairs(
         check_sizes: read every header, so that a cut-off PNG or a wrong partner is found before the first step.
 
     Raises:
-        UserError: the folder is missing, empty or half copied, or a pair differs in size.
+        UserError: the folder is missing, empty or half copied, a pair differs in size, or two have one name.
     """
     root = Path(root)
     layout = find_layout(root, split) if layout == "auto" else layout
@@ -69,6 +73,9 @@ def find_pairs(
     pairs = _gopro(root, split, gopro_blur) if layout == "gopro" else _READERS[layout](root, split)
     if not pairs:
         raise UserError(f"{root}: found no pictures for the split {split} in the layout {layout}; {_EXPECTED}")
+    name, count = Counter(pair.name for pair in pairs).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{root}: found {count} pairs of the name {name}, expected one; remove or rename the others")
     for pair in pairs if check_sizes and layout != "crops" else ():
         blurred, sharp = picture_size(pair.blurred), picture_size(pair.sharp)
         if blurred != sharp:
@@ -203,8 +210,10 @@ def _saturate(picture: np.ndarray, factor: np.float32) -> np.ndarray:
 def _gopro(root: Path, split: str, blur: str) -> list[Pair]:
     pairs = []
     for sequence in _folders(_split_folder(root, split)):
-        blurred = {f"{sequence.name}/{path.stem}": path for path in _pictures(sequence / blur)}
-        sharp = {f"{sequence.name}/{path.stem}": path for path in _pictures(sequence / "sharp")}
+        blurred, sharp = (
+            _named(_pictures(sequence / side), lambda path: f"{path.parents[1].name}/{path.stem}")
+            for side in (blur, "sharp")
+        )
         pairs += _join(blurred, sharp, f"{sequence}/{{{blur},sharp}}")
     return pairs
 
@@ -212,10 +221,10 @@ def _gopro(root: Path, split: str, blur: str) -> list[Pair]:
 def _hide(root: Path, split: str) -> list[Pair]:
     # GT holds the sharp pictures of both splits.
     part = _split_folder(root, split)
-    sharp = {path.stem: path for path in _pictures(root / "GT")}
-    blurred = {
-        str(path.relative_to(part).with_suffix("")): path for path in sorted(part.rglob("*")) if _is_picture(path)
-    }
+    sharp = _named(_pictures(root / "GT"))
+    blurred = _named(
+        list_images(part, suffixes=FORMATS), lambda path: path.relative_to(part).with_suffix("").as_posix()
+    )
     wanted = {name: sharp[path.stem] for name, path in blurred.items() if path.stem in sharp}
     return _join(blurred, wanted, f"{part} and {root / 'GT'}")
 
@@ -226,7 +235,7 @@ def _realblur(letter: str) -> Callable[[Path, str], list[Pair]]:
         if not listing.is_file():
             raise UserError(f"{listing}: the list does not exist; copy it from the data set's archive")
         pairs, missing = [], []
-        for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(_lines(listing), start=1):
             paths = line.split()
             if not paths:
                 continue
@@ -248,24 +257,25 @@ def _realblur(letter: str) -> Callable[[Path, str], list[Pair]]:
 
 def _input_target(root: Path, split: str) -> list[Pair]:
     base = root / split if (root / split).is_dir() else root
-    blurred, sharp = ({path.stem: path for path in _pictures(base / name)} for name in ("input", "target"))
+    blurred, sharp = (_named(_pictures(base / name)) for name in ("input", "target"))
     return _join(blurred, sharp, f"{base}/{{input,target}}")
 
 
 def _levin(root: Path, split: str) -> list[Pair]:
-    blurred = {path.stem.removesuffix("_img"): path for path in _matches(root, _LEVIN)}
-    gt = {path.stem: path for path in _pictures(root / "gt")}
+    blurred = _named(_matches(root, _LEVIN), lambda path: path.stem.removesuffix("_img"))
+    gt = _named(_pictures(root / "gt"))
     sharp = {name: gt[name.split("_")[0]] for name in blurred if name.split("_")[0] in gt}
     return _join(blurred, sharp, f"{root} and {root / 'gt'}")
 
 
 def _side_by_side(root: Path, split: str) -> list[Pair]:
-    sides: dict[str, dict[str, Path]] = {"blur": {}, "sharp": {}}
+    sides: dict[str, list[Path]] = {"blur": [], "sharp": []}
     for path in _matches(root, _SIDE_BY_SIDE):
-        match = _SIDE_BY_SIDE.fullmatch(path.name)
-        assert match is not None
-        sides[match["side"]][match["name"] + match["number"]] = path
-    return _join(sides["blur"], sides["sharp"], str(root))
+        sides[_SIDE_BY_SIDE.sub(r"\g<side>", path.name)].append(path)
+    blurred, sharp = (
+        _named(paths, lambda path: _SIDE_BY_SIDE.sub(r"\g<name>\g<number>", path.name)) for paths in sides.values()
+    )
+    return _join(blurred, sharp, str(root))
 
 
 def _crops(root: Path, split: str) -> list[Pair]:
@@ -273,6 +283,25 @@ def _crops(root: Path, split: str) -> list[Pair]:
     return [
         Pair(name, part / "blurred" / f"{name}.npy", part / "sharp" / f"{name}.npy") for name in verified_names(part)
     ]
+
+
+def _named(paths: Iterable[Path], name: Callable[[Path], str] = lambda path: path.stem) -> dict[str, Path]:
+    """Name → file.
+
+    Raises:
+        UserError: two files have one name, for example a.png and a.jpg.
+    """
+    named: dict[str, Path] = {}
+    for path in paths:
+        other = named.setdefault(name(path), path)
+        if other is not path:
+            raise UserError(f"{path}: has the same name as {other}; keep one of the two")
+    return named
+
+
+def _lines(path: Path) -> list[str]:
+    # Paths are bytes on Linux: what is no UTF-8 is kept, and the mark that Windows writes first is dropped.
+    return path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
 
 
 def _join(blurred: dict[str, Path], sharp: dict[str, Path], where: str) -> list[Pair]:
@@ -293,7 +322,9 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -4,13 +4,12 @@ Two readers, because neither library does everything: Pillow reads JPEG and ever
 notices a truncated JPEG, which OpenCV completes with grey; OpenCV reads 16 bits per colour, which
 Pillow silently cuts to 8, and decodes an 8-bit PNG in less than half of Pillow's time.
 No picture is ever half decoded: what cannot be read to its end is refused by name.
+`tiff` and `png` hold what neither of them does.
 """
 
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,13 +21,11 @@ from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
 from common.files import atomic_path
+from fftformer import png, tiff
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
 
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _ORIENTATION = 0x0112
-_TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits")
 
 
 @dataclass(frozen=True)
@@ -88,12 +85,11 @@ def read_pixels(path: str | Path) -> np.ndarray:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be mapped as an array ({error}); run prepare.py again") from None
     data = _read(path)
-    if not data.startswith(_PNG_START):
+    if not data.startswith(png.START):
         return read_picture(path).rgb
-    pixels = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if pixels is None:
-        raise _damaged(path)
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    _, exif = _header(path, io.BytesIO(data))
+    pixels = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return _upright(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), _orientation(exif))
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
@@ -106,16 +102,18 @@ def picture_size(path: str | Path) -> tuple[int, int]:
     if path.suffix == ".npy":
         return read_pixels(path).shape[:2]
     with _file(path) as file:
-        image = _header(path, file)
-        if image.format == "PNG":
-            file.seek(-len(_PNG_END), io.SEEK_END)
-            if file.read() != _PNG_END:
-                raise _damaged(path)
-        width, height = image.size
-        if image.format == "TIFF":  # whose `size` is turned already in some versions of Pillow
-            width, height = image.tag_v2[256], image.tag_v2[257]  # type: ignore[attr-defined]
+        start = file.read(8)
+        file.seek(0)
+        if not start:
+            raise _empty(path)
+        if start.startswith(tiff.MAGIC):
+            stored = tiff.read_tiff(path, file, pixels=False)
+            height, width, orientation = stored.height, stored.width, stored.orientation
+        else:
+            image, exif = _header(path, file)
+            (width, height), orientation = image.size, _orientation(exif)
         # The orientations 5 to 8 turn a picture by a quarter.
-        return (width, height) if _exif(image).get(_ORIENTATION, 1) >= 5 else (height, width)
+        return (width, height) if orientation >= 5 else (height, width)
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -126,49 +124,32 @@ def read_picture(path: str | Path) -> Picture:
     """
     path = Path(path)
     data = _read(path)
-    image = _header(path, io.BytesIO(data))
-    form, exif = image.format or "", _exif(image)
-    orientation = exif.get(_ORIENTATION, 1)
-    if form == "TIFF" and orientation != 1:
-        # Some versions of both libraries turn a TIFF themselves: they get it without the tag.
-        data = _without_orientation(data)
-        image = _header(path, io.BytesIO(data))
-        exif = _exif(image)
-    exif.pop(_ORIENTATION, None)
+    if data.startswith(tiff.MAGIC):
+        stored = tiff.read_tiff(path, io.BytesIO(data))
+        assert stored.pixels is not None
+        pixels = _upright(stored.pixels, stored.orientation)
+        return _picture(pixels, "TIFF", profile=stored.profile, compression=stored.compression)
+    image, exif = _header(path, io.BytesIO(data))
+    form, orientation = image.format or "", _orientation(exif)
     # Phones write JPEGs with a second, hidden picture (MPO); the first is the photograph.
     if form == "MPO":
         form = "JPEG"
     elif getattr(image, "n_frames", 1) > 1:
         raise UserError(f"{path}: found several pictures in one file, expected one; split the file")
-    profile, compression = image.info.get("icc_profile"), image.info.get("compression")
-    if _bits(image, data) == 16:
-        pixels = _decode(data, cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            raise _damaged(path)
-        pixels = _upright(pixels, orientation)
+    if form == "PNG" and data[24] == 16:
+        pixels = _decode(path, data, cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 3:
             pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
     else:
         try:
             image.load()
-        except (OSError, SyntaxError, ValueError, zlib.error, struct.error):
+        except MemoryError:
+            raise UserError(f"{path}: {image.width}x{image.height} pixels do not fit into memory") from None
+        except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
             raise _damaged(path) from None
-        pixels = _upright(np.asarray(_plain(path, image)), orientation)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{path}: found {pixels.dtype} values, expected 8 or 16 bits per channel; convert the file")
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    channels = pixels.shape[2]
-    colours = pixels[..., : channels - 1 if channels in (2, 4) else channels]
-    return Picture(
-        rgb=np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))),
-        alpha=np.ascontiguousarray(pixels[..., -1]) if channels in (2, 4) else None,
-        grey=colours.shape[2] == 1,
-        format=form,
-        profile=profile,
-        # Only data that holds something: an empty block would add a segment to the written file.
-        exif=exif.tobytes() if len(exif) else None,
-        compression=compression if compression in _TIFF_COMPRESSIONS else None,
-    )
+        pixels = np.asarray(tiff.plain(path, image))
+    profile = image.info.get("icc_profile")
+    return _picture(_upright(pixels, orientation), form, profile=profile, exif=_without_orientation(exif))
 
 
 def write_picture(path: str | Path, rgb: np.ndarray, like: Picture) -> None:
@@ -202,7 +183,7 @@ def write_picture(path: str | Path, rgb: np.ndarray, like: Picture) -> None:
         if like.bits == 8:
             _write_8_bit(temporary, pixels, form, like)
         elif form == "PNG":
-            temporary.write_bytes(_encode_16_bit_png(pixels, like))
+            temporary.write_bytes(png.encode(pixels, like.profile, like.exif))
         else:
             grey = pixels.ndim == 2 or pixels.shape[2] == 2
             tifffile.imwrite(
@@ -232,33 +213,28 @@ def _write_8_bit(path: Path, pixels: np.ndarray, form: str, like: Picture) -> No
     Image.fromarray(pixels).save(path, format=form, **options)
 
 
-def _encode_16_bit_png(pixels: np.ndarray, like: Picture) -> bytes:
-    if pixels.ndim == 3 and pixels.shape[2] == 2:
-        # OpenCV has no grey with alpha: grey is written as three equal channels.
-        pixels = pixels[..., [0, 0, 0, 1]]
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-    done, encoded = cv2.imencode(".png", pixels)
-    assert done, "OpenCV encodes every 16-bit array of 1, 3 or 4 channels"
-    data = encoded.tobytes()
-    extra = b""
-    if like.profile:
-        extra += _png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(like.profile))
-    if like.exif and like.format != "TIFF":
-        extra += _png_chunk(b"eXIf", like.exif.removeprefix(b"Exif\0\0"))
-    after_header = len(_PNG_START) + 25
-    return data[:after_header] + extra + data[after_header:]
-
-
-def _png_chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+def _picture(
+    pixels: np.ndarray, form: str, *, profile: bytes | None, exif: bytes | None = None, compression: str | None = None
+) -> Picture:
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    channels = pixels.shape[2]
+    colours = pixels[..., : channels - 1 if channels in (2, 4) else channels]
+    return Picture(
+        rgb=np.ascontiguousarray(np.broadcast_to(colours, (*colours.shape[:2], 3))),
+        alpha=np.ascontiguousarray(pixels[..., -1]) if channels in (2, 4) else None,
+        grey=colours.shape[2] == 1,
+        format=form,
+        profile=profile,
+        exif=exif,
+        compression=compression,
+    )
 
 
 def _read(path: Path) -> bytes:
     with _file(path) as file:
         data = file.read()
-    if data.startswith(_PNG_START) and not data.endswith(_PNG_END):
-        raise _damaged(path)
+    if not data:
+        raise _empty(path)
     return data
 
 
@@ -271,59 +247,56 @@ def _file(path: Path) -> io.BufferedReader:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _header(path: Path, file: IO[bytes]) -> Image.Image:
+def _header(path: Path, file: IO[bytes]) -> tuple[Image.Image, Image.Exif]:
+    """Open a JPEG or PNG without decoding it; its EXIF data is empty where there is none or it is damaged."""
     # Big pictures are wanted here, they are no attack; without this Pillow stops at 180 megapixels.
     Image.MAX_IMAGE_PIXELS = None
     try:
-        image = Image.open(file, formats=("PNG", "JPEG", "TIFF"))
+        image = Image.open(file, formats=("PNG", "JPEG"))
+        if image.format == "PNG":
+            position = file.tell()
+            exif = png.read_exif(file)
+            file.seek(position)
+            if exif:
+                image.info["exif"] = exif
     except UnidentifiedImageError:
         raise UserError(f"{path}: found no picture that can be read, expected JPEG, PNG or TIFF") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error):
+    except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
         raise _damaged(path) from None
-    return image
-
-
-def _exif(image: Image.Image) -> Image.Exif:
-    # For a PNG, Pillow's own method decodes the whole picture, to look for EXIF data behind it too.
-    if image.format != "PNG":
-        return image.getexif()
-    exif = Image.Exif()
-    exif.load(image.info.get("exif", b""))
-    return exif
-
-
-def _without_orientation(data: bytes) -> bytes:
-    file = io.BytesIO(data)
-    with tifffile.TiffFile(file) as tiff:
-        tiff.pages[0].tags[_ORIENTATION].overwrite(1)  # type: ignore[union-attr]
-        return file.getvalue()
-
-
-def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits per channel as the file says, because Pillow opens 16-bit colour as if it had 8."""
-    if image.format == "PNG":
-        return data[24]
-    if image.format == "TIFF":
-        return max(image.tag_v2.get(258, (8,)))  # type: ignore[attr-defined]
-    return 8
-
-
-def _plain(path: Path, image: Image.Image) -> Image.Image:
-    """Turn palettes and black-and-white into plain grey or colour, with alpha where there is any."""
-    if image.mode in ("L", "LA", "RGB", "RGBA"):
-        return image.convert(image.mode + "A") if "transparency" in image.info else image
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode in ("P", "PA"):
-        return image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
-    raise UserError(f"{path}: found colour mode {image.mode}, expected grey or RGB of 8 or 16 bits; convert the file")
-
-
-def _decode(data: bytes, flags: int) -> np.ndarray | None:
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
+        # Pillow's own method for a PNG decodes the whole picture, to look for EXIF data behind it.
+        return image, Image.Image.getexif(image)
+    except Exception:  # damaged EXIF data must not cost the picture
+        return image, Image.Exif()
+
+
+def _orientation(exif: Image.Exif) -> int:
+    try:
+        value = int(exif.get(_ORIENTATION, 1))
+    except (TypeError, ValueError):
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def _without_orientation(exif: Image.Exif) -> bytes | None:
+    """EXIF data for a picture that stands upright; None if it holds nothing else or cannot be written again."""
+    exif.pop(_ORIENTATION, None)
+    try:
+        # Only data that holds something: an empty block would add a segment to the written file.
+        return exif.tobytes() if len(exif) else None
+    except Exception:  # tags of a type that their own standard forbids
         return None
+
+
+def _decode(path: Path, data: bytes, flags: int) -> np.ndarray:
+    """Decode a PNG by OpenCV, as stored: it would apply some forms of EXIF orientation by itself."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise _damaged(path)
+    return pixels
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -339,3 +312,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 def _damaged(path: Path) -> UserError:
     return UserError(f"{path}: the picture is truncated or damaged; copy it again")
+
+
+def _empty(path: Path) -> UserError:
+    return UserError(f"{path}: the file is empty; copy it again")

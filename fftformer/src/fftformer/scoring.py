@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from common.errors import UserError
 from common.files import atomic_path
+from common.images import printable
 from common.restoration_metrics import PSNR, SSIM_2D, SSIM_3D, psnr, quantise, ssim_2d, ssim_3d
 from common.results import Row
 from fftformer import alignment
@@ -144,7 +145,7 @@ def write_csv(path: str | Path, scores: Sequence[PictureScore]) -> None:
     lines = [",".join(["name", *(f"{metric} {of}" for metric in metrics for of in ("blurred", "restored"))])]
     for score in scores:
         values = [f"{getattr(score, of)[metric]:.5f}" for metric in metrics for of in ("blurred", "restored")]
-        lines.append(",".join([score.name, *values]))
+        lines.append(",".join([printable(score.name), *values]))
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

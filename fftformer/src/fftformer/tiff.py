@@ -1,0 +1,183 @@
+"""TIFF files as stored: 16 bits per channel, pixels or planes, strips or tiles, palettes, white as zero.
+
+Pillow opens 16-bit colour as 8 bits and shuffles the bytes of uncompressed planes; OpenCV shuffles planes too
+and leaves inverted grey inverted. tifffile decodes all of them, except for the compressions that need
+a further package; those go through OpenCV where it is known to be right, and are refused elsewhere.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+import tifffile
+from PIL import Image
+
+from common.errors import UserError
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_ORIENTATION = 0x0112
+_UNSIGNED = (1, 4)  # the sample formats "unsigned" and "undefined"
+_ASSOCIATED = 1
+_COMPRESSIONS = {1: "raw", 5: "tiff_lzw", 8: "tiff_adobe_deflate", 32773: "packbits"}
+_GREY_OR_COLOUR = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a TIFF file holds, not yet turned upright.
+
+    Attributes:
+        pixels: `(H, W, C)` uint8 or uint16, C from 1 to 4; the second or fourth channel is alpha. None if only
+            the form was asked for.
+        height, width: as stored.
+        orientation: the EXIF orientation, 1 to 8.
+        profile: the embedded ICC colour profile.
+        compression: in Pillow's names, None if this project does not write it.
+    """
+
+    pixels: np.ndarray | None
+    height: int
+    width: int
+    orientation: int
+    profile: bytes | None
+    compression: str | None
+
+
+def read_tiff(path: Path, file: IO[bytes], *, pixels: bool = True) -> Stored:
+    """Read a TIFF file, or with `pixels=False` only its form.
+
+    Raises:
+        UserError: the file is damaged, or holds what is no picture of 8 or 16 bits: floating point, signed values,
+            several pictures, more channels, another colour model.
+    """
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            page, *following = list[Any](tiff.pages)
+            _check_form(path, page)
+            # Reduced copies and masks of the picture may follow it.
+            others = [other for other in following if not (other.is_reduced or other.is_mask)]
+            if others or (tiff.imagej_metadata or {}).get("images", 1) > 1:
+                raise UserError(f"{path}: found several pictures in one file, expected one; split the file")
+            orientation = page.tags.valueof(_ORIENTATION, 1)
+            profile = page.tags.valueof(34675)
+            return Stored(
+                pixels=_pixels(path, file, page) if pixels else None,
+                height=page.imagelength,
+                width=page.imagewidth,
+                orientation=orientation if orientation in range(1, 9) else 1,
+                profile=profile if isinstance(profile, bytes) else None,
+                compression=_COMPRESSIONS.get(int(page.compression)),
+            )
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"{path}: the picture does not fit into memory") from None
+    except Exception:  # the parsers raise whatever they meet in a damaged file
+        raise UserError(f"{path}: the picture is truncated or damaged; copy it again") from None
+
+
+def _check_form(path: Path, page: Any) -> None:
+    bits, photometric = page.bitspersample, getattr(page.photometric, "name", str(page.photometric))
+    extra = len(page.extrasamples)
+    found = ""
+    if page.sampleformat not in _UNSIGNED:
+        found = f"{page.dtype or 'mixed'} values"
+    elif bits not in (1, 2, 4, 8, 16):
+        found = f"{bits} bits per channel"
+    elif page.imagedepth > 1:
+        found = f"a volume of {page.imagedepth} slices"
+    elif page.samplesperpixel - extra not in (1, 3, 4) or extra > 1:
+        found = f"{page.samplesperpixel} channels"
+    elif photometric not in _GREY_OR_COLOUR and (bits == 16 or photometric != "YCBCR"):
+        found = f"colour mode {'CMYK' if photometric == 'SEPARATED' else photometric}"
+    if found:
+        raise UserError(f"{path}: found {found}, expected grey or RGB of 8 or 16 bits; convert the file")
+
+
+def _pixels(path: Path, file: IO[bytes], page: Any) -> np.ndarray:
+    colours = None
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        colours = np.asarray(page.colormap, np.uint16).T
+        colours = colours * 257 if colours.max() < 256 else colours  # old writers filled the table with 8 bits
+    if page.bitspersample < 16:
+        values = _by_pillow(path, file)
+        return values if colours is None else (colours >> 8).astype(np.uint8)[values[..., 0]]
+    if _decodable(page):
+        values = page.asarray()
+        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and values.ndim == 3:
+            values = values.transpose(1, 2, 0)
+    elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1:
+        raise UserError(
+            f"{path}: found planes of 16 bits compressed by {page.compression.name}, which cannot be read here; "
+            "save it with deflate or without compression"
+        )
+    else:
+        values = _by_opencv(file)
+    values = np.ascontiguousarray(values.astype(np.uint16))
+    if colours is not None:
+        return colours[values]
+    values = values[..., None] if values.ndim == 2 else values
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        values[..., :1] = 65535 - values[..., :1]
+    if page.extrasamples and int(page.extrasamples[0]) == _ASSOCIATED:
+        # Colours are stored multiplied by alpha; restored ones are written beside it, as PNG has them.
+        alpha = values[..., -1:].astype(np.float64)
+        single = values[..., :-1] * np.divide(65535.0, alpha, out=np.zeros_like(alpha), where=alpha > 0)
+        values[..., :-1] = np.rint(single.clip(0, 65535))
+    return values
+
+
+def _decodable(page: Any) -> bool:
+    try:
+        return bool(tifffile.TIFF.DECOMPRESSORS[page.compression])
+    except KeyError:
+        return False
+
+
+def _by_pillow(path: Path, file: IO[bytes]) -> np.ndarray:
+    """Up to 8 bits Pillow decodes every form; without the orientation tag, which some of its versions apply."""
+    file.seek(0)
+    copy = io.BytesIO(file.read())
+    with tifffile.TiffFile(copy) as tiff:
+        tag = tiff.pages[0].tags.get(_ORIENTATION)  # type: ignore[union-attr]
+        if tag is not None:
+            tag.overwrite(1)
+        data = copy.getvalue()
+    image = Image.open(io.BytesIO(data), formats=("TIFF",))
+    image.load()
+    # The indices of a palette stay as they are.
+    pixels = np.asarray(image if image.mode == "P" else plain(path, image))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _by_opencv(file: IO[bytes]) -> np.ndarray:
+    file.seek(0)
+    pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None:
+        raise ValueError("OpenCV cannot decode it")
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    return pixels
+
+
+def plain(path: Path, image: Image.Image) -> Image.Image:
+    """Turn palettes and black-and-white into plain grey or colour, with alpha where there is any.
+
+    Raises:
+        UserError: another colour model, such as CMYK.
+    """
+    if image.mode in ("L", "LA", "RGB", "RGBA"):
+        return image.convert(image.mode + "A") if "transparency" in image.info else image
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
+    if image.mode == "YCbCr":
+        return image.convert("RGB")
+    raise UserError(f"{path}: found colour mode {image.mode}, expected grey or RGB of 8 or 16 bits; convert the file")
