@@ -64,7 +64,9 @@ def install(session: nox.Session, *projects: str, options: tuple[str, ...] = CON
 
 
 def pytest(session: nox.Session, project: str) -> None:
-    session.run("pytest", "--config-file", "ci/pytest.ini", f"{project}/tests", *session.posargs, env=ENVIRONMENT)
+    # Two files at a time: a file's trained networks are made once.
+    options = ("--config-file", "ci/pytest.ini", "--numprocesses", "2", "--dist", "loadfile")
+    session.run("pytest", *options, f"{project}/tests", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session(name="test", venv_backend="none")
