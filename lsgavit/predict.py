@@ -24,7 +24,7 @@ from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
 from common.hyperspectral.drawing import sheet
-from common.hyperspectral.readers import write_geotiff
+from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.scene import BandAxis, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
 from common.hyperspectral.transforms import SpectralTransform

@@ -9,8 +9,11 @@ import tifffile
 from scipy.io import savemat
 
 from common.errors import UserError
-from common.hyperspectral.readers import Georeference, read_array, write_geotiff
+from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.no_data import value_for
+from common.hyperspectral.readers import read_array
 from common.hyperspectral.scene import make_scene, open_scene
+from common.hyperspectral.stored import Georeference
 
 RNG = np.random.default_rng(0)
 CUBE = RNG.integers(0, 9000, (6, 7, 5)).astype(np.uint16)
@@ -144,7 +147,7 @@ def test_labels_without_an_unlabelled_pixel():
         ("complex.mat", None, "holds complex numbers; expected real numbers"),
         ("cube.mat:names", None, "holds values of type object; expected real numbers"),
         ("object.npy", None, "holds values of type object"),
-        ("nan.npy", None, r"3 pixels hold NaN or infinity, in 2 of 5 bands \(counted from 0: 1, 4\)"),
+        ("nan.npy", None, r"no pixel holds data \(bands 1, 4, counted from 0, hold NaN, infinity or the no-data value"),
         ("cube.npy", "zero.npy", "expected at least one labelled pixel"),
         ("cube.npy", "half.npy", "labels hold 0.5; expected whole numbers"),
         ("cube.npy", "nan_labels.npy", "labels hold nan; expected whole numbers"),
@@ -154,7 +157,7 @@ def test_labels_without_an_unlabelled_pixel():
 )
 def test_wrong_input_is_said_in_one_sentence(files, cube, labels, sentence):
     nan = CUBE.astype(np.float32)
-    nan[0, :2, 1], nan[3, 3, 4] = np.nan, np.inf
+    nan[..., 1], nan[..., 4] = np.nan, np.inf
     for name, value in {
         "small": CODES[:, :6], "turned": CODES.T, "complex": CUBE * 1j, "nan": nan, "zero": CODES * 0,
         "half": CODES / 6, "nan_labels": np.where(CODES > 0, np.nan, 1), "negative": CODES.astype(int) - 1,
@@ -207,3 +210,127 @@ def test_envi_without_its_binary(tmp_path):
 def test_labels_are_asked_for():
     with pytest.raises(UserError, match="has no labels; pass --labels"):
         make_scene("x", CUBE).require_labels()
+
+
+@pytest.mark.parametrize(
+    "field", ["sensor type =", "reflectance scale factor = ", "; interleave = bil", "bbl = {1,\n 1}"]
+)
+@pytest.mark.parametrize("interleave", ["bil", "bip"])
+def test_an_empty_field_of_an_envi_header_is_empty(tmp_path, field, interleave):
+    for line in ("byte order = 1", "header offset = 12", f"interleave = {interleave}", "samples = 7"):
+        header = envi(tmp_path, interleave, byte_order=1, offset=12)
+        header.write_text(header.read_text().replace(f"{line}\n", f"{field}\n{line}\n", 1))
+        np.testing.assert_array_equal(read_array(header, (3,)).values, CUBE)
+
+
+@pytest.mark.parametrize("change", ["bom", "crlf", "latin", "upper", "spaces"])
+def test_envi_headers_as_other_programs_write_them(tmp_path, change):
+    header = envi(tmp_path, "bil", byte_order=1)
+    text = header.read_text()
+    changed = {
+        "bom": b"\xef\xbb\xbf" + text.encode(),
+        "crlf": text.replace("\n", "\r\n").encode(),
+        "latin": text.replace("made", "gew\xe4hlt").encode("latin-1"),
+        "upper": text.replace("data type", "Data Type").replace("= bil", "= BIL").encode(),
+        "spaces": text.replace("data type =", "  data   type=").encode(),
+    }[change]
+    header.write_bytes(changed)
+    np.testing.assert_array_equal(read_array(header, (3,)).values, CUBE)
+
+
+@pytest.mark.parametrize(
+    ("header", "binary", "named"),
+    [
+        ("UP.HDR", "UP.IMG", "UP.HDR"),
+        ("UP.HDR", "UP.IMG", "UP.IMG"),
+        ("half.hdr", "half.DAT", "half.hdr"),
+        ("air.hdr", "air.rfl", "air.rfl"),
+        ("air.hdr", "air.rfl", "air.hdr"),
+        ("air.img.hdr", "air.img", "air.img.hdr"),
+        ("air.img.HDR", "air.img", "air.img"),
+        ("plain.hdr", "plain", "plain"),
+    ],
+)
+def test_envi_pairs_of_any_name(tmp_path, header, binary, named):
+    made = envi(tmp_path, "bip")
+    made.with_suffix(".img").rename(tmp_path / binary)
+    made.rename(tmp_path / header)
+    np.testing.assert_array_equal(read_array(tmp_path / named, (3,)).values, CUBE)
+
+
+def test_the_binary_that_the_user_names_is_the_one_that_is_read(tmp_path):
+    made = envi(tmp_path, "bip")
+    (tmp_path / "scene.rfl").write_bytes((CUBE + 1).astype("<u2").tobytes())
+    np.testing.assert_array_equal(read_array(tmp_path / "scene.rfl", (3,)).values, CUBE + 1)
+    np.testing.assert_array_equal(read_array(made, (3,)).values, CUBE)
+
+
+HOLE = np.zeros((6, 7), dtype=bool)
+HOLE[:, 0], HOLE[2, 3] = True, True
+
+
+def with_hole(value, kind=np.float32):
+    cube = CUBE.astype(kind)
+    cube[HOLE] = value
+    return cube
+
+
+@pytest.mark.parametrize(
+    ("form", "kind", "value"),
+    [
+        ("tif", np.float32, -3.4028235e38),
+        ("tif", np.int16, -9999),
+        ("tif", np.uint16, 0),
+        ("tif", np.float64, np.nan),
+        ("envi", np.float32, -9999),
+        ("envi", np.int16, -1),
+        ("npy", np.float32, np.nan),
+        ("npy", np.float32, np.inf),
+        ("flag", np.float32, -9999),
+        ("flag", np.uint16, 65535),
+    ],
+)
+def test_pixels_without_data_are_recognised_and_filled(tmp_path, form, kind, value):
+    cube = with_hole(value, kind)
+    options = {}
+    if form == "tif":
+        path = tmp_path / "scene.tif"
+        write_geotiff(path, cube, no_data=value)
+        rasterio = pytest.importorskip("rasterio", reason="rasterio is the independent reader of this check")
+        with rasterio.open(path) as file:
+            np.testing.assert_equal(np.array(file.nodata).astype(kind), np.array(value).astype(kind))
+    elif form == "envi":
+        path = envi(tmp_path, "bip", extra=f"data ignore value = {value}\n")
+        path.write_text(path.read_text().replace("data type = 12", f"data type = {4 if kind == np.float32 else 2}"))
+        path.with_suffix(".img").write_bytes(cube.tobytes())
+    else:
+        path = tmp_path / "scene.npy"
+        np.save(path, cube)
+        options = {"no_data": value} if form == "flag" else {}
+    np.save(tmp_path / "codes.npy", np.ones((6, 7), int))
+    scene = open_scene(path, tmp_path / "codes.npy", **options)
+    np.testing.assert_array_equal(scene.valid, ~HOLE)
+    np.testing.assert_array_equal(scene.labels, np.where(HOLE, 0, 1))
+    np.testing.assert_array_equal(scene.cube[~HOLE], cube[~HOLE])
+    # Column 0 holds its neighbour's spectrum.
+    np.testing.assert_array_equal(scene.cube[:, 0], cube[:, 1])
+    assert any(np.array_equal(scene.cube[2, 3], cube[spot]) for spot in ((1, 3), (3, 3), (2, 2), (2, 4)))
+    assert "7 pixels (16.7 %) hold no data" in scene.note
+    np.testing.assert_array_equal(scene.data_pixels, np.flatnonzero(~HOLE))
+
+
+def test_zero_is_no_data_only_in_all_bands(tmp_path):
+    cube = CUBE.copy() + 1
+    cube[0, 0, 2], cube[1, 1] = 0, 0
+    np.save(tmp_path / "scene.npy", cube)
+    scene = open_scene(tmp_path / "scene.npy", no_data=0)
+    assert np.argwhere(~scene.valid).tolist() == [[1, 1]]
+    assert open_scene(tmp_path / "scene.npy").note == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared", "value"),
+    [("f4", -9999.0, -9999.0), ("f4", None, np.nan), ("u2", -9999.0, 0), ("i2", -9999.0, -9999), ("u1", 255.0, 255)],
+)
+def test_outputs_hold_the_declared_value_where_their_type_can(kind, declared, value):
+    np.testing.assert_equal(value_for(np.dtype(kind), declared), value)

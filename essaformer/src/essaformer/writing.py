@@ -14,7 +14,8 @@ import numpy as np
 from common.errors import UserError
 from common.files import atomic_path
 from common.hyperspectral import envi
-from common.hyperspectral.readers import Georeference, write_geotiff
+from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.stored import Georeference
 
 _ENVI_TYPES = {
     "uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12, "uint32": 13, "int64": 14,

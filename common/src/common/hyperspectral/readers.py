@@ -4,53 +4,22 @@
 and place. Nothing is converted: the type stays the file's, the axes become (rows, columns, bands).
 ENVI is read here (`envi.py`) rather than by a package: the format is a text header and a flat
 file, and a truncated one has to be refused, which GDAL and Spectral Python do not do.
-GeoTIFF goes through tifffile, which scikit-image brings along: a map gets back the very tags its
-scene came with, so GDAL's 25 MB are not needed. (LZW files need `pip install imagecodecs`.)
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
-from common.files import atomic_path
+from common.errors import UserError, extra
+from common.hyperspectral import envi, geotiff
+from common.hyperspectral.stored import Stored
 
 FORMATS = "MATLAB .mat, NumPy .npy or .npz, ENVI .hdr or GeoTIFF .tif"
-_GEOTIFF_TAGS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s"}
-
-
-@dataclass(frozen=True)
-class Georeference:
-    """Where a picture lies, as the tags with which a GeoTIFF says it.
-
-    Attributes:
-        tags: number → values: 33550 pixel size, 33922 tie point, 34264 matrix, 34735 keys of the
-            coordinate system, 34736 and 34737 their numbers and texts.
-    """
-
-    tags: dict[int, tuple[float, ...] | str]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One array of a file.
-
-    Attributes:
-        values: `(rows, columns)` or `(rows, columns, bands)`, in the file's own type.
-        source: FILE or FILE:KEY, for messages.
-        wavelengths: band centres in nm, `(bands,)`, or None.
-    """
-
-    values: np.ndarray
-    source: str
-    wavelengths: np.ndarray | None = None
-    georeference: Georeference | None = None
 
 
 def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
@@ -75,14 +44,13 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
         values, key = _read_numpy(path, key, ranks)
         stored = Stored(values, f"{path}:{key}" if key else str(path))
     elif suffix in (".tif", ".tiff"):
-        stored = _read_geotiff(path)
+        with _damage_reported(path):
+            stored = geotiff.read(path)
     else:
-        from common.hyperspectral import envi  # noqa: PLC0415 - it needs the classes above
-
         header = envi.find_header(path)
         if header is None:
             raise UserError(f"{path}: unknown kind of file; expected {FORMATS}")
-        stored = Stored(*envi.read(header))
+        stored = envi.read(header, None if header == path else path)
     kind = stored.values.dtype
     if kind.kind not in "buif":
         what = "complex numbers" if kind.kind == "c" else f"values of type {kind}"
@@ -90,19 +58,6 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
     if stored.values.ndim not in ranks:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}; expected {_describe(ranks)}")
     return stored
-
-
-def write_geotiff(path: str | Path, bands: np.ndarray, georeference: Georeference | None = None) -> None:
-    """Write `(rows, columns)` or `(rows, columns, bands)` as a deflated GeoTIFF, atomically."""
-    import tifffile  # noqa: PLC0415 - slow to import
-
-    tags = georeference.tags.items() if georeference else ()
-    extra = [(tag, _GEOTIFF_TAGS[tag], 0 if isinstance(v, str) else len(v), v, True) for tag, v in tags]
-    plane = None if bands.ndim == 2 else "contig"
-    with atomic_path(path) as temporary, tifffile.TiffWriter(temporary) as file:
-        file.write(
-            bands, photometric="minisblack", planarconfig=plane, compression="zlib", metadata=None, extratags=extra
-        )
 
 
 def _parse(reference: str) -> tuple[Path, str | None]:
@@ -115,8 +70,10 @@ def _parse(reference: str) -> tuple[Path, str | None]:
 
 def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> tuple[np.ndarray, str]:
     """MATLAB v5 through scipy, v7.3 and plain HDF5 through h5py."""
-    import h5py  # noqa: PLC0415 - slow to import
-    import scipy.io  # noqa: PLC0415
+    import scipy.io  # noqa: PLC0415 - slow to import
+
+    with extra("fullpaper-common[hyperspectral]"):
+        import h5py  # noqa: PLC0415
 
     if h5py.is_hdf5(path):
         with _damage_reported(path), h5py.File(path) as file:
@@ -158,19 +115,6 @@ def _read_numpy(path: Path, key: str | None, ranks: Collection[int]) -> tuple[np
         key = _choose(path, key, shapes or dict.fromkeys(archive.files, ()), ranks)
         with _damage_reported(path):
             return archive[key], key
-
-
-def _read_geotiff(path: Path) -> Stored:
-    import tifffile  # noqa: PLC0415 - slow to import
-
-    with _damage_reported(path), tifffile.TiffFile(path) as file:
-        series, known = file.series[0], file.pages.first.tags
-        values, axes = series.asarray(), series.axes
-        tags = {tag: known[tag].value for tag in _GEOTIFF_TAGS if tag in known}
-    if values.ndim == 3:  # bands are samples of a pixel, planes or pages
-        rows, columns = axes.index("Y"), axes.index("X")
-        values = np.ascontiguousarray(values.transpose(rows, columns, 3 - rows - columns))
-    return Stored(values, str(path), georeference=Georeference(tags) if tags else None)
 
 
 def _choose(path: Path, key: str | None, shapes: dict[str, tuple[int, ...]], ranks: Collection[int]) -> str:

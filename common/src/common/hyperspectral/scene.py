@@ -8,14 +8,16 @@ are 16-bit integers): float copies are for whoever needs them, window by window 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from common.errors import UserError
-from common.hyperspectral.readers import Georeference, read_array
+from common.hyperspectral.no_data import filled, valid_pixels
+from common.hyperspectral.readers import read_array
+from common.hyperspectral.stored import Georeference
 
 BandAxis = Literal["first", "last"]
 
@@ -26,14 +28,16 @@ class Scene:
 
     Attributes:
         name: short, for titles and file names.
-        cube: `(H, W, bands)`, the file's own type, finite.
-        labels: `(H, W)` int64; 0 is unlabelled, classes are 1..K without gaps; None without labels.
+        cube: `(H, W, bands)`, the file's own type, finite; pixels without data hold the nearest spectrum.
+        labels: `(H, W)` int64; 0 is unlabelled or without data, classes are 1..K without gaps; None without labels.
         class_names: K names, class 1 first.
         codes: what classes 1..K were called in the file; codes may have gaps there.
         wavelengths: band centres in nm, `(bands,)`, or None.
         georeference: where the scene lies, or None.
         composite_bands: red, green and blue band for pictures, where wavelengths are not given.
         source: the files, for messages.
+        valid: `(H, W)` bool, where there are data; everywhere by default.
+        no_data: the value that the file declares, or the user named, for pixels without data.
     """
 
     name: str
@@ -45,6 +49,13 @@ class Scene:
     georeference: Georeference | None = None
     composite_bands: tuple[int, int, int] | None = None
     source: str = ""
+    valid: np.ndarray = field(default_factory=lambda: np.ones((0, 0), dtype=bool))
+    no_data: float | None = None
+
+    def __post_init__(self) -> None:
+        """Without a map of its own, every pixel has data."""
+        if self.valid.shape != self.shape:
+            object.__setattr__(self, "valid", np.ones(self.shape, dtype=bool))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,6 +77,18 @@ class Scene:
         """Labelled pixels per class, `(K,)`, class 1 first."""
         return np.bincount(self.require_labels().ravel(), minlength=self.num_classes + 1)[1:]
 
+    @property
+    def data_pixels(self) -> np.ndarray | None:
+        """Flat indices of the pixels with data, for statistics; None when all have."""
+        return None if self.valid.all() else np.flatnonzero(self.valid)
+
+    @property
+    def note(self) -> str:
+        """One line about pixels without data; empty when there are none."""
+        missing = int((~self.valid).sum())
+        share = 100 * missing / self.valid.size
+        return f"note: {missing:,} pixels ({share:.1f} %) hold no data and take part in nothing" if missing else ""
+
     def require_labels(self) -> np.ndarray:
         """The labels.
 
@@ -78,7 +101,12 @@ class Scene:
 
 
 def open_scene(
-    cube: str | Path, labels: str | Path | None = None, *, name: str | None = None, band_axis: BandAxis | None = None
+    cube: str | Path,
+    labels: str | Path | None = None,
+    *,
+    name: str | None = None,
+    band_axis: BandAxis | None = None,
+    no_data: float | None = None,
 ) -> Scene:
     """Open a user's own scene.
 
@@ -87,6 +115,8 @@ def open_scene(
         labels: `FILE[:KEY]` of a `(H, W)` array of class codes, 0 for unlabelled.
         name: by default the cube file's.
         band_axis: where the bands are; found from the labels' shape when None, "last" without labels.
+        no_data: the value of pixels without data, instead of the one that the file declares; NaN and
+            infinity always mean no data.
 
     Raises:
         UserError: one sentence about whatever is wrong with the files.
@@ -102,6 +132,7 @@ def open_scene(
         band_axis=band_axis,
         source=stored.source,
         labels_source=codes.source if codes else "",
+        no_data=stored.no_data if no_data is None else no_data,
     )
 
 
@@ -117,6 +148,7 @@ def make_scene(
     band_axis: BandAxis | None = None,
     source: str = "",
     labels_source: str = "",
+    no_data: float | None = None,
 ) -> Scene:
     """Check arrays and put them together.
 
@@ -124,19 +156,33 @@ def make_scene(
         cube: `(H, W, bands)` or `(bands, H, W)`.
         codes: `(H, W)` class codes as in the file, 0 for unlabelled; gaps are closed.
         names: class names by code; "class CODE" where absent.
+        no_data: see `open_scene`. Labels of pixels without data become 0.
 
     Raises:
-        UserError: see `remap_labels`; or bands with NaN or infinity, or sizes that do not fit.
+        UserError: see `remap_labels`; or no pixel with data, or sizes that do not fit.
     """
     source, labels_source = source or name, labels_source or source or name
     if codes is not None and codes.ndim == 3 and 1 in codes.shape:
         codes = np.squeeze(codes)
     shape = None if codes is None else codes.shape
     cube = _bands_last(cube, shape, band_axis, source, labels_source)
-    _refuse_not_finite(cube, source)
-    labels, found = (None, ()) if codes is None else remap_labels(codes, labels_source)
-    class_names = tuple((names or {}).get(code, f"class {code}") for code in found)
-    return Scene(name, cube, labels, class_names, found, wavelengths, georeference, composite_bands, source)
+    valid = valid_pixels(cube, no_data)
+    if not valid.any():
+        raise UserError(f"{source}: no pixel holds data ({_why(cube, no_data)}); remove such bands")
+    labels, found = (None, ()) if codes is None else remap_labels(np.where(valid, codes, 0), labels_source)
+    return Scene(
+        name,
+        filled(cube, valid),
+        labels,
+        tuple((names or {}).get(code, f"class {code}") for code in found),
+        found,
+        wavelengths,
+        georeference,
+        composite_bands,
+        source,
+        valid,
+        no_data,
+    )
 
 
 def remap_labels(codes: np.ndarray, source: str) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -187,24 +233,13 @@ def _bands_last(
     return cube
 
 
-def _refuse_not_finite(cube: np.ndarray, source: str) -> None:
-    """Row by row, so that no mask of the whole cube is made."""
-    if cube.dtype.kind != "f":
-        return
-    bad = np.zeros(cube.shape[2], dtype=np.int64)
-    pixels = 0
-    for row in cube:
-        wrong = ~np.isfinite(row)
-        if wrong.any():
-            bad += wrong.sum(axis=0)
-            pixels += int(wrong.any(axis=1).sum())
-    if pixels:
-        bands = np.flatnonzero(bad)
-        listed = ", ".join(map(str, bands[:10])) + (", ..." if len(bands) > 10 else "")
-        raise UserError(
-            f"{source}: {pixels} pixels hold NaN or infinity, in {len(bands)} of {len(bad)} bands (counted from 0: "
-            f"{listed}); remove these bands or fill the pixels"
-        )
+def _why(cube: np.ndarray, no_data: float | None) -> str:
+    """Which bands leave no pixel with data."""
+    empty = [band for band in range(cube.shape[2]) if not valid_pixels(cube[..., band : band + 1], no_data).any()]
+    if not empty:
+        return "each lacks some band"
+    listed = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
+    return f"bands {listed}, counted from 0, hold NaN, infinity or the no-data value everywhere"
 
 
 def _by(shape: tuple[int, ...]) -> str:

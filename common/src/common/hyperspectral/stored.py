@@ -1,0 +1,37 @@
+"""One array of a file, with what the file knows of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where a picture lies, as the tags with which a GeoTIFF says it.
+
+    Attributes:
+        tags: number → values: 33550 pixel size, 33922 tie point, 34264 matrix, 34735 keys of the
+            coordinate system, 34736 and 34737 their numbers and texts.
+    """
+
+    tags: dict[int, tuple[float, ...] | str]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One array of a file.
+
+    Attributes:
+        values: `(rows, columns)` or `(rows, columns, bands)`, in the file's own type.
+        source: FILE or FILE:KEY, for messages.
+        wavelengths: band centres in nm, `(bands,)`, or None.
+        no_data: the value that the file declares for pixels without data, or None.
+    """
+
+    values: np.ndarray
+    source: str
+    wavelengths: np.ndarray | None = None
+    georeference: Georeference | None = None
+    no_data: float | None = None
