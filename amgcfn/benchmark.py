@@ -32,6 +32,7 @@ from amgcfn.model import one_hot
 from common import memory
 from common.benchmarking import print_rows
 from common.config import parse
+from common.environment import choose_device
 from common.environment import device as device_name
 from common.errors import command
 from common.hyperspectral.transforms import fit_pca
@@ -58,7 +59,7 @@ class BenchmarkConfig:
     threads: int = 2
     """CPU threads."""
     device: str = "cpu"
-    """cpu or cuda."""
+    """auto, cpu, cuda or cuda:N."""
     output: Path | None = None
     """Also write the rows to this CSV file."""
 
@@ -67,13 +68,14 @@ class BenchmarkConfig:
 def main() -> None:
     """Measure the graph, then the epochs of both sides in turn."""
     options = parse(BenchmarkConfig, __doc__)
+    device = choose_device(options.device)
     torch.set_num_threads(options.threads)
     cube = made_up_scene(options.height, options.width, options.bands)
     graph, rows = measure_graph(cube, options.literal)
-    rows += measure_epochs(cube, graph, options)
+    rows += measure_epochs(cube, graph, options, device)
     note = f"{options.height}x{options.width}x{options.bands}, {len(graph.features)} superpixels"
     for row in rows:
-        row |= {"scene": note, "device": device_name(options.device), "torch": torch.__version__}
+        row |= {"scene": note, "device": device_name(device), "torch": torch.__version__}
     print_rows(rows, list(rows[0]), options.output)
 
 
@@ -113,9 +115,10 @@ def measure_graph(cube: np.ndarray, literal: bool) -> tuple[SuperpixelGraph, lis
     return SuperpixelGraph(segments, features, adjacency, tuple(hops)), rows
 
 
-def measure_epochs(cube: np.ndarray, graph: SuperpixelGraph, options: BenchmarkConfig) -> list[dict[str, Any]]:
+def measure_epochs(
+    cube: np.ndarray, graph: SuperpixelGraph, options: BenchmarkConfig, device: torch.device
+) -> list[dict[str, Any]]:
     """Train ours and the literal network in turn on 91 random pixels, Pavia University's number."""
-    device = torch.device(options.device)
     features, segments, hops = graph.tensors(device)
     scene = torch.from_numpy(cube.astype(np.float32)).to(device)
     pixels = torch.randperm(segments.numel(), generator=torch.Generator().manual_seed(0))[:91].to(device)

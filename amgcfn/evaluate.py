@@ -3,6 +3,7 @@
     python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo                               all seeds of a run, one table
     python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo/seed_1330/model               one seed
     python amgcfn/evaluate.py --checkpoint runs/amgcfn_salinas_a --data-root DIR          the scene has moved
+    python amgcfn/evaluate.py --checkpoint DIR --cube FILE:KEY --labels FILE:KEY          your own scene has moved
     python amgcfn/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  the authors' released file
 
 A run's model brings its split and its superpixel graph. A released file brings neither: both are
@@ -15,16 +16,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from amgcfn import scoring
 from amgcfn.checkpoints import load_model
 from amgcfn.data import Sample, find_scene
 from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene, rows_for_memory
+from common.checkpoints import locate
 from common.config import parse
+from common.environment import choose_device
 from common.errors import UserError, command
+from common.hyperspectral.scene import BandAxis
 from common.hyperspectral.seeds import model_folders, recorded_config
+from common.memory import parse_size
 from common.results import measured, table, write_rows
 
 
@@ -36,14 +39,20 @@ class EvaluateConfig:
     """A run's folder, one exported model folder, or the authors' released file."""
     data_root: Path | None = None
     """Folder that holds the scene, if it is not where the run found it."""
+    cube: str | None = None
+    """FILE[:KEY] of your own scene, if it is not where the run found it."""
+    labels: str | None = None
+    """FILE[:KEY] of its class codes."""
+    band_axis: BandAxis | None = None
+    """Where the bands of the cube are, first or last; by default as the run was told."""
     preset: str | None = None
     """Scene and protocol for a released file."""
     seed: int = 1330
     """Split and graph for a released file."""
-    memory: float = 4.0
-    """GB for the maps; larger scenes go by strips, with the same result."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1 ..."""
+    memory: str = "4G"
+    """For the maps; larger scenes go by strips, with the same result."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
     output: Path | None = None
     """Where the rows go; by default evaluation.json in the checkpoint's folder."""
 
@@ -52,20 +61,23 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = parse(EvaluateConfig, __doc__)
-    released = options.checkpoint.is_file()
+    device, budget = choose_device(options.device), parse_size(options.memory)
+    checkpoint = locate(options.checkpoint)
+    released = checkpoint.is_file()
     if released:
         if options.preset not in PRESETS:
-            raise UserError(f"{options.checkpoint}: a released file needs --preset, one of {', '.join(PRESETS)}")
+            raise UserError(f"{checkpoint}: a released file needs --preset, one of {', '.join(PRESETS)}")
         config = replace(PRESETS[options.preset](), preset=options.preset, seed=options.seed)
-        folders = [options.checkpoint]
+        folders = [checkpoint]
     else:
-        folders = model_folders(options.checkpoint)
+        folders = model_folders(checkpoint)
         config = recorded_config(folders[0], Config)
-    scene = find_scene(replace(config, data_root=options.data_root or config.data_root))
+    given = {name: getattr(options, name) for name in ("data_root", "cube", "labels", "band_axis")}
+    scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
 
     runs, splits, seeds = [], [], []
     for folder in folders:
-        model = load_model(folder).to(options.device)
+        model = load_model(folder).float().to(device)
         if model.bands != scene.bands or model.num_classes != scene.num_classes:
             raise UserError(
                 f"{folder}: is for {model.bands} bands and {model.num_classes} classes, but {scene.name} has "
@@ -73,15 +85,15 @@ def main() -> None:
             )
         seed = options.seed if released else recorded_config(folder, Config).seed
         sample = Sample.draw(scene, config, seed) if released else Sample.load(folder, scene)
-        strip = rows_for_memory(model, scene.shape[1], 1e9 * options.memory)
+        strip = rows_for_memory(model, scene.shape[1], budget)
         logits = classify_scene(model, scene.cube, sample.graph, rows=strip)[0]
         runs.append(scoring.score_map((logits.argmax(dim=1) + 1).numpy().reshape(scene.shape), sample))
         splits.append(sample.split)
         seeds.append(seed)
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].metrics.items()))
 
-    rows = measured(scoring.rows(runs, splits, scene.name, config.preset, seeds), torch.device(options.device))
-    output = options.output or (options.checkpoint.parent if released else options.checkpoint) / "evaluation.json"
+    rows = measured(scoring.rows(runs, splits, scene.name, config.preset, seeds), device)
+    output = options.output or (checkpoint.parent if released else options.checkpoint) / "evaluation.json"
     write_rows(output, rows)
     print(scoring.class_table(runs, splits, scene))
     print(table(rows))

@@ -1,7 +1,7 @@
 """Classify every pixel of a scene.
 
     python amgcfn/predict.py --checkpoint runs/amgcfn_demo/seed_1330/model --output maps     the scene of the run
-    python amgcfn/predict.py --checkpoint DIR --input OTHER.mat:KEY --output maps --memory 2 another scene
+    python amgcfn/predict.py --checkpoint DIR --input OTHER.mat:KEY --output maps --memory 2G another scene
 
 Writes OUTPUT/classes.npy (H, W) in the codes of the training labels, probabilities.npy (H, W, K) float32 in
 the order of the codes, and the pictures map.png, confidence.png and graph.png. On the training scene the
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -21,13 +22,16 @@ from amgcfn.data import find_scene, load_graph
 from amgcfn.pictures import draw_confidence, draw_graph
 from amgcfn.presets import Config
 from amgcfn.strips import HALO, classify_scene, rows_for_memory
+from common.checkpoints import locate
 from common.config import parse
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
 from common.hyperspectral.drawing import composite, sheet
 from common.hyperspectral.scene import BandAxis, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
+from common.memory import parse_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,36 +45,51 @@ class PredictConfig:
     input: str | None = None
     """FILE[:KEY] of another cube with the same bands; by default the scene of the run."""
     band_axis: BandAxis | None = None
-    """Where the bands of --input are: first or last."""
+    """Where the bands of the cube are: first or last; for the run's scene by default as the run was told."""
     data_root: Path | None = None
     """Folder that holds the run's scene, if it has moved."""
-    memory: float = 4.0
-    """GB for the maps; larger scenes go by strips, with the same result."""
+    memory: str = "4G"
+    """For the maps; larger scenes go by strips, with the same result."""
     rows: int | None = None
     """Rows of a strip, instead of --memory."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1 ..."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    existing: Literal["refuse", "skip", "replace"] = "refuse"
+    """What to do when OUTPUT holds a map already: refuse, skip (do nothing), or replace it."""
 
 
 @command
 def main() -> None:
     """Load, classify, write, draw."""
     options = parse(PredictConfig, __doc__)
-    folders = model_folders(options.checkpoint)
+    device, budget = choose_device(options.device), parse_size(options.memory)
+    target = options.output / "classes.npy"
+    if target.exists() and options.existing == "refuse":
+        raise UserError(f"{target}: exists; add --existing replace or --existing skip, or choose another --output")
+    if target.exists() and options.existing == "skip":
+        print(f"{target}: exists, nothing done")
+        return
+    checkpoint = locate(options.checkpoint)
+    if checkpoint.is_file():
+        raise UserError(
+            f"{checkpoint}: the authors' file brings no graph and no components; expected the model folder of a run"
+        )
+    folders = model_folders(checkpoint)
     if len(folders) > 1:
         raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
     config = recorded_config(folders[0], Config)
     if options.input is not None:
         scene = open_scene(options.input, band_axis=options.band_axis)
     else:
-        scene = find_scene(replace(config, data_root=options.data_root or config.data_root))
-    model = load_model(folders[0]).to(options.device)
+        given = {"data_root": options.data_root, "band_axis": options.band_axis}
+        scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
+    model = load_model(folders[0]).float().to(device)
     if model.bands != scene.bands:
         raise UserError(f"{scene.source}: has {scene.bands} bands, but the model takes {model.bands}")
     _, graph, names, codes = load_graph(folders[0], scene)
     scene = replace(scene, class_names=names)
 
-    rows = options.rows or rows_for_memory(model, scene.shape[1], 1e9 * options.memory)
+    rows = options.rows or rows_for_memory(model, scene.shape[1], budget)
     strips = -(-scene.shape[0] // rows)
     if strips > 1:
         print(f"{strips} strips of {rows} rows with {HALO} rows around")

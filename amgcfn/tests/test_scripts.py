@@ -61,7 +61,7 @@ def _same_weights(first: Path, second: Path) -> bool:
 
 def _values(folder: Path, name: str = "results.json") -> dict[str, tuple[float, float]]:
     rows = json.loads((folder / name).read_text(encoding="utf-8"))
-    return {row["metric"]: (row["value"], row["std"]) for row in rows}
+    return {row["metric"]: (row["value"], row.get("std")) for row in rows}
 
 
 def test_training_writes_one_table_over_all_seeds(trained):
@@ -248,8 +248,33 @@ def test_a_cube_with_as_many_bands_as_columns_needs_its_axis_and_codes_come_back
     run_script(PROJECT / "predict.py", "--checkpoint", model, "--output", tmp_path / "maps")
     classes, probabilities = (np.load(tmp_path / "maps" / f"{name}.npy") for name in ("classes", "probabilities"))
     np.testing.assert_array_equal(classes, codes[1 + probabilities.argmax(axis=2)])
-    # The same cube with its bands last is the same scene, so it gets the same map.
+    # The same cube with its bands last is the same scene, so it gets the same map and the same scores.
     np.save(tmp_path / "last.npy", cube.astype(np.float32))
-    other = ["--input", tmp_path / "last.npy", "--output", tmp_path / "other"]
-    run_script(PROJECT / "predict.py", "--checkpoint", model, *other)
-    np.testing.assert_array_equal(np.load(tmp_path / "other" / "classes.npy"), classes)
+    for axis in ("last", "first"):
+        source = tmp_path / ("last.npy" if axis == "last" else "cube.npy")
+        other = ["--input", source, "--band-axis", axis, "--output", tmp_path / axis]
+        run_script(PROJECT / "predict.py", "--checkpoint", model, *other)
+        np.testing.assert_array_equal(np.load(tmp_path / axis / "classes.npy"), classes)
+    moved = ["--cube", tmp_path / "last.npy", "--labels", tmp_path / "labels.npy", "--band-axis", "last"]
+    run_script(PROJECT / "evaluate.py", "--checkpoint", tmp_path / "run", *moved)
+    assert _values(tmp_path / "run", "evaluation.json") == _values(tmp_path / "run")
+
+
+def test_an_existing_map_is_kept_unless_told(trained, tmp_path):
+    arguments = ["predict.py", "--checkpoint", trained[0] / "seed_1", "--output", tmp_path]
+    run_script(PROJECT / arguments[0], *arguments[1:])
+    target = tmp_path / "classes.npy"
+    target.write_bytes(b"mine")
+    message = _refused(*arguments)
+    assert "--existing replace" in message and "classes.npy: exists" in message
+    run_script(PROJECT / arguments[0], *arguments[1:], "--existing", "skip")
+    assert target.read_bytes() == b"mine"
+    run_script(PROJECT / arguments[0], *arguments[1:], "--existing", "replace")
+    assert np.load(target).shape == (30, 26)
+
+
+@pytest.mark.parametrize("script", ["predict.py", "evaluate.py"])
+@pytest.mark.parametrize(("flag", "value"), [("--memory", "4"), ("--memory", "nanG"), ("--device", "gpu")])
+def test_sizes_and_devices_that_are_none_are_named(script, flag, value, trained, tmp_path):
+    message = _refused(script, "--checkpoint", trained[0], "--output", tmp_path / "out", flag, value)
+    assert f"{flag} {value}: " in message and "expected" in message

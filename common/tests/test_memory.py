@@ -1,10 +1,13 @@
-"""The peak of a process: reached by what lives at once, forgotten on request."""
+"""Sizes as text; the peak of a process: reached by what lives at once, forgotten on request."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from common import memory
+from common.errors import UserError
+from common.memory import parse_size
 
 MIB = 2**20
 
@@ -26,3 +29,17 @@ def test_a_reset_forgets_the_peak() -> None:
     before = memory.reset_peak()
     touch(20)
     assert memory.peak() - before < 100 * MIB
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4G", 4 << 30), ("800M", 800 << 20), ("1.5GiB", 3 << 29), (" 2 kb ", 2048), (".5T", 1 << 39), ("1k", 1024)],
+)
+def test_sizes_are_powers_of_1024(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["4", "", "G", "-1G", "0G", "nanG", "infG", "1.2.3G", "4X", "4 G B", "1e3G"])
+def test_what_is_no_size_with_a_unit_is_named(text):
+    with pytest.raises(UserError, match=rf"--tile-memory {text}: expected a size with a unit, such as 800M or 4G"):
+        parse_size(text, "--tile-memory")

@@ -1,4 +1,4 @@
-"""Peak memory of this process or of a GPU, for benchmarks.
+"""Sizes of memory as text, and peak memory of this process or of a GPU, for benchmarks.
 
 On Linux the resident size's maximum (VmHWM) can be reset, so one step is measured, not everything
 before it. Elsewhere it is the process's maximum so far (`ru_maxrss`). That one is no good on Linux:
@@ -7,6 +7,7 @@ it survives exec, so that a fresh process begins with the maximum of the one tha
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from pathlib import Path
@@ -14,7 +15,27 @@ from pathlib import Path
 import psutil
 import torch
 
+from common.errors import UserError
+
 _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+_UNITS = "KMGT"
+
+
+def parse_size(text: str, flag: str = "--memory") -> int:
+    """Read a size with a unit, such as `800M`, `4G` or `1.5GiB`, as bytes, in powers of 1024.
+
+    Args:
+        flag: names the text in the error.
+
+    Raises:
+        UserError: no size, no unit, or nothing at all.
+    """
+    match = re.fullmatch(rf"(\d+\.?\d*|\.\d+)\s*([{_UNITS}])(i?B)?", text.strip(), flags=re.IGNORECASE)
+    size = int(float(match[1]) * 1024 ** (1 + _UNITS.index(match[2].upper()))) if match else 0
+    if size < 1:
+        raise UserError(f"{flag} {text}: expected a size with a unit, such as 800M or 4G")
+    return size
 
 
 def reset_peak(device: torch.device | str = "cpu") -> int:
