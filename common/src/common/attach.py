@@ -1,0 +1,100 @@
+"""Put a block behind a named layer of any network, and keep the network's trained weights.
+
+    network = torchvision.models.resnet50(weights="DEFAULT")
+    attach(network, "layer3.5", BRABlock(1024))
+
+The block becomes a child module of the layer and runs as the layer's forward hook. So every tensor keeps its name,
+trained weights load as before, and a block whose gain starts at zero changes nothing at the start. Training,
+`deepcopy`, averaging of weights, pickling, tracing and export go through.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+NAME = "attached"
+"""The child's name: tensors of the block are called `<layer>.attached.<tensor>`."""
+
+Block = TypeVar("Block", bound=nn.Module)
+
+
+class _Behind:
+    """The hook: gives the layer's output to the block. A class, so that networks can be copied and pickled."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+
+    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4:
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise TypeError(f"{self.layer} gives {found}; a block goes behind a layer that gives a map (B, C, H, W)")
+        return module.get_submodule(NAME)(output)
+
+
+def attach(network: nn.Module, layer: str, block: Block) -> Block:
+    """Let `block` work on the output of a layer, in place.
+
+    Args:
+        network: any module.
+        layer: the layer's dotted name, as in `dict(network.named_modules())`; its output is a map `(B, C, H, W)`.
+        block: `(B, C, H, W)` → the same shape; moved to the layer's device and floating type.
+
+    Returns:
+        the block.
+
+    Raises:
+        ValueError: no such layer (the nearest names are listed), or one that has a block already.
+        TypeError: on the first forward pass, when the layer's output is no map. Another number of channels is
+            the block's own error.
+    """
+    modules = dict(network.named_modules())
+    if not layer or layer not in modules:
+        near = ", ".join(difflib.get_close_matches(layer, modules, n=4, cutoff=0.3)) or ", ".join(list(modules)[1:5])
+        raise ValueError(f"no layer {layer!r} in {type(network).__name__}; near are {near}")
+    target = modules[layer]
+    if NAME in target._modules:
+        raise ValueError(f"{layer} has a block already; detach it first")
+    place = next((tensor for tensor in target.parameters() if tensor.is_floating_point()), None)
+    if place is not None:
+        block.to(place.device, place.dtype)
+    target.add_module(NAME, block)
+    target.register_forward_hook(_Behind(layer))
+    block.train(target.training)
+    return block
+
+
+def detach(network: nn.Module, layer: str) -> nn.Module:
+    """Take the block from behind a layer away again.
+
+    Returns:
+        the block.
+
+    Raises:
+        ValueError: there is none.
+    """
+    target = dict(network.named_modules()).get(layer)
+    if target is None or NAME not in target._modules:
+        raise ValueError(f"{type(network).__name__} has no block behind {layer!r}")
+    for number, hook in list(target._forward_hooks.items()):
+        if isinstance(hook, _Behind):
+            handle = RemovableHandle(target._forward_hooks)
+            handle.id = number
+            handle.remove()
+    block = target.get_submodule(NAME)
+    del target._modules[NAME]
+    return block
+
+
+def gains(network: nn.Module) -> dict[str, float]:
+    """Return the mean size of the gain of every attached block by layer: how much training makes of each."""
+    found = {}
+    for name, module in network.named_modules():
+        if name.rpartition(".")[2] == NAME and isinstance(gain := getattr(module, "gain", None), Tensor):
+            with torch.no_grad():
+                found[name.removesuffix(f".{NAME}")] = gain.abs().mean().item()
+    return found
