@@ -1,0 +1,103 @@
+"""Weights in the authors' published form: the tensors of 3-D convolutions → ours, and files of either form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from common.checkpoints import load_network, load_strictly
+from common.errors import UserError
+from hcanet.literal import HCANet3D, middle_slices
+from hcanet.model import HCANet
+
+FIRST = "patch_embed.proj.weight"
+
+
+def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published tensors → our state dict: the middle slices of the 3-D kernels, the only ones that meet data.
+
+    Raises:
+        UserError: one sentence that names every unknown, missing and misshapen tensor, or says that this is
+            no HCANet at all. Shapes must be the full published ones.
+    """
+    return dict(_from_released(state_dict, "the released state dict").state_dict())
+
+
+def load_model(path: str | Path) -> HCANet:
+    """A network from a folder written by `save_pretrained`, or from a file in the published form.
+
+    The file may be the published trainer's checkpoint, a dict with `net`, `optimizer` and `scheduler`. The network's
+    sizes are taken from the tensors' shapes. `load_model(file).save_pretrained(folder)` converts.
+
+    Returns:
+        the network in evaluation mode, on CPU, in the file's floating type.
+
+    Raises:
+        UserError: no such file, damaged, or another model's; one sentence.
+    """
+    return load_network(path, HCANet, _from_released)
+
+
+def _from_released(tensors: Mapping[str, Tensor], source: str) -> HCANet:
+    configuration = _configuration(tensors, source)
+    try:
+        published = _empty(HCANet3D, configuration, tensors)
+        model = _empty(HCANet, configuration, tensors)
+    except ValueError as error:
+        raise UserError(f"{source}: holds no network that can be built ({error})") from None
+    load_strictly(published, tensors, source)
+    model.load_state_dict(middle_slices(dict(tensors)))
+    return model
+
+
+def _empty(kind: Any, configuration: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    """A network without values, in the tensors' type."""
+    with torch.device("meta"):
+        model = kind(**configuration)
+    return model.to(tensors[FIRST].dtype).to_empty(device="cpu")
+
+
+def _configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """The keywords of `HCANet` for published tensors, from their names and shapes."""
+    first = tensors.get(FIRST)
+    if first is None or first.ndim != 5:
+        raise UserError(
+            f"{source}: holds another model ({len(tensors)} tensors, first {next(iter(tensors), 'none')}), expected "
+            f"HCANet's published tensors ({FIRST} with five axes, encoder_level1.0.attn.qkv.weight, ...)"
+        )
+    dim, bands = first.shape[:2]
+
+    def depth(level: str) -> int:
+        return len({match[1] for name in tensors if (match := re.match(rf"{level}\.(\d+)\.", name))})
+
+    def heads(level: int) -> int:
+        temperature = tensors.get(f"encoder_level{level}.0.attn.temperature")
+        return 2 ** (level - 1) if temperature is None or not temperature.ndim else len(temperature)
+
+    attention = [name for name in tensors if name.endswith(".attn.qkv.weight")]
+    return {
+        "bands": bands,
+        "dim": dim,
+        "num_blocks": tuple(depth(f"encoder_level{level}") for level in (1, 2, 3)),
+        "num_refinement_blocks": depth("refinement"),
+        "heads": tuple(heads(level) for level in (1, 2, 3)),
+        "ffn_expansion": _expansion(tensors, dim),
+        "bias": any(name.replace("weight", "bias") in tensors for name in attention),
+        "norm": "WithBias" if any(name.endswith(".norm1.body.bias") for name in tensors) else "BiasFree",
+    }
+
+
+def _expansion(tensors: Mapping[str, Tensor], dim: int) -> float:
+    """An expansion that gives the hidden widths found; the released 2.66 where it does."""
+    low, high = 0.0, float("inf")
+    for level in (1, 2, 3):
+        weight = tensors.get(f"encoder_level{level}.0.ffn.project_out.weight")
+        if weight is not None and weight.ndim == 5:
+            hidden, width = weight.shape[1], dim * 2 ** (level - 1)
+            low, high = max(low, hidden / width), min(high, (hidden + 1) / width)
+    return 2.66 if low <= 2.66 < high else (low + high) / 2 if low < high < float("inf") else max(low, 0.1)
