@@ -31,7 +31,7 @@ from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpix
 from amgcfn.model import one_hot
 from common import memory
 from common.benchmarking import print_rows
-from common.config import parse
+from common.config import Positive, parse
 from common.environment import choose_device
 from common.environment import device as device_name
 from common.errors import command
@@ -44,19 +44,19 @@ HOPS = 3
 class BenchmarkConfig:
     """Flags of this script."""
 
-    height: int = 610
+    height: Positive[int] = 610
     """Rows of the made-up scene."""
-    width: int = 340
+    width: Positive[int] = 340
     """Columns."""
-    bands: int = 103
+    bands: Positive[int] = 103
     """Spectral bands."""
-    num_classes: int = 9
+    num_classes: Positive[int] = 9
     """Classes."""
-    epochs: int = 3
+    epochs: Positive[int] = 3
     """Timed training epochs of each side, after one that is not timed."""
     literal: bool = True
     """Time the literal forms too; at the default size they need 7 GB."""
-    threads: int = 2
+    threads: Positive[int] = 2
     """CPU threads."""
     device: str = "cpu"
     """auto, cpu, cuda or cuda:N."""

@@ -22,7 +22,7 @@ from amgcfn.data import Sample, find_scene
 from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene, rows_for_memory
 from common.checkpoints import locate
-from common.config import parse
+from common.config import Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.hyperspectral.scene import BandAxis
@@ -47,7 +47,7 @@ class EvaluateConfig:
     """Where the bands of the cube are, first or last; by default as the run was told."""
     preset: str | None = None
     """Scene and protocol for a released file."""
-    seed: int = 1330
+    seed: Seed[int] = 1330
     """Split and graph for a released file."""
     memory: str = "4G"
     """For the maps; larger scenes go by strips, with the same result."""

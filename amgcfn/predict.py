@@ -23,7 +23,7 @@ from amgcfn.pictures import draw_confidence, draw_graph
 from amgcfn.presets import Config
 from amgcfn.strips import HALO, classify_scene, rows_for_memory
 from common.checkpoints import locate
-from common.config import parse
+from common.config import Positive, parse
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
@@ -50,7 +50,7 @@ class PredictConfig:
     """Folder that holds the run's scene, if it has moved."""
     memory: str = "4G"
     """For the maps; larger scenes go by strips, with the same result."""
-    rows: int | None = None
+    rows: Positive[int] | None = None
     """Rows of a strip, instead of --memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""

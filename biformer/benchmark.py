@@ -39,6 +39,7 @@ from torch.nn import functional as F
 from biformer import BiFormer, create_model, list_models, literal_network
 from common import config, memory
 from common.benchmarking import print_rows, say, seconds
+from common.config import Positive
 from common.environment import device as device_name
 from common.errors import UserError, command
 
@@ -57,9 +58,9 @@ class Benchmark:
         ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", "convnext_tiny") if _GPU else ()
     )
     """timm's names of other networks, measured in the same run."""
-    batches: tuple[int, ...] = (1, 16, 128) if _GPU else (4,)
+    batches: tuple[Positive[int], ...] = (1, 16, 128) if _GPU else (4,)
     """Pictures per step."""
-    size: int = 224
+    size: Positive[int] = 224
     """Height and width of the pictures, in pixels; a multiple of 224."""
     device: str = "cuda" if _GPU else "cpu"
     """cpu, cuda or cuda:N."""
@@ -69,9 +70,9 @@ class Benchmark:
     """Add rows under torch.compile; compiling takes minutes."""
     training: bool = True
     """Add the training step."""
-    repeats: int = 20 if _GPU else 7
+    repeats: Positive[int] = 20 if _GPU else 7
     """Turns per row."""
-    threads: int | None = None
+    threads: Positive[int] | None = None
     """CPU threads; by default PyTorch's choice."""
     output: Path | None = None
     """Write the rows to this CSV file too."""

@@ -25,6 +25,7 @@ from biformer.photographs import demo_pictures
 from biformer.variants import name_of
 from common import config
 from common.checkpoints import locate
+from common.config import Positive
 from common.errors import UserError, command
 from common.files import atomic_path
 from common.results import measured, table, write_rows
@@ -44,15 +45,15 @@ class EvaluateConfig:
     """Which split to score."""
     split_file: Path | None = None
     """Names of the split's pictures, as a run with --holdout or --split-file leaves in OUTPUT/split.json."""
-    image_size: int | None = None
+    image_size: Positive[int] | None = None
     """Side of the crop in pixels; by default what the model was trained for."""
-    crop_pct: float | None = None
+    crop_pct: Positive[float] | None = None
     """Share of the resized picture's side that is kept; by default the model's, 0.875 for released files."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint that holds both."""
     strict: bool = False
     """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
-    batch_size: int = 64
+    batch_size: Positive[int] = 64
     """Pictures per process and forward pass."""
     workers: int = 4
     """Loading processes per process."""

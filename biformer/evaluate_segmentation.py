@@ -26,6 +26,7 @@ from biformer.segmentation.photographs import write_demo
 from biformer.segmentation.pictures import prediction_sheet
 from common import config
 from common.checkpoints import locate
+from common.config import Positive
 from common.errors import UserError, command
 from common.results import measured, table, write_rows
 
@@ -42,9 +43,9 @@ class EvaluateConfig:
     """Which split to score."""
     multi_scale: bool = False
     """Average six scales from 0.5 to 1.75 and their mirror images."""
-    image_size: int | None = None
+    image_size: Positive[int] | None = None
     """Shorter side of the resized pictures in pixels; by default what the model was trained for."""
-    size_divisor: int | None = None
+    size_divisor: Positive[int] | None = None
     """Stretch the resized sides to multiples of this; by default as the model was trained for."""
     workers: int = 4
     """Loading processes per process."""

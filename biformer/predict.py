@@ -26,6 +26,7 @@ from biformer.data import UnreadablePicture, list_pictures, reading
 from biformer.model import BiFormer
 from biformer.pictures import routing_figure
 from common import config
+from common.config import Fraction, Positive
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
@@ -43,21 +44,21 @@ class PredictConfig:
     """The CSV file."""
     overwrite: bool = False
     """Replace existing outputs."""
-    top: int = 3
+    top: Positive[int] = 3
     """How many classes to name per picture."""
-    image_size: int | None = None
+    image_size: Positive[int] | None = None
     """Side of the crop in pixels; by default what the model was trained for."""
     routing: Path | None = None
     """PNG of the regions that --query attends to, for the first --routing-pictures pictures."""
-    routing_pictures: int = 4
+    routing_pictures: Positive[int] = 4
     """How many pictures that shows."""
-    query: tuple[float, float] = (0.45, 0.5)
+    query: tuple[Fraction[float], Fraction[float]] = (0.45, 0.5)
     """Place of the query: shares of height and width, in [0, 1)."""
     strict: bool = False
     """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint that holds both."""
-    batch_size: int = 32
+    batch_size: Positive[int] = 32
     """Pictures per forward pass."""
     device: str = "auto"
     """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""

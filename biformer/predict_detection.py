@@ -25,6 +25,7 @@ from biformer.detection.pictures import SCORE, draw_found
 from biformer.detection.scoring import results_of
 from biformer.detection.transforms import to_tensor
 from common import config
+from common.config import Fraction
 from common.errors import UserError, command
 from common.files import atomic_path, write_json
 
@@ -41,7 +42,7 @@ class PredictConfig:
     """Folder for detections.json and pictures/."""
     overwrite: bool = False
     """Replace existing outputs."""
-    score: float = SCORE
+    score: Fraction[float] = SCORE
     """Least score of what is written and drawn, in [0, 1]."""
     draw: bool = True
     """Write the drawn pictures too."""

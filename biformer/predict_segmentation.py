@@ -24,6 +24,7 @@ from biformer.segmentation.inference import MULTI_SCALE, Protocol, predict_label
 from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.pictures import label_picture, overlay
 from common import config
+from common.config import Positive
 from common.errors import UserError, command
 from common.files import atomic_path
 
@@ -44,7 +45,7 @@ class PredictConfig:
     """Draw the overlays."""
     multi_scale: bool = False
     """Average six scales from 0.5 to 1.75 and their mirror images: better and twenty times slower."""
-    image_size: int | None = None
+    image_size: Positive[int] | None = None
     """Shorter side of the resized pictures in pixels; by default what the model was trained for."""
     strict: bool = False
     """Refuse pictures that cannot be read, instead of leaving them out and counting them."""

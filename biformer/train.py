@@ -165,19 +165,16 @@ def described(scores: scoring.Scores) -> dict[str, float]:
 def score(run: Run, model: nn.Module, validation_set: Pictures) -> scoring.Scores:
     """Score in evaluation mode, without leaving it switched on."""
     config: Any = run.config
-    network = run.synchronised(model)
-    training = network.training
-    scores = scoring.score(
-        network.eval(),
-        validation_set,
-        evaluation_transform(config.image_size, config.crop_pct),
-        run.accelerator,
-        batch_size=config.batch_size,
-        workers=config.workers,
-        strict=config.strict,
-    )
-    network.train(training)
-    return scores
+    with run.scoring(model) as network:
+        return scoring.score(
+            network,
+            validation_set,
+            evaluation_transform(config.image_size, config.crop_pct),
+            run.accelerator,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            strict=config.strict,
+        )
 
 
 def finish(

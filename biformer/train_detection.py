@@ -161,11 +161,9 @@ def validate(run: Run, model: nn.Module, validation_set: CocoPictures) -> scorin
 
 def score(run: Run, model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
     """Score in evaluation mode, without leaving it switched on."""
-    detector: Any = run.synchronised(model)
-    training = detector.training
-    scores = scoring.score(detector.eval(), validation_set, run.accelerator, workers=run.config.workers)
-    detector.train(training)
-    return scores
+    config: Any = run.config
+    with run.scoring(model) as detector:
+        return scoring.score(detector, validation_set, run.accelerator, workers=config.workers)
 
 
 def finish(run: Run, model: nn.Module, scores: scoring.Scores, validation_set: CocoPictures) -> None:

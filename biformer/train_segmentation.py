@@ -142,13 +142,10 @@ def validate(run: Run, model: nn.Module, validation_set: Scenes) -> scoring.Scor
 def score(run: Run, model: nn.Module, validation_set: Scenes) -> scoring.Scores:
     """Score in evaluation mode, without leaving it switched on."""
     config: Any = run.config
-    network: Any = run.synchronised(model)
-    training = network.training
-    scores = scoring.score(
-        network.eval(), validation_set, run.accelerator, evaluation_protocol(network), workers=config.workers
-    )
-    network.train(training)
-    return scores
+    with run.scoring(model) as network:
+        return scoring.score(
+            network, validation_set, run.accelerator, evaluation_protocol(network), workers=config.workers
+        )
 
 
 def evaluation_protocol(model: Segmenter) -> Protocol:

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from common import config, memory
 from common.benchmarking import Row, print_rows, say, seconds
+from common.config import Positive
 from common.environment import device as device_name
 from common.errors import UserError, command
 from essaformer import ESSAttention, create_model, literal
@@ -53,27 +54,27 @@ class Benchmark:
 
     part: Literal["all", "attention", "network"] = "all"
     """The attention at growing N, the whole network, or both."""
-    sides: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    sides: tuple[Positive[int], ...] = (32, 64, 128, 256, 512, 1024)
     """Sides of the square maps of the attention; N is their square."""
-    attention_dim: int = 64
+    attention_dim: Positive[int] = 64
     """Channels of the attention."""
     kernel_memory: str = "3G"
     """The kernel form is measured where three N × N matrices fit into this."""
-    dim: int = 256
+    dim: Positive[int] = 256
     """Channels of the network; 256 as released."""
-    bands: int = 128
+    bands: Positive[int] = 128
     """Bands of the network."""
-    scale: int = 4
+    scale: Positive[int] = 4
     """Of the network."""
-    size: int = 64
+    size: Positive[int] = 64
     """Side of the high-resolution pictures."""
-    batch: int = 1
+    batch: Positive[int] = 1
     """Pictures per step."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
     """cpu, cuda or cuda:N."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is autocast."""
-    repeats: int = 5
+    repeats: Positive[int] = 5
     """Turns per row; the median is printed."""
     output: Path | None = None
     """Write the rows to this CSV file too."""

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from common import config, memory
 from common.benchmarking import print_rows, say, seconds
+from common.config import Positive
 from common.environment import choose_device
 from common.environment import device as device_name
 from common.errors import UserError, command
@@ -56,9 +57,9 @@ COLUMNS = (*_SETTING, "seconds", "peak_memory_mib", "ratio", "difference")
 class Benchmark:
     """What to measure."""
 
-    size: int = 256
+    size: Positive[int] = 256
     """Height and width of the pictures, in pixels."""
-    batch: int = 1
+    batch: Positive[int] = 1
     """Pictures per step."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
@@ -71,7 +72,7 @@ class Benchmark:
     """Add the forward pass."""
     training: bool = True
     """Add the training step."""
-    repeats: int = 5
+    repeats: Positive[int] = 5
     """Turns per row; the median is printed."""
     model: str = "fftformer"
     """Variant to measure; fftformer is the released configuration."""

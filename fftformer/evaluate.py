@@ -22,6 +22,7 @@ from torch import Tensor
 
 from common import config
 from common.checkpoints import locate
+from common.config import Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path
@@ -47,7 +48,7 @@ class EvaluateConfig:
     """Layout of --data-root: auto, gopro, hide, realblur_j, realblur_r, input_target, pairs or levin."""
     split: str = "test"
     """Which split to score."""
-    pictures: int | None = None
+    pictures: Positive[int] | None = None
     """Score only this many pictures, evenly spread; the split's name in the rows says how many."""
     memory: str = "16G"
     """Memory for the network on one picture; larger pictures are tiled without seams."""

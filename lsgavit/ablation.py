@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.config import parse
+from common.config import Positive, Seed, parse
 from common.errors import UserError, command
 from common.files import atomic_path
 from common.results import Row, markdown, measured, read_rows, write_rows
@@ -54,11 +54,11 @@ class AblationConfig:
     """Your own scene instead of the preset's: FILE[:KEY]."""
     labels: str | None = None
     """Its class codes: FILE[:KEY]."""
-    seeds: tuple[int, ...] = (5, 6, 7)
+    seeds: tuple[Seed[int], ...] = (5, 6, 7)
     """Seeds of every variant."""
-    epochs: int | None = None
+    epochs: Positive[int] | None = None
     """Instead of the preset's."""
-    max_steps: int | None = None
+    max_steps: Positive[int] | None = None
     """Stop every training after this many updates."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Which of them."""

@@ -24,7 +24,7 @@ from torch.optim import Adam
 
 from common import environment
 from common.benchmarking import print_rows, seconds
-from common.config import parse
+from common.config import Positive, parse
 from common.errors import command
 from lsgavit import LSGAViT, SceneWindows, create_model, predict_pixels
 
@@ -33,13 +33,13 @@ from lsgavit import LSGAViT, SceneWindows, create_model, predict_pixels
 class BenchmarkConfig:
     """Flags of this script."""
 
-    rounds: int = 9
+    rounds: Positive[int] = 9
     """Timed turns of each side, after one that is not timed."""
-    batch_size: int = 128
+    batch_size: Positive[int] = 128
     """Windows of a training step, and of the literal network's prediction."""
-    rows: int = 8
+    rows: Positive[int] = 8
     """Rows of the predicted strip, 340 pixels each."""
-    threads: int = 2
+    threads: Positive[int] = 2
     """CPU threads."""
     device: str = "cpu"
     """cpu or cuda."""

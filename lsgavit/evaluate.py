@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from common.config import parse
+from common.config import Seed, parse
 from common.errors import UserError, command
 from common.figures import save
 from common.hyperspectral.drawing import confusion_figure
@@ -38,7 +38,7 @@ class EvaluateConfig:
     """Folder that holds the scene, if it is not where the run found it."""
     preset: str | None = None
     """Scene and protocol for a released file."""
-    seed: int = 5
+    seed: Seed[int] = 5
     """Split for a released file."""
     device: str = "cpu"
     """cpu, cuda, cuda:1 ..."""

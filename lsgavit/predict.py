@@ -19,7 +19,7 @@ import scipy.io
 import torch
 from tqdm.auto import tqdm
 
-from common.config import parse
+from common.config import Positive, parse
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
@@ -50,7 +50,7 @@ class PredictConfig:
     """Where the bands of --input are: first or last."""
     data_root: Path | None = None
     """Folder that holds the run's scene, if it has moved."""
-    batch_size: int = 64
+    batch_size: Positive[int] = 64
     """Windows per forward pass."""
     device: str = "cpu"
     """cpu, cuda, cuda:1 ..."""

@@ -1,11 +1,79 @@
-"""What a checkpoint's surroundings say about the run that wrote it."""
+"""Numbers of a command line, and what a checkpoint's surroundings say about the run that wrote it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from common.config import recorded
+import pytest
+
+from common.config import (
+    AnyNumber,
+    BelowOne,
+    Bound,
+    Fraction,
+    LoaderConfig,
+    Positive,
+    from_command_line,
+    parse,
+    recorded,
+)
+from common.errors import UserError
 from common.files import write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers(LoaderConfig):
+    """One field of each kind."""
+
+    plain: float = 0.5
+    share: Fraction[float] = 0.5
+    decay: BelowOne[float] = 0.9
+    sizes: tuple[Positive[int], ...] = (1, 2)
+    free: AnyNumber[float] | None = None
+    narrow: Annotated[int, Bound(low=2, high=4)] = 3
+    flag: bool = False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--batch-size", "0"], "--batch-size 0: expected a number above 0"),
+        (["--gradient-accumulation", "0"], "--gradient-accumulation 0: expected a number above 0"),
+        (["--max-steps", "0"], "--max-steps 0: expected a number above 0"),
+        (["--workers", "-1"], "--workers -1: expected a number of at least 0"),
+        (["--save-every", "-1"], "--save-every -1: expected a number of at least 0"),
+        (["--log-every", "-3"], "--log-every -3: expected a number of at least 0"),
+        (["--seed", "-1"], "--seed -1: expected a number of at least 0 and of at most 2147483647"),
+        (["--plain", "nan"], "--plain nan: expected a number of at least 0"),
+        (["--plain", "inf"], "--plain inf: expected a number of at least 0"),
+        (["--plain", "-0.1"], "--plain -0.1: expected a number of at least 0"),
+        (["--share", "1.5"], "--share 1.5: expected a number of at least 0 and of at most 1"),
+        (["--share", "nan"], "--share nan: expected"),
+        (["--decay", "1"], "--decay 1.0: expected a number of at least 0 and below 1"),
+        (["--sizes", "3", "0"], "--sizes 0: expected a number above 0"),
+        (["--narrow", "5"], "--narrow 5: expected a number of at least 2 and of at most 4"),
+    ],
+)
+def test_numbers_that_cannot_be_are_one_sentence(arguments: list[str], expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        from_command_line({"demo": Numbers}, "", arguments)
+    assert str(error.value).startswith(expected) and "\n" not in str(error.value)
+    with pytest.raises(UserError):
+        parse(Numbers, "", arguments)
+
+
+def test_the_ends_of_the_ranges_are_taken() -> None:
+    arguments = "--workers 0 --save-every 0 --log-every 0 --max-steps 1 --share 1 --decay 0 --narrow 4 --plain 0 --flag"
+    config = from_command_line({"demo": Numbers}, "", arguments.split())
+    assert (config.workers, config.save_every, config.log_every, config.max_steps) == (0, 0, 0, 1)
+    assert (config.share, config.decay, config.narrow, config.flag) == (1.0, 0.0, 4, True)
+
+
+@pytest.mark.parametrize("value", ["-9999", "-3.4028235e+38", "nan", "inf"])
+def test_a_declared_value_may_be_any_number(value: str) -> None:
+    assert repr(parse(Numbers, "", ["--free", value]).free) == repr(float(value))
 
 
 def test_the_run_around_a_model_folder_is_found(tmp_path: Path) -> None:

@@ -258,3 +258,14 @@ def test_a_save_killed_at_any_file_leaves_the_older_checkpoint(tmp_path: Path, m
         else:
             break
     assert moment > 6, "the save was stopped at several moments before it went through"
+
+
+def test_zero_means_no_lines_and_one_checkpoint(straight: Path, tmp_path: Path) -> None:
+    toy("--output", tmp_path, "--log-every", 0, "--save-every", 0)
+    assert not (tmp_path / "metrics.jsonl").exists()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000024"]
+    assert_same(state(straight), state(tmp_path))
+
+
+def test_a_diverged_loss_is_noticed_without_lines(tmp_path: Path) -> None:
+    assert "diverged at step 7" in toy("--output", tmp_path, "--nan-at", 7, "--log-every", 0, status=2)

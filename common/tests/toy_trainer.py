@@ -11,24 +11,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from common.checkpoints import Pretrained
-from common.config import RunConfig, from_command_line
+from common.config import AnyNumber, LoaderConfig, from_command_line
 from common.errors import UserError, command
 from common.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(LoaderConfig):
     """Toy configuration."""
 
     learning_rate: float = 0.05
     """Step size."""
     iterations: int = 24
     """Updates."""
-    nan_at: int = -1
+    nan_at: AnyNumber[int] = -1
     """Make the loss NaN at this step."""
     slow: float = 0.0
     """Seconds to sleep in every step."""
-    bad_sample: int = -1
+    bad_sample: AnyNumber[int] = -1
     """Index that cannot be read."""
 
 

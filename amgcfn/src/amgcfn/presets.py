@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from tyro.conf import Fixed, Suppress
-
-from common.config import RunConfig
+from common.config import Fraction, Positive, RunConfig, Seed
 from common.hyperspectral.scene import BandAxis
 
 PAPER_SEEDS = tuple(range(1330, 1340))
@@ -30,38 +28,33 @@ class Config(RunConfig):
     """Its class codes: FILE[:KEY], 0 for unlabelled."""
     band_axis: BandAxis | None = None
     """Where the bands of --cube are: first or last; by default found from the shape of --labels."""
-    seeds: tuple[int, ...] = PAPER_SEEDS
+    seeds: tuple[Seed[int], ...] = PAPER_SEEDS
     """One run each, with its own split, graph and weights, in OUTPUT/seed_N; empty: only --seed, in OUTPUT."""
     split: Literal["random", "disjoint"] = "random"
     """Where training pixels come from. random: anywhere, as published. disjoint: from random blocks,
     with test pixels at least --distance away from all of them."""
     distance: int = 9
     """Pixels between training and test pixels of a disjoint split, along rows or columns."""
-    ratio: float = 0.02
+    ratio: Fraction[float] = 0.02
     """Share of each class for training, rounded up."""
-    validation: float = 0.02
+    validation: Fraction[float] = 0.02
     """Share of the labelled pixels that choose the checkpoint, rounded down."""
-    components: int = 3
+    components: Positive[int] = 3
     """Principal components that are segmented and averaged over superpixels."""
-    pixels_per_superpixel: int = 100
+    pixels_per_superpixel: Positive[int] = 100
     """Mean size of a superpixel."""
     rescale: bool = False
     """Let SLIC map the components to [0, 1] first, as scikit-image does since 0.19: nearly square superpixels."""
-    sigma: float = 5.0
+    sigma: Positive[float] = 5.0
     """Scale of the edge weights, in standard deviations of the components."""
     learning_rate: float = 5e-4
     """Adam's."""
     weight_decay: float = 1e-4
     """Adam's."""
-    epochs: int = 500
+    epochs: Positive[int] = 500
     """Passes over the scene."""
     validate_every: int = 10
     """Epochs between two validations."""
-    # What `Run` reads but no flag can change: nothing is loaded while training.
-    batch_size: Suppress[Fixed[int]] = 1
-    workers: Suppress[Fixed[int]] = 0
-    gradient_accumulation: Suppress[Fixed[int]] = 1
-    mixed_precision: Suppress[Fixed[Literal["no", "fp16", "bf16"]]] = "no"
     save_every: int = 50
     log_every: int = 10
 

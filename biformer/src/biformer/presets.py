@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from biformer.model import CROP_SHARE
-from common.config import RunConfig
+from common.config import BelowOne, Fraction, LoaderConfig, Positive
 
 SPLITS = Path(__file__).parent / "splits"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(LoaderConfig):
     """What training BiFormer depends on. A step is one optimiser update."""
 
     model: str = "biformer_small"
     """Variant: biformer_tiny, biformer_small, biformer_base or biformer_stl."""
-    num_regions: int = 7
+    num_regions: Positive[int] = 7
     """Regions along each side of a map; 7 as released, fewer for small pictures."""
     weights: Path | None = None
     """Start from these weights: a model folder or the authors' released file. Another number of
@@ -27,15 +27,15 @@ class Config(RunConfig):
     """A name of timm's dataset factory (torch/cifar100, hfds/owner/name); empty for class folders and zips."""
     split_file: Path | None = None
     """Names of the training and validation pictures, for a data set that comes in one piece."""
-    holdout: float = 0.0
+    holdout: Fraction[float] = 0.0
     """Share of every class held out for validation where there is neither a split nor a split file."""
     strict: bool = False
     """Refuse pictures that cannot be read, instead of skipping and counting them."""
-    image_size: int = 224
+    image_size: Positive[int] = 224
     """Side of the pictures in pixels, in training and evaluation."""
-    crop_pct: float = CROP_SHARE
+    crop_pct: Positive[float] = CROP_SHARE
     """Share of the resized picture's side that evaluation keeps."""
-    epochs: int = 300
+    epochs: Positive[int] = 300
     """Passes over the training pictures, warm-up included."""
     cooldown_epochs: int = 10
     """Further passes at the final learning rate."""
@@ -49,41 +49,41 @@ class Config(RunConfig):
     """At the first update; not scaled."""
     weight_decay: float = 0.05
     """AdamW's; none on norms and biases."""
-    layer_decay: float | None = None
+    layer_decay: Positive[float] | None = None
     """Factor of the learning rate per block from the classifier down, for fine-tuning."""
-    clip: float | None = None
+    clip: Positive[float] | None = None
     """Largest global norm of the gradient."""
-    drop_path: float = 0.15
+    drop_path: Fraction[float] = 0.15
     """Stochastic depth of the last block."""
     mixup: float = 0.8
     """Alpha of mixup; 0 is off."""
     cutmix: float = 1.0
     """Alpha of CutMix; 0 is off."""
-    mixing: float = 1.0
+    mixing: Fraction[float] = 1.0
     """Probability that a batch is mixed at all; of mixed batches half get CutMix."""
-    smoothing: float = 0.1
+    smoothing: Fraction[float] = 0.1
     """Label smoothing."""
     auto_augment: str = "rand-m9-mstd0.5-inc1"
     """timm's augmentation string; empty is off."""
     colour_jitter: float = 0.4
     """Strength of brightness, contrast and saturation changes; timm applies it without --auto-augment only."""
-    erasing: float = 0.25
+    erasing: Fraction[float] = 0.25
     """Probability that a rectangle is replaced by noise."""
-    crop_area: float = 0.08
+    crop_area: Positive[float] = 0.08
     """Smallest share of a picture's area in a training crop."""
-    crop_ratio: float = 0.75
+    crop_ratio: Positive[float] = 0.75
     """Smallest aspect ratio of a training crop; the largest is its inverse."""
-    flip: float = 0.5
+    flip: Fraction[float] = 0.5
     """Probability of a horizontal flip."""
-    repeats: int = 3
+    repeats: Positive[int] = 3
     """How often an epoch repeats a picture, with other augmentation, in one global batch; 1 is off."""
-    ema: float = 0.99996
+    ema: BelowOne[float] = 0.99996
     """Decay of the averaged weights, exported to model_ema; 0 is off. The released weights are the raw ones."""
     grad_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
     validate_epochs: int = 1
     """Epochs between two validations."""
-    batch_size: int = 128
+    batch_size: Positive[int] = 128
     workers: int = 8
     save_every: int = 2500
     log_every: int = 50

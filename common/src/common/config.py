@@ -3,23 +3,67 @@
 A preset is a function that returns a frozen dataclass; its docstring says the command, the
 hardware, the time and the score to expect. `tyro` turns the dataclass into flags, and the
 docstrings below the fields into `--help`.
+
+Numbers are checked once, after parsing: they are finite and at least 0, unless the field says otherwise
+with `Positive[int]`, `Fraction[float]`, `AnyNumber[float]` or an `Annotated[..., Bound(...)]` of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-import tyro
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from common.errors import UserError
 
 T = TypeVar("T")
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Which numbers a flag takes: `low` to `high`, both included.
+
+    Attributes:
+        above: `low` itself is left out.
+        below: `high` itself is left out.
+        finite: NaN and infinities are refused.
+    """
+
+    low: float = 0
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+    finite: bool = True
+
+    def holds(self, number: float) -> bool:
+        """Whether the flag takes this number."""
+        if not math.isfinite(number):
+            return not self.finite
+        inside = self.low <= number <= self.high
+        return inside and not (self.above and number == self.low) and not (self.below and number == self.high)
+
+    def __str__(self) -> str:
+        low = "" if self.low == -math.inf else f" {'above' if self.above else 'of at least'} {self.low:.10g}"
+        high = "" if self.high == math.inf else f" {'below' if self.below else 'of at most'} {self.high:.10g}"
+        return f"a number{low}{' and' if low and high else ''}{high}"
+
+
+Positive = Annotated[Number, Bound(above=True)]
+"""Above 0: `Positive[int]`, `Positive[float] | None`, `tuple[Positive[int], ...]`."""
+Fraction = Annotated[Number, Bound(high=1)]
+"""0 to 1, both included."""
+BelowOne = Annotated[Number, Bound(high=1, below=True)]
+"""0 to 1, without 1: a decay."""
+AnyNumber = Annotated[Number, Bound(low=-math.inf, finite=False)]
+"""Negative numbers, NaN and infinities too."""
+Seed = Annotated[Number, Bound(high=2**31 - 1)]
+"""What NumPy and torch both take, with room for the ranks that are added."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,27 +76,33 @@ class RunConfig:
     """Folder that holds the data set in its published layout; see the project's README."""
     output: Path | None = None
     """The run's folder; by default runs/<paper>_<preset>."""
-    seed: int = 0
+    seed: Seed[int] = 0
     """Seeds weights, sample order and augmentation, in every process and worker."""
     resume: str = "auto"
     """auto: continue from the newest intact checkpoint in the run's folder. none: start anew in an
     empty folder. Otherwise the path of a checkpoint folder (.../checkpoints/step_00012000)."""
-    max_steps: int | None = None
-    """Stop after this many optimiser updates in all; schedules keep their full length."""
-    batch_size: int = 8
+    max_steps: Positive[int] | None = None
+    """Stop after this many optimiser updates in all, at least one; schedules keep their full length."""
+    compile: bool = False
+    """Compile the network with torch.compile; the first steps take minutes, the later ones less."""
+    save_every: int = 1000
+    """Optimiser updates between two checkpoints, of which the newest two are kept; 0: one at the end only."""
+    log_every: int = 10
+    """Optimiser updates between two lines of losses in metrics.jsonl; 0: none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig(RunConfig):
+    """The flags of a trainer that draws batches from a data set. Each of them must act."""
+
+    batch_size: Positive[int] = 8
     """Samples per process and forward pass."""
     workers: int = 4
     """Data loading processes per training process; 0 loads in the training process."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the forward pass."""
-    gradient_accumulation: int = 1
+    gradient_accumulation: Positive[int] = 1
     """Forward passes per optimiser update."""
-    compile: bool = False
-    """Compile the network with torch.compile; the first steps take minutes, the later ones less."""
-    save_every: int = 1000
-    """Optimiser updates between two checkpoints; the newest two are kept."""
-    log_every: int = 10
-    """Optimiser updates between two lines of metrics.jsonl."""
 
 
 Config = TypeVar("Config", bound=RunConfig)
@@ -69,7 +119,7 @@ def from_command_line(
         arguments: the command line without the program's name; by default the process's own.
 
     Raises:
-        UserError: the preset does not exist; the message lists those that do.
+        UserError: the preset does not exist, or a number cannot be; one sentence.
         SystemExit: `--help`, or a flag or value that does not parse (status 2).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -79,12 +129,52 @@ def from_command_line(
     default = dataclasses.replace(presets[name](), preset=name)
     summaries = "\n".join(f"    {key}: {(make.__doc__ or '').strip().splitlines()[0]}" for key, make in presets.items())
     help_text = f"{(doc or '').strip()}\n\nPresets (values shown below are those of {name}):\n{summaries}"
-    return tyro.cli(type(default), default=default, args=arguments, description=help_text)
+    config = _tyro().cli(type(default), default=default, args=arguments, description=help_text)
+    check_numbers(config)
+    return config
 
 
 def parse(config: Callable[..., T], doc: str | None, arguments: Sequence[str] | None = None) -> T:
-    """Parse the command line of a script that has no presets into a dataclass."""
-    return tyro.cli(config, args=arguments, description=(doc or "").strip())
+    """Parse the command line of a script that has no presets into a dataclass.
+
+    Raises:
+        UserError: a number cannot be; one sentence.
+        SystemExit: `--help`, or a flag or value that does not parse (status 2).
+    """
+    parsed = _tyro().cli(config, args=arguments, description=(doc or "").strip())
+    check_numbers(parsed)
+    return parsed
+
+
+def check_numbers(config: Any) -> None:
+    """Refuse numbers of a dataclass that its fields' types do not allow.
+
+    Raises:
+        UserError: the flag, what was found, what was expected.
+    """
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        bound = next(_bounds(hints[field.name]), Bound())
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not isinstance(number, bool) and not bound.holds(number):
+                raise UserError(f"--{field.name.replace('_', '-')} {number}: expected {bound}")
+
+
+def _bounds(hint: Any) -> Iterator[Bound]:
+    """The bounds in a type: `Positive[int] | None` holds one, `int` none."""
+    for part in (*getattr(hint, "__metadata__", ()), *get_args(hint)):
+        if isinstance(part, Bound):
+            yield part
+        else:
+            yield from _bounds(part)
+
+
+def _tyro() -> Any:
+    """The parser, loaded when a command line is parsed: it takes a third of a second."""
+    import tyro  # noqa: PLC0415
+
+    return tyro
 
 
 def to_json(config: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def extra(name: str) -> Iterator[None]:
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a script's `main`: a `UserError` or a full disk becomes one line and exit status 2."""
+    """Decorate a script's `main`: a `UserError`, a full disk or full memory becomes one line and exit status 2."""
 
     @functools.wraps(main)
     def guarded() -> None:
@@ -47,12 +47,24 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(_say(f"error: {error}"))
         except KeyboardInterrupt:
             sys.exit(_say("stopped by the keyboard; the last complete checkpoint is kept", 130))
+        except MemoryError as error:
+            sys.exit(_say(_memory(error)))
+        except RuntimeError as error:
+            # torch has a type for a GPU's full memory, and only a text for the CPU's.
+            if type(error).__name__ != "OutOfMemoryError" and "DefaultCPUAllocator" not in str(error):
+                raise
+            sys.exit(_say(_memory(error)))
         except OSError as error:
             if error.errno is None:
                 raise
             sys.exit(_say(f"error: {error.filename or 'the system'}: {error.strerror}"))
 
     return guarded
+
+
+def _memory(error: BaseException) -> str:
+    detail = f" ({str(error).splitlines()[0][:200]})" if str(error) else ""
+    return f"error: the memory is full{detail}; use smaller batches, tiles or images, or another device"
 
 
 def _say(message: str, status: int = 2) -> int:

@@ -54,6 +54,8 @@ def curves(metrics: str | Path, path: str | Path, names: Sequence[str] | None = 
     Returns:
         The picture's path, or None when nothing has been recorded.
     """
+    if not Path(metrics).exists():  # a run with --log-every 0 and no validation
+        return None
     lines = [json.loads(line) for line in Path(metrics).read_text(encoding="utf-8").splitlines()]
     found = list(dict.fromkeys(key for line in lines for key in line if key not in ("step", "samples_per_second")))
     names = [name for name in names or found if name in found]

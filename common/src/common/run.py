@@ -19,9 +19,10 @@ in them. The folder is
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
-import os
 import signal
 import sys
 import time
@@ -38,22 +39,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from common import environment, states
+from common import environment, launch, states
 from common.checkpoints import Pretrained
-from common.config import RunConfig, to_json
+from common.config import LoaderConfig, RunConfig, to_json
 from common.errors import UserError
 from common.files import atomic_path, write_json
 from common.sampling import endless_loader
 
 # A resumed run may differ in these; anything else would no longer be the same run.
 _MAY_CHANGE = {"output", "resume", "max_steps", "workers", "data_root", "save_every"}
+# Steps between two looks at the losses and at other processes' signals where --log-every is 0.
+_LOOK_EVERY = 100
 
 
 class Run:
     """One training run; see the module's docstring for the order of calls.
 
     Args:
-        config: the resolved configuration.
+        config: the resolved configuration; without a `LoaderConfig`'s flags a step is one float32 forward pass.
         paper: project name, for the default folder and messages.
         steps: optimiser updates of the full schedule; `config.max_steps` can end it earlier.
         alone: this process trains by itself even if others run beside it (one seed each), so
@@ -72,19 +75,21 @@ class Run:
 
     def __init__(self, config: RunConfig, *, paper: str, steps: int, alone: bool = False) -> None:
         self.config = config
+        self.loading = config if isinstance(config, LoaderConfig) else LoaderConfig(batch_size=1)
         self.folder = config.output or Path("runs") / f"{paper}_{config.preset}"
         self.steps = steps
-        self.total = min(steps, config.max_steps or steps)
+        self.total = steps if config.max_steps is None else min(steps, config.max_steps)
+        launch.prepare()
         self.accelerator = Accelerator(
-            mixed_precision=config.mixed_precision,
+            mixed_precision=self.loading.mixed_precision,
             # Accumulation goes on across epochs: the stream of samples has no end.
             gradient_accumulation_plugin=GradientAccumulationPlugin(
-                num_steps=config.gradient_accumulation, sync_with_dataloader=False
+                num_steps=self.loading.gradient_accumulation, sync_with_dataloader=False
             ),
             log_with="tensorboard",
             project_config=ProjectConfiguration(project_dir=str(self.folder)),
         )
-        _use_all_cores(self.accelerator)
+        launch.use_all_cores(self.accelerator.device)
         if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise UserError("FSDP and DeepSpeed are not supported; run `accelerate config` for plain data parallelism")
         self.processes = 1 if alone else self.accelerator.num_processes
@@ -127,11 +132,11 @@ class Run:
         Args:
             dataset: takes `(epoch, index)` keys; see `common.sampling`.
         """
-        done = self.step * self.config.gradient_accumulation
+        done = self.step * self.loading.gradient_accumulation
         loader = endless_loader(
             dataset,
-            batch_size=self.config.batch_size,
-            workers=self.config.workers,
+            batch_size=self.loading.batch_size,
+            workers=self.loading.workers,
             seed=self.config.seed,
             rank=self.rank,
             processes=self.processes,
@@ -142,7 +147,7 @@ class Run:
 
     def updates(self) -> Iterator[None]:
         """Yield once per step, for training without a loader (a whole scene is one sample)."""
-        return self._iterate(iter(lambda: None, 0))
+        return self._iterate(itertools.repeat(None))
 
     def _iterate(self, samples: Iterator[Any]) -> Iterator[Any]:
         before = {name: signal.signal(name, self._ask_to_stop) for name in (signal.SIGTERM, signal.SIGUSR1)}
@@ -160,16 +165,16 @@ class Run:
             while self.step < self.total:
                 batch = send_to_device(next(samples), self.accelerator.device, non_blocking=True)
                 micro += 1
-                self.updated = micro % self.config.gradient_accumulation == 0
+                self.updated = micro % self.loading.gradient_accumulation == 0
                 self.step += self.updated
                 yield batch
                 if not self.updated:
                     continue
                 bar.update()
-                if self.step % self.config.log_every == 0 or self.step == self.steps:
+                if self.step % (self.config.log_every or _LOOK_EVERY) == 0 or self.step == self.steps:
                     self._flush()
                 stopping = self._asked_to_stop()
-                if stopping or self.step % self.config.save_every == 0 or self.step == self.total:
+                if stopping or self.due(self.config.save_every):
                     self._save()
                 if stopping and self.step < self.total:
                     self.say(f"stopped at step {self.step}; the same command continues from there")
@@ -181,7 +186,7 @@ class Run:
                 signal.signal(name, handler)
 
     def log(self, **values: float | Tensor) -> None:
-        """Record scalars of this step; their means over `log_every` steps are written."""
+        """Record scalars of this step; their means over `log_every` steps are written, none where that is 0."""
         self._pending.append({name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()})
 
     def write(self, **values: float) -> None:
@@ -197,8 +202,8 @@ class Run:
         tracker.add_image(name, np.asarray(Image.open(path).convert("RGB")), self.step, dataformats="HWC")
 
     def due(self, every: int) -> bool:
-        """Whether this update is a multiple of `every`, or the last one."""
-        return self.updated and (self.step % every == 0 or self.step == self.total)
+        """Whether this update is a multiple of `every`, or the last one; for 0 the last one only."""
+        return self.updated and (self.step == self.total or (every > 0 and self.step % every == 0))
 
     def keep_if_best(self, score: float, model: torch.nn.Module, name: str = "model") -> bool:
         """Export `model` to OUTPUT/`name` when `score` (higher is better) is the best so far."""
@@ -208,16 +213,23 @@ class Run:
         self.export(model, name)
         return True
 
-    def synchronised(self, model: torch.nn.Module) -> torch.nn.Module:
-        """The network behind a prepared model, in every process with the main one's buffers, for scoring.
+    @contextlib.contextmanager
+    def scoring(self, model: torch.nn.Module) -> Iterator[Any]:
+        """Lend the network in evaluation mode, for scores that several processes share.
 
-        Without this the statistics of BatchNorm differ between processes until the next forward pass.
+        Buffers such as a BatchNorm's statistics come from the main process, since each process has
+        measured its own. The network returns to training afterwards if it was training.
         """
-        network: torch.nn.Module = self.accelerator.unwrap_model(model)
+        network = self.accelerator.unwrap_model(model)
         if self.processes > 1:
             for buffer in network.buffers():
                 buffer.copy_(broadcast(buffer))
-        return network
+        training = network.training
+        network.eval()
+        try:
+            yield network
+        finally:
+            network.train(training)
 
     def export(self, model: torch.nn.Module, name: str = "model") -> None:
         """Write the network's published form to OUTPUT/`name`."""
@@ -316,14 +328,14 @@ class Run:
     def _flush(self) -> None:
         """Write the means of the scalars that are pending."""
         lines = self._collect()
-        if not lines:
+        self._pending = []
+        if not lines or not self.config.log_every:
             return
-        samples = len(lines) * self.config.batch_size * self.config.gradient_accumulation * self.processes
+        samples = len(lines) * self.loading.batch_size * self.loading.gradient_accumulation * self.processes
         before, self._clock = self._clock, time.monotonic()
         means = {name: sum(line[name] for line in lines) / len(lines) for name in lines[0]}
         self.write(**means, samples_per_second=samples / (self._clock - before))
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
-        self._pending = []
 
     def _save(self) -> None:
         """Write a checkpoint; a NaN that is still pending does not get into it."""
@@ -344,18 +356,7 @@ class Run:
         """Whether any process got a signal; asked together, so that all stop after the same step."""
         if self.processes == 1:
             return self._stop
-        if self.step % self.config.log_every and self.step != self.total:
+        if self.step % (self.config.log_every or _LOOK_EVERY) and self.step != self.total:
             return False
         flag = torch.tensor(int(self._stop), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum"))
-
-
-def _use_all_cores(accelerator: Accelerator) -> None:
-    """Undo `accelerate launch`'s default of one thread per process, on CPU only.
-
-    It sets OMP_NUM_THREADS to 1 when that is unset, and a two-core machine would train on one.
-    """
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
-    if accelerator.device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))

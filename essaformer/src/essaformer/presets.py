@@ -7,23 +7,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from common.config import RunConfig
+from common.config import Fraction, LoaderConfig, Positive
 from essaformer.scaling import Rule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(LoaderConfig):
     """What training ESSAformer depends on."""
 
     model: str = "essaformer"
     """Variant: essaformer (released form) or essaformer_small (global residual, no dropout)."""
-    dim: int | None = None
+    dim: Positive[int] | None = None
     """Channels inside, instead of the variant's."""
-    dropout: float | None = None
+    dropout: Fraction[float] | None = None
     """Share of channels dropped in training, instead of the variant's."""
     global_residual: bool | None = None
     """Add the bicubically enlarged input to the output, instead of what the variant says."""
-    order: int = 1
+    order: Positive[int] = 1
     """Order of the attention's Taylor series: 1 as released, or 2."""
     weights: Path | None = None
     """Start from these weights: a model folder or the authors' released file."""
@@ -33,22 +33,22 @@ class Config(RunConfig):
     """FILE[:KEY] of your own scene instead of a data set: MATLAB, NumPy, ENVI or GeoTIFF."""
     test_scene: str | None = None
     """The scene of abu that is tested on; the other four train."""
-    scale: int = 4
+    scale: Positive[int] = 4
     """2, 3, 4 or 8."""
     scaling: Rule = "maximum"
     """Divide a scene by its maximum, by a percentile of its values, or by a constant."""
     scaling_value: float = 0.0
     """The percentile or the constant."""
-    crop: int = 64
+    crop: Positive[int] = 64
     """Side of the high-resolution training patches in pixels."""
-    stride: int = 32
+    stride: Positive[int] = 32
     """Pixels between training patches; 1 takes every position."""
     learning_rate: float = 1e-4
     """Adam's, at the start."""
     schedule: Literal["step", "cosine"] = "step"
     """step: times 0.1 after three quarters of the updates (published: epoch 30 of 40). cosine: a short rise, then
     down to zero."""
-    epochs: int = 40
+    epochs: Positive[int] = 40
     """Passes over the patches; gives the number of updates where --iterations is 0."""
     iterations: int = 0
     """Optimiser updates of the whole schedule, instead of --epochs."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from common.config import RunConfig
+from common.config import BelowOne, LoaderConfig, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(LoaderConfig):
     """What training FFTformer depends on."""
 
     model: str = "fftformer"
@@ -22,7 +22,7 @@ class Config(RunConfig):
     """Start from these weights: a model folder or the authors' released file."""
     layout: str = "auto"
     """Layout of --data-root: auto, gopro, hide, realblur_j, realblur_r, input_target, crops, pairs or levin."""
-    crop: int = 128
+    crop: Positive[int] = 128
     """Side of the training crops in pixels."""
     saturation_jitter: bool = True
     """Scale the saturation by 0.8 to 1.2 with probability 1/3, as released (training pictures only)."""
@@ -34,19 +34,19 @@ class Config(RunConfig):
     """At the end of the schedule."""
     weight_decay: float = 1e-3
     """AdamW's."""
-    betas: tuple[float, float] = (0.9, 0.9)
+    betas: tuple[BelowOne[float], BelowOne[float]] = (0.9, 0.9)
     """Adam's moments."""
-    iterations: int = 300_000
+    iterations: Positive[int] = 300_000
     """Optimiser updates of the whole schedule."""
-    clip: float = 0.01
+    clip: Positive[float] = 0.01
     """Largest global norm of the gradient."""
     frequency_weight: float = 0.1
     """Weight of the L1 between spectra beside the L1 between pictures."""
-    ema: float = 0.0
+    ema: BelowOne[float] = 0.0
     """Decay of an average of the weights that is validated and exported instead of them; 0 is off."""
     validate_every: int = 20_000
     """Optimiser updates between two validations on whole pictures."""
-    validation_pictures: int = 20
+    validation_pictures: Positive[int] = 20
     """How many pictures of the test split to validate on, evenly spread."""
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from common.config import RunConfig
+from common.config import BelowOne, Fraction, LoaderConfig, Positive, Seed
 from common.hyperspectral.scene import BandAxis
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(LoaderConfig):
     """What training LSGA-ViT depends on. A step is one optimiser update."""
 
     dataset: str = "demo"
@@ -22,40 +22,40 @@ class Config(RunConfig):
     """Its class codes: FILE[:KEY], 0 for unlabelled."""
     band_axis: BandAxis | None = None
     """Where the bands of --cube are, if the labels' shape does not tell: first or last."""
-    seeds: tuple[int, ...] = (5, 6, 7)
+    seeds: tuple[Seed[int], ...] = (5, 6, 7)
     """One run each, with its own split and weights, in OUTPUT/seed_N; empty: only --seed, in OUTPUT."""
     split: Literal["random", "disjoint", "fixed"] = "random"
     """random: stratified, as released; test windows then contain training pixels. disjoint: blocks whose
     windows share no pixel. fixed: the scene's published training and test map."""
     split_file: str | None = None
     """A split.npz that an earlier run saved beside its model; replaces --split."""
-    ratio: float = 0.1
+    ratio: Fraction[float] = 0.1
     """Share of the labelled pixels for training."""
-    validation: float = 0.0
+    validation: Fraction[float] = 0.0
     """Share of the labelled pixels that is held out of the test for --patience."""
-    components: int = 36
+    components: Positive[int] = 36
     """Whitened principal components, fitted on all pixels as released."""
-    window: int = 9
+    window: Positive[int] = 9
     """Side of the windows in pixels."""
     model: str = "lsgavit"
     """Variant, see lsgavit.list_models(): lsgavit as released, lsgavit_spatial, lsgavit_paper,
     lsgavit_light, lsgavit_gaussian, lsgavit_plain."""
     learning_rate: float = 5e-4
     """Adam's."""
-    epochs: int = 70
+    epochs: Positive[int] = 70
     """Passes over the training pixels; each takes as many updates as started batches fit into it."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Course of the learning rate: as released, or falling to zero."""
     augmentation: bool = False
     """Turn and mirror the training windows at random."""
-    ema: float = 0.0
+    ema: BelowOne[float] = 0.0
     """Decay of averaged weights, which are then the ones scored; 0 for none."""
     patience: int = 0
     """Stop after so many epochs without a better validation accuracy and keep the best weights; 0: the
     weights of the last epoch, as the presets have it. No weights are ever chosen by test pixels."""
     draw_map: bool = False
     """Classify the whole scene after training, not the test pixels alone, and draw its map."""
-    batch_size: int = 128
+    batch_size: Positive[int] = 128
     workers: int = 0
     """Windows are cut on the device; loading processes would only slow it down."""
     save_every: int = 100

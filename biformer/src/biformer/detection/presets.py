@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biformer.detection.model import Method
-from common.config import RunConfig
+from common.config import Fraction, LoaderConfig, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(LoaderConfig):
     """What training a detector depends on. A step is one optimiser update."""
 
     method: Method = "mask_rcnn"
@@ -26,23 +26,23 @@ class Config(RunConfig):
     weights: Path | None = None
     """ImageNet weights of the backbone: a model folder or the authors' released file. The published
     experiments start from them; without, everything starts anew."""
-    num_regions: int = 16
+    num_regions: Positive[int] = 16
     """Regions along each side of a map; 16 as released, fewer for small pictures."""
-    depths: tuple[int, int, int, int] | None = None
+    depths: tuple[Positive[int], Positive[int], Positive[int], Positive[int]] | None = None
     """Blocks of the four stages, instead of the variant's."""
-    channels: int = 256
+    channels: Positive[int] = 256
     """Of the feature pyramid and the heads."""
-    regions_per_picture: int = 512
+    regions_per_picture: Positive[int] = 512
     """Proposals that Mask R-CNN learns from, a quarter of them objects."""
     freeze_batch_norm: bool = True
     """Keep the running statistics of every BatchNorm, as released; they are ImageNet's with --weights."""
-    short_side: int = 800
+    short_side: Positive[int] = 800
     """Pictures are resized to this shorter side in pixels ..."""
-    long_side: int = 1333
+    long_side: Positive[int] = 1333
     """... or to less, if their longer side would exceed this."""
-    flip: float = 0.5
+    flip: Fraction[float] = 0.5
     """Probability of a horizontal flip."""
-    epochs: int = 12
+    epochs: Positive[int] = 12
     """Passes over the training pictures."""
     steps_after: tuple[int, ...] = (8, 11)
     """Epochs after which the learning rate falls to a tenth."""
@@ -54,15 +54,15 @@ class Config(RunConfig):
     """AdamW's."""
     decay_norms: bool = False
     """Weight decay on LayerNorms too; BatchNorms and biases always have it, as released."""
-    clip: float | None = None
+    clip: Positive[float] | None = None
     """Largest global norm of the gradient."""
-    drop_path: float = 0.2
+    drop_path: Fraction[float] = 0.2
     """Stochastic depth of the last block."""
     grad_checkpointing: bool = False
     """Recompute the backbone's blocks in the backward pass: less memory, more time."""
     validate_epochs: int = 1
     """Epochs between two validations."""
-    batch_size: int = 2
+    batch_size: Positive[int] = 2
     workers: int = 4
     save_every: int = 1000
     log_every: int = 50

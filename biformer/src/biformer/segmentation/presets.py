@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from biformer.segmentation.model import Head
-from common.config import RunConfig
+from common.config import Fraction, LoaderConfig, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class Config(LoaderConfig):
     """What training a segmentation network depends on. A step is one optimiser update."""
 
     model: str = "biformer_small"
@@ -29,43 +29,43 @@ class Config(RunConfig):
     """semantic_fpn, or upernet with its auxiliary head."""
     weights: Path | None = None
     """ImageNet weights of the backbone: a model folder of train.py or the authors' released file."""
-    num_regions: int = 8
+    num_regions: Positive[int] = 8
     """Regions along each side of a map."""
-    head_width: int | None = None
+    head_width: Positive[int] | None = None
     """Channels of the head; by default 128 for semantic_fpn, 512 for upernet."""
-    image_size: int = 512
+    image_size: Positive[int] = 512
     """Side of the training crop, and shorter side of resized pictures, in pixels."""
-    size_divisor: int = 1
+    size_divisor: Positive[int] = 1
     """Evaluation stretches the resized sides to multiples of this."""
-    scale: tuple[float, float] = (0.5, 2.0)
+    scale: tuple[Positive[float], Positive[float]] = (0.5, 2.0)
     """Smallest and largest random factor of the resized picture."""
-    category_share: float = 0.75
+    category_share: Fraction[float] = 0.75
     """Largest share of a training crop that one class should cover; ten crops are tried."""
-    flip: float = 0.5
+    flip: Fraction[float] = 0.5
     """Probability of mirroring."""
     distort: bool = True
     """Change brightness, contrast, saturation and hue at random."""
-    iterations: int = 80_000
+    iterations: Positive[int] = 80_000
     """Optimiser updates."""
     schedule: Literal["cosine", "poly"] = "cosine"
     """How the learning rate falls: half a cosine, or a straight line (poly with power 1)."""
     learning_rate: float = 2e-4
     """For the global batch as it is; not scaled."""
-    final_share: float = 1e-8
+    final_share: Fraction[float] = 1e-8
     """Last learning rate of the cosine, as a share of the first."""
     warmup_iterations: int = 1000
     """Updates whose learning rate is reduced, linearly less and less."""
-    warmup_share: float = 0.1
+    warmup_share: Fraction[float] = 0.1
     """Share of the learning rate at the first update."""
     weight_decay: float = 1e-4
     """AdamW's."""
     decay_norms: bool = True
     """Decay the backbone's LayerNorms too; biases and BatchNorms always decay, as released."""
-    clip: float | None = None
+    clip: Positive[float] | None = None
     """Largest global norm of the gradient."""
-    drop_path: float = 0.15
+    drop_path: Fraction[float] = 0.15
     """Stochastic depth of the backbone's last block."""
-    dropout: float = 0.1
+    dropout: Fraction[float] = 0.1
     """Dropout of whole channels before the classifiers."""
     freeze_batch_norm: bool = False
     """Keep the statistics of the backbone's BatchNorms; the authors let them change, synchronised over GPUs."""
@@ -73,7 +73,7 @@ class Config(RunConfig):
     """Recompute the backbone's blocks in the backward pass: less memory, a third more time."""
     validate_every: int = 4000
     """Updates between two validations."""
-    batch_size: int = 4
+    batch_size: Positive[int] = 4
     save_every: int = 2000
     log_every: int = 50
 

@@ -1,0 +1,82 @@
+"""The processes of one run, started by `torchrun`, `accelerate launch` or plain `python`.
+
+    accelerator = launch.accelerator(mixed_precision="bf16")    instead of accelerate.Accelerator(...)
+
+On a machine without GPU accelerate alone would let the processes of `torchrun` train side by side, each a run of
+its own in the same folder. Here they are one run. `accelerate launch --num_processes 2` starts a single process
+there; a note says so.
+"""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.state import PartialState
+from accelerate.utils import KwargsHandler
+
+
+def processes() -> int:
+    """Number of processes that the launcher started for this run; known before any `Accelerator` exists."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def accelerator(*, mixed_precision: str = "no", handlers: list[KwargsHandler] | None = None) -> Accelerator:
+    """Join the other processes of this run; for scripts and for what a script does before its `Run`.
+
+    Args:
+        mixed_precision: "no", "fp16" or "bf16"; must be the same in every call of a process.
+        handlers: accelerate's `kwargs_handlers`.
+    """
+    prepare()
+    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=handlers)
+
+
+def prepare() -> None:
+    """Make accelerate see what the launcher meant; must run before the first `Accelerator` of a process."""
+    if PartialState._shared_state:  # there is one already
+        return
+    if processes() > 1 and not _has_gpu():
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    asked = _asked_of_accelerate()
+    if processes() == 1 and asked > 1 and not _has_gpu():
+        print(
+            f"note: without a GPU, accelerate launch --num_processes {asked} runs a single process; "
+            f"for {asked} processes start with: torchrun --nproc-per-node {asked}",
+            flush=True,
+        )
+
+
+def use_all_cores(device: torch.device) -> None:
+    """Undo `accelerate launch`'s default of one thread per process, on CPU only.
+
+    It sets OMP_NUM_THREADS to 1 when that is unset, and a two-core machine would train on one.
+    """
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // beside))
+
+
+def _has_gpu() -> bool:
+    """Whether processes can have one each; Apple's cannot be shared out."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found is not None and found.type != "mps"
+
+
+def _asked_of_accelerate() -> int:
+    """What `--num_processes` said to the `accelerate launch` that started this process; 1 without either."""
+    try:
+        words = psutil.Process().parent().cmdline()  # type: ignore[union-attr]
+    except (psutil.Error, AttributeError):
+        return 1
+    if "launch" not in words or "ACCELERATE_MIXED_PRECISION" not in os.environ:
+        return 1
+    for position, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name.replace("_", "-") == "--num-processes":
+            value = value or "".join(words[position + 1 : position + 2])
+            return int(value) if value.isdecimal() else 1
+    return 1
