@@ -47,6 +47,22 @@ def test_backward_is_the_derivative() -> None:
     assert torch.autograd.gradcheck(module, torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True))
 
 
+def test_the_second_derivative_is_right_too() -> None:
+    torch.manual_seed(0)
+    module = ESSAttention(3).double()
+    assert torch.autograd.gradgradcheck(module, torch.randn(1, 4, 3, dtype=torch.float64, requires_grad=True))
+
+
+def test_compiled_in_one_graph_it_learns_the_same() -> None:
+    torch.manual_seed(0)
+    model = create_model("essaformer_small", **SMALL).double().train()
+    torch.nn.init.normal_(model.conv_last.weight, std=0.1)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False, backend="eager")
+    x = torch.randn(1, 5, 4, 6).double()
+    for ours, expected in zip(gradients(model, compiled, x), gradients(model, model, x), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_a_constant_spectrum_attends_to_nothing() -> None:
     """Equal queries everywhere: centred they are zero, and the attention's part of the output with them."""
     module = ESSAttention(6)

@@ -7,12 +7,18 @@ network: channels first, concatenation, one operation after the other.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from essaformer.attention import EPS, ESSAttention
-from essaformer.model import Encoder, ESSAformer, Resample
+if TYPE_CHECKING:  # fast/ takes the constant below, and these take fast/
+    from essaformer.attention import ESSAttention
+    from essaformer.model import Encoder, ESSAformer, Resample
+
+EPS = 1e-7
+"""Added to a spectrum's energy, as released, so that a constant spectrum stays finite."""
 
 
 def projections(module: ESSAttention, x: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:

@@ -2,12 +2,9 @@
 
 The released architecture, with these differences, none of which changes what it computes:
 
-- maps are kept channels last, so that a map is its list of tokens and nothing is transposed;
-- the 1×1 convolution of a concatenation is the sum of two products: the concatenation is never made;
-- a training step keeps 11 numbers per channel and pixel of an encoder step (released: about 27), because the
-  attention has a backward pass of its own and activations work in place;
-- wide 3×3 convolutions on a CPU go through Winograd's form (`winograd.py`);
-- a channel dropout multiplies by numbers ≥ 0, so it comes before LeakyReLU, and both work in place.
+- maps are kept channels last in memory, so that a map is its list of tokens and nothing is transposed;
+- `fast/` holds an attention and an encoder step of fewer passes over memory. `literal.py` is the network as
+  the authors wrote it.
 
 `global_residual` is not in the release: see `ESSAformer`.
 """
@@ -24,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 
 from common.checkpoints import Pretrained
 from essaformer.attention import ESSAttention
-from essaformer.resize import imresize
-from essaformer.winograd import convolve
+from essaformer.fast.encoder import activated, drop_channels, joined
+from essaformer.resize import enlarge_bicubic
 
 SCALES = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
 """Scale → factors of the pixel shuffles it is reached by."""
@@ -56,28 +53,13 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the step."""
+        share = self.dropout if self.training else 0.0
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
-        attended = self._drop(self.attn(self.norm(tokens)), tokens_first=True)
-        y = self._activate(self._join(attended, tokens), tokens_first=True)
+        attended = drop_channels(self.attn(self.norm(tokens)), share, 2)
+        y = activated(joined(self.conv1, attended, tokens), share, 2)
         y = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
-        y = self.conv3(self._activate(convolve(self.conv2, y)))
-        return y.add_(x) if y.dtype == x.dtype else y + x
-
-    def _join(self, attended: Tensor, tokens: Tensor) -> Tensor:
-        """conv1 of the concatenation, `(B, N, 2 dim)`, without concatenating."""
-        of_attended, of_tokens = self.conv1.weight.flatten(1).chunk(2, dim=1)
-        return F.linear(attended, of_attended, self.conv1.bias) + F.linear(tokens, of_tokens)
-
-    def _activate(self, y: Tensor, *, tokens_first: bool = False) -> Tensor:
-        """Dropout first: it multiplies by numbers ≥ 0, so LeakyReLU may follow in place and nothing more is kept."""
-        return F.leaky_relu(self._drop(y, tokens_first=tokens_first), 0.2, inplace=True)
-
-    def _drop(self, y: Tensor, *, tokens_first: bool = False) -> Tensor:
-        """Set whole channels to zero, in place, one draw per picture and channel: `(B, C, H, W)` or `(B, N, C)`."""
-        if not self.training or not self.dropout:
-            return y
-        shape = (len(y), 1, y.shape[2]) if tokens_first else (len(y), y.shape[1], 1, 1)
-        return y.mul_(y.new_empty(shape).bernoulli_(1 - self.dropout).div_(1 - self.dropout))
+        y = self.conv3(activated(self.conv2(y), share, 1))
+        return y.add_(x) if y.dtype == x.dtype else y + x  # under autocast the types differ
 
 
 class Resample(nn.Module):
@@ -99,8 +81,7 @@ class Resample(nn.Module):
         """`(B, dim, H, W)` → `(B, dim, H · f, W · f)` or `(B, dim, H / f, W / f)`."""
         shuffle = F.pixel_shuffle if self.up else F.pixel_unshuffle
         for conv, factor in zip(self.convs, self.factors, strict=True):
-            assert isinstance(conv, nn.Conv2d)
-            x = shuffle(convolve(conv, x), factor)
+            x = shuffle(conv(x), factor)
         return x
 
 
@@ -171,8 +152,7 @@ class ESSAformer(Pretrained, nn.Module):
         u = self._step(self.encode_up, self.upsample, d, u)
         output = self.conv_last(u)
         if self.global_residual:
-            size = output.shape[2:]
-            output = output + imresize(picture, size=(size[0], size[1]))
+            output = output + enlarge_bicubic(picture, self.scale)
         return output
 
     def _step(self, encoder: Encoder, resample: Resample, x: Tensor, before: Tensor | None) -> Tensor:

@@ -50,38 +50,56 @@ def imresize(picture: Array, scale: float | None = None, *, size: tuple[int, int
     if isinstance(picture, np.ndarray):
         floating = picture if picture.dtype.kind == "f" else picture.astype(np.float64)
         return rows.astype(floating.dtype) @ floating @ columns.astype(floating.dtype).T
+    return _apply(picture, torch.tensor(rows), torch.tensor(columns))
+
+
+def enlarge_bicubic(picture: Tensor, factor: int) -> Tensor:
+    """`imresize(picture, factor)` for a whole factor, in a form that can be compiled and exported for any size."""
+    height, width = picture.shape[-2:]
+    if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        return imresize(picture, float(factor))
+    return _apply(picture, *(matrix(side, side * factor, float(factor)) for side in (height, width)))
+
+
+def _apply(picture: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """rows @ picture @ columnsᵀ in the picture's floating type, computed in float32 at least."""
     if not picture.is_floating_point():
         picture = picture.double()
-    left, right = (torch.tensor(matrix, dtype=picture.dtype, device=picture.device) for matrix in (rows, columns))
+    wide = picture.float() if picture.element_size() < 4 else picture
     # Two matrix products without autocast: a bicubic picture in half precision would lose digits for nothing.
     with torch.autocast(picture.device.type, enabled=False):
-        return left @ picture @ right.T
+        return (rows.to(wide) @ wide @ columns.to(wide).T).to(picture.dtype)
 
 
 @functools.lru_cache(maxsize=64)
 def weights(length: int, new_length: int, scale: float) -> np.ndarray:
+    """The matrix `(new_length, length)`, float64, that resizes one axis; see `matrix`."""
+    found = matrix(length, new_length, scale).numpy()
+    found.flags.writeable = False
+    return found
+
+
+def matrix(length: int, new_length: int, scale: float) -> Tensor:
     """The matrix `(new_length, length)`, float64, that resizes one axis.
 
     Output pixel i (from 1) lies at `u = i / scale + (1 − 1/scale) / 2` of the input.
     """
     stretch = min(scale, 1.0)
     support = 4 / stretch
-    centres = np.arange(1, new_length + 1) / scale + 0.5 * (1 - 1 / scale)
-    left = np.floor(centres - support / 2)
-    taps = left[:, None] + np.arange(math.ceil(support) + 2)
+    centres = torch.arange(1, new_length + 1, dtype=torch.float64) / scale + 0.5 * (1 - 1 / scale)
+    left = (centres - support / 2).floor()
+    taps = left[:, None] + torch.arange(math.ceil(support) + 2)
     values = stretch * bicubic(stretch * (centres[:, None] - taps))
-    values /= values.sum(axis=1, keepdims=True)
+    values = values / values.sum(dim=1, keepdim=True)
     # 1 2 … n n … 2 1 and again, as often as a kernel wider than the picture needs it.
-    mirrored = np.concatenate([np.arange(length), np.arange(length)[::-1]])[(taps.astype(int) - 1) % (2 * length)]
-    matrix = np.zeros((new_length, length))
-    np.add.at(matrix, (np.arange(new_length)[:, None], mirrored), values)
-    matrix.flags.writeable = False
-    return matrix
+    place = (taps.long() - 1) % (2 * length)
+    mirrored = torch.where(place < length, place, 2 * length - 1 - place)
+    return torch.zeros(new_length, length, dtype=torch.float64).scatter_add(1, mirrored, values)
 
 
-def bicubic(x: np.ndarray) -> np.ndarray:
+def bicubic(x: Tensor) -> Tensor:
     """Keys' cubic convolution kernel, a = −0.5, zero beyond 2."""
-    x = np.abs(x)
+    x = x.abs()
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
+    return torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))

@@ -117,7 +117,7 @@ def bytes_per_pixel(model: ESSAformer) -> int:
 
 
 def fixed_bytes(model: ESSAformer) -> int:
-    """Memory that does not depend on the tile: weights, and what Winograd's transforms work in.
+    """Memory that does not depend on the tile: weights, and what the libraries work in.
 
     Chosen so that both together lie above what was measured on a CPU as growth of the resident set: width 256,
     128 bands, ×4, 64 × 64 pixels out: 209 MiB (estimate 212); width 64, 205 bands, ×2, 8 × 48 × 48 out: 115 MiB
