@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.no_data import value_for
 from common.hyperspectral.readers import read_array
-from common.hyperspectral.scene import make_scene, open_scene
+from common.hyperspectral.scene import in_codes, make_scene, open_scene
 from common.hyperspectral.stored import Georeference
 
 RNG = np.random.default_rng(0)
@@ -315,7 +315,7 @@ def test_pixels_without_data_are_recognised_and_filled(tmp_path, form, kind, val
     # Column 0 holds its neighbour's spectrum.
     np.testing.assert_array_equal(scene.cube[:, 0], cube[:, 1])
     assert any(np.array_equal(scene.cube[2, 3], cube[spot]) for spot in ((1, 3), (3, 3), (2, 2), (2, 4)))
-    assert "7 pixels (16.7 %) hold no data" in scene.note
+    assert any("7 pixels (16.7 %) hold no data" in note for note in scene.notes)
     np.testing.assert_array_equal(scene.data_pixels, np.flatnonzero(~HOLE))
 
 
@@ -325,7 +325,7 @@ def test_zero_is_no_data_only_in_all_bands(tmp_path):
     np.save(tmp_path / "scene.npy", cube)
     scene = open_scene(tmp_path / "scene.npy", no_data=0)
     assert np.argwhere(~scene.valid).tolist() == [[1, 1]]
-    assert open_scene(tmp_path / "scene.npy").note == ""
+    assert open_scene(tmp_path / "scene.npy").notes == ()
 
 
 @pytest.mark.parametrize(
@@ -334,3 +334,255 @@ def test_zero_is_no_data_only_in_all_bands(tmp_path):
 )
 def test_outputs_hold_the_declared_value_where_their_type_can(kind, declared, value):
     np.testing.assert_equal(value_for(np.dtype(kind), declared), value)
+
+
+def rasterio_file(path, bands, mask=None, **profile):
+    """Write `(rows, columns, bands)` with GDAL, the independent writer of these checks."""
+    rasterio = pytest.importorskip("rasterio", reason="rasterio writes the files of this check")
+    bands = np.moveaxis(np.atleast_3d(bands), -1, 0)
+    size = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2], "dtype": bands.dtype}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", driver="GTiff", **size, **profile) as file,
+    ):
+        file.write(bands)
+        if mask is not None:
+            file.write_mask(mask)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"interleave": "band"},
+        {"interleave": "pixel"},
+        {"tiled": True, "blockxsize": 16, "blockysize": 16},
+        {"compress": "deflate", "predictor": 2},
+        {"compress": "packbits"},
+        {"compress": "lzw"},
+        {"BIGTIFF": "YES"},
+        {"ENDIANNESS": "BIG"},
+        {"photometric": "MINISWHITE"},
+    ],
+    ids=str,
+)
+def test_geotiff_as_gdal_writes_it(tmp_path, profile):
+    path = rasterio_file(tmp_path / "scene.tif", CUBE, **profile)
+    try:
+        stored = read_array(path, (3,))
+    except UserError as error:
+        assert profile.get("compress") == "lzw" and "pip install imagecodecs" in str(error)  # noqa: PT017
+        return
+    assert stored.values.dtype == np.uint16 and stored.values.dtype.isnative
+    np.testing.assert_array_equal(stored.values, CUBE)
+    assert bool(stored.notes) == ("photometric" in profile)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_mask_inside_a_geotiff_counts(tmp_path):
+    path = rasterio_file(tmp_path / "scene.tif", CUBE, mask=np.where(HOLE, 0, 255).astype(np.uint8))
+    scene = open_scene(path)
+    np.testing.assert_array_equal(scene.valid, ~HOLE)
+    np.testing.assert_array_equal(scene.cube[:, 0], CUBE[:, 1])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_declared_scale_is_said(tmp_path):
+    rasterio = pytest.importorskip("rasterio", reason="rasterio writes the files of this check")
+    path = rasterio_file(tmp_path / "scene.tif", CUBE)
+    assert open_scene(path).notes == ()
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [0.0001] * 5, [0.0] * 5
+    (note,) = open_scene(path).notes
+    assert "declares scale 0.0001, its numbers are taken as they are stored" in note
+
+
+def test_pages_are_bands_unless_the_labels_say_rows(files, tmp_path):
+    tifffile.imwrite(tmp_path / "bands_as_pages.tif", np.moveaxis(CUBE, -1, 0), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "rows_as_pages.tif", CUBE, photometric="minisblack")  # what NumPy users write
+    for labels in (None, f"{files}/labels.mat"):
+        np.testing.assert_array_equal(open_scene(tmp_path / "bands_as_pages.tif", labels).cube, CUBE)
+    np.testing.assert_array_equal(open_scene(tmp_path / "rows_as_pages.tif", f"{files}/labels.mat").cube, CUBE)
+    np.testing.assert_array_equal(open_scene(tmp_path / "rows_as_pages.tif", band_axis="last").cube, CUBE)
+
+
+@pytest.mark.parametrize("band_axis", [None, "first", "last"])
+def test_a_format_that_says_where_its_bands_are_is_believed(tmp_path, band_axis):
+    square = RNG.integers(0, 9000, (5, 5, 5)).astype(np.uint16)
+    write_geotiff(tmp_path / "scene.tif", square)
+    np.save(tmp_path / "codes.npy", np.ones((5, 5), int))
+    scene = open_scene(tmp_path / "scene.tif", tmp_path / "codes.npy", band_axis=band_axis)
+    np.testing.assert_array_equal(scene.cube, square)
+
+
+def test_big_endian_arrays_become_the_machines(tmp_path):
+    np.save(tmp_path / "cube.npy", CUBE.astype(">u2"))
+    stored = read_array(tmp_path / "cube.npy", (3,))
+    assert stored.values.dtype.isnative
+    np.testing.assert_array_equal(stored.values, CUBE)
+
+
+def test_no_data_of_labels_is_unlabelled(tmp_path):
+    codes = np.where(CODES > 0, CODES, 255).astype(np.uint8)
+    write_geotiff(tmp_path / "codes.tif", codes, no_data=255)
+    np.save(tmp_path / "cube.npy", CUBE)
+    scene = open_scene(tmp_path / "cube.npy", tmp_path / "codes.tif")
+    assert scene.codes == (3, 10)
+    np.testing.assert_array_equal(scene.labels > 0, CODES > 0)
+
+
+def test_labels_without_data_are_counted(tmp_path):
+    np.save(tmp_path / "cube.npy", with_hole(np.nan))
+    codes = CODES.copy()
+    codes[2, 3] = codes[0, 0] = 3
+    np.save(tmp_path / "codes.npy", codes)
+    scene = open_scene(tmp_path / "cube.npy", tmp_path / "codes.npy")
+    assert "2 labelled pixels hold no data and become unlabelled" in scene.notes
+    np.testing.assert_array_equal(scene.labels > 0, CODES > 0)
+
+
+@pytest.mark.parametrize("text", ["-3.4028235e+38", "-3.40282346638528860e+38", "-3.4028234663852886e+38"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_smallest_float_is_found_however_it_is_written(kind, text):
+    cube = with_hole(np.finfo(np.float32).min, kind)
+    np.testing.assert_array_equal(make_scene("x", cube, no_data=float(text)).valid, ~HOLE)
+
+
+def test_a_no_data_flag_that_names_nothing_is_said(tmp_path):
+    np.save(tmp_path / "cube.npy", CUBE)
+    with pytest.raises(UserError, match="holds uint16 numbers, of which none can be -9999; pass --no-data the value"):
+        open_scene(tmp_path / "cube.npy", no_data=-9999)
+    assert open_scene(tmp_path / "cube.npy", no_data=60000).notes == ("no pixel holds the value 60000 of --no-data",)
+    with pytest.raises(UserError, match=r"no pixel holds data \(bands 0, 1, 2, 3, 4"):
+        make_scene("x", np.full((3, 3, 5), -1.0), no_data=-1)
+    # A value that a file declares and its type cannot hold is in no pixel.
+    assert make_scene("x", CUBE, no_data=-9999).valid.all()
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ("file compression = 1\n", "file compression is 1; expected a flat file"),
+        ("major frame offsets = {8, 0}\n", "major frame offsets is 8, 0; expected a flat file"),
+        ("description = {never\nclosed\n", "the brace of description is never closed"),
+        ("data ignore value = lots\n", "data ignore value is 'lots'; expected a number"),
+        ("byte order = 2\n", "byte order 0 or 1"),
+    ],
+)
+def test_envi_headers_that_are_not_understood(tmp_path, extra, sentence):
+    with pytest.raises(UserError, match=sentence) as caught:
+        read_array(envi(tmp_path, "bsq", extra=extra), (3,))
+    assert "\n" not in str(caught.value)
+
+
+def test_envi_braces_and_comments(tmp_path):
+    header = envi(tmp_path, "bil", byte_order=1)
+    text = header.read_text().replace("samples = 7", "samples = 7 ; columns").replace("bands = 5", "bands = {5}")
+    text = text.replace("{made\n for = tests}", "{made {twice}\n; lines = 3\n samples = 9\n}")
+    header.write_text("\n" + text)
+    np.testing.assert_array_equal(read_array(header, (3,)).values, CUBE)
+
+
+def test_envi_notes(tmp_path):
+    extra = "bbl = {1, 0, 1, 1.0, 0.0}\ndata gain values = {1, 2, 3, 4, 5}\nmap info = {Arbitrary, a, b, c, d, e, f}\n"
+    notes = read_array(envi(tmp_path, "bsq", extra=extra), (3,)).notes
+    assert "marks 2 bands as bad (counted from 0: 1, 4)" in notes[0]
+    assert "data gain values" in notes[1] and "map info is not understood" in notes[2]
+    assert read_array(envi(tmp_path, "bsq", extra="bbl = {1,1,1,1,1}\n"), (3,)).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "expected"),
+    [
+        ("Wavenumber", "20000, 10000, 8000, 5000, 4000", [500, 1000, 1250, 2000, 2500]),
+        ("Index", "1, 2, 3, 4, 5", None),
+        ("Angstroms", "4000, 5000, 6000, 7000, 8000", [400, 500, 600, 700, 800]),
+    ],
+)
+def test_units_of_wavelengths(tmp_path, unit, values, expected):
+    stored = read_array(envi(tmp_path, "bsq", extra=f"wavelength units = {unit}\nwavelength = {{{values},}}\n"), (3,))
+    if expected is None:
+        assert stored.wavelengths is None
+    else:
+        np.testing.assert_allclose(stored.wavelengths, expected)
+
+
+def test_a_turned_envi_scene_lies_where_gdal_puts_it(tmp_path):
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is the independent reader of this check")
+    place = "map info = {UTM, 1, 1, 270000, 3290000, 2.5, 2.5, 15, North, WGS-84, units=Meters, rotation=30}\n"
+    header = envi(tmp_path, "bsq", extra=place)
+    write_geotiff(tmp_path / "map.tif", CODES, read_array(header, (3,)).georeference)
+    with rasterio.open(header.with_suffix(".img")) as file, rasterio.open(tmp_path / "map.tif") as ours:
+        np.testing.assert_allclose(tuple(ours.transform), tuple(file.transform), rtol=1e-12)
+        assert ours.crs.to_epsg() == 32615
+    # The pixel that the header names keeps its place: column 2, row 3, counted from 1.
+    header.write_text(header.read_text().replace("{UTM, 1, 1,", "{UTM, 2, 3,"))
+    matrix = np.reshape(read_array(header, (3,)).georeference.tags[34264], (4, 4))
+    np.testing.assert_allclose(matrix @ [1, 2, 0, 1], [270000, 3290000, 0, 1])
+
+
+def test_the_binary_of_the_right_size_is_taken(tmp_path):
+    header = envi(tmp_path, "bsq")
+    (tmp_path / "scene.dat").write_bytes(b"notes of the flight")
+    np.testing.assert_array_equal(read_array(header, (3,)).values, CUBE)
+    (tmp_path / "scene.dat").write_bytes((tmp_path / "scene.img").read_bytes())
+    with pytest.raises(UserError, match=r"scene\.dat and scene\.img could be its binary file; name the binary"):
+        read_array(header, (3,))
+    (tmp_path / "scene.dat").unlink()
+    (tmp_path / "scene.img").write_bytes(CUBE.tobytes() + b"x")
+    with pytest.raises(UserError, match=r"has 421 bytes but scene\.hdr describes 420.*the header does not fit"):
+        read_array(header, (3,))
+
+
+def test_matlab_files_with_more_than_arrays(tmp_path):
+    sparse = pytest.importorskip("scipy.sparse")
+    everything = {
+        "cube": CUBE,
+        "info": {"sensor": "x"},
+        "title": "a scene",
+        "cells": np.array([["a", "b"]], dtype=object),
+    }
+    savemat(tmp_path / "scene.mat", everything | {"gt": sparse.csc_matrix(CODES)})
+    np.testing.assert_array_equal(read_array(tmp_path / "scene.mat", (3,)).values, CUBE)
+    np.testing.assert_array_equal(read_array(tmp_path / "scene.mat", (2,)).values, CODES)
+    with pytest.raises(UserError, match=r"info: holds values of type object; expected real .* info \(struct\), title"):
+        read_array(f"{tmp_path}/scene.mat:info", (3,))
+    with h5py.File(tmp_path / "new.mat", "w") as file:
+        file["scene/cube"] = CUBE
+        file["#refs#/a"] = CUBE
+        file["title"] = np.frombuffer("a scene".encode("utf-16-le"), np.uint16).reshape(-1, 1)
+        file["title"].attrs["MATLAB_class"] = np.bytes_("char")
+        file["complex"] = CUBE * 1j
+    np.testing.assert_array_equal(read_array(f"{tmp_path}/new.mat:scene.cube", (3,)).values, CUBE)
+    with pytest.raises(UserError, match=r"several arrays could be meant; it holds complex \(6, 7, 5\), scene.cube"):
+        read_array(tmp_path / "new.mat", (3,))
+    with pytest.raises(UserError, match="title: holds values of type object; expected real numbers"):
+        read_array(f"{tmp_path}/new.mat:title", (2,))
+    with pytest.raises(UserError, match="leave :cube away"):
+        read_array(f"{write(tmp_path)}:cube", (3,))
+
+
+def write(folder):
+    write_geotiff(folder / "named.tif", CUBE)
+    return folder / "named.tif"
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind"),
+    [((3, 255), "u1"), ((1, 256), "u2"), ((1, 65536), "u4"), ((7, 3301010101), "u4"), ((1, 2**40), "i8")],
+)
+def test_maps_come_in_the_codes_of_their_labels(tmp_path, codes, kind):
+    written = in_codes(np.array([[0, 1], [2, 1]]), codes)
+    assert written.dtype == kind
+    assert written.tolist() == [[0, codes[0]], [codes[1], codes[0]]]
+    write_geotiff(tmp_path / "map.tif", written, no_data=0)
+    savemat(tmp_path / "map.mat", {"classes": written})
+    for name in ("map.tif", "map.mat"):
+        stored = read_array(tmp_path / name, (2,))
+        assert stored.values.dtype == kind
+        np.testing.assert_array_equal(stored.values, written)
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is the independent reader of this check")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.nodata == 0
+        np.testing.assert_array_equal(file.read(1), written)

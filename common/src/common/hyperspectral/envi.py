@@ -1,12 +1,15 @@
 """ENVI scenes: a text header `.hdr` beside a flat binary file.
 
 Reads every interleave (bsq, bil, bip), byte order, offset and numeric type, wavelengths with
-their unit, the value of pixels without data, and the `map info` of an unrotated picture. It is read
+their unit, the value of pixels without data, and the `map info`. It is read
 here rather than by a package, because GDAL and Spectral Python fill up a truncated file without a word.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +22,8 @@ _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 6: "c8", 9: "c16", 12: "u
 # Axes of the file, and where rows, columns and bands are among them.
 _INTERLEAVES = {"bsq": ("brc", (1, 2, 0)), "bil": ("rbc", (0, 2, 1)), "bip": ("rcb", (0, 1, 2))}
 _BYTE_ORDERS: dict[str, Literal["<", ">"]] = {"0": "<", "1": ">"}
-_IN_NM = {"nanometers": 1.0, "nm": 1.0, "micrometers": 1e3, "microns": 1e3, "um": 1e3, "µm": 1e3}
+_IN_NM = {"nanometers": 1.0, "nanometres": 1.0, "nm": 1.0, "micrometers": 1e3, "micrometres": 1e3, "microns": 1e3}
+_IN_NM |= {"um": 1e3, "µm": 1e3, "μm": 1e3, "millimeters": 1e6, "mm": 1e6, "angstroms": 0.1}
 _BINARIES = ("", ".img", ".dat", ".raw", ".bsq", ".bil", ".bip", ".bin")
 """Usual suffixes of the binary file, the preferred first."""
 
@@ -28,7 +32,7 @@ def find_header(path: Path) -> Path | None:
     """Return the header of a path that is one, or of a binary file with one beside it (`x.hdr`, `x.img.hdr`)."""
     if path.suffix.lower() == ".hdr":
         return path if path.is_file() else None
-    wanted = (f"{path.stem}.hdr".lower(), f"{path.name}.hdr".lower())
+    wanted = (f"{path.name}.hdr".lower(), f"{path.stem}.hdr".lower())
     beside = {file.name.lower(): file for file in path.parent.glob("*") if file.is_file()}
     return next((beside[name] for name in wanted if name in beside), None)
 
@@ -44,9 +48,12 @@ def read(header: Path, binary: Path | None = None) -> Stored:
 
     Raises:
         UserError: not an ENVI header, a field missing or unknown, or a binary file that is
-            missing or too short.
+            missing or of another size.
     """
     fields = read_header(header)
+    for field in ("file compression", "major frame offsets", "minor frame offsets"):
+        if fields.get(field, "").strip("0, "):
+            raise UserError(f"{header}: {field} is {fields[field]}; expected a flat file, save the scene without it")
     try:
         rows, columns, bands = (int(fields[name]) for name in ("lines", "samples", "bands"))
         dtype = np.dtype(_TYPES[int(fields["data type"])])
@@ -62,10 +69,11 @@ def read(header: Path, binary: Path | None = None) -> Stored:
         raise UserError(f"{header}: describes {rows} × {columns} × {bands} values from byte {offset}; expected more")
     expected = offset + rows * columns * bands * dtype.itemsize
     binary = binary or _find_binary(header, expected)
-    if (found := binary.stat().st_size) < expected:
+    if (found := binary.stat().st_size) != expected:
+        remedy = "the file is incomplete, copy it again" if found < expected else "the header does not fit, correct it"
         raise UserError(
             f"{binary}: has {found:,} bytes but {header.name} describes {expected:,} ({rows} × {columns} × {bands} "
-            f"of {dtype}); the file is incomplete, copy it again"
+            f"of {dtype}); {remedy}"
         )
     size = {"r": rows, "c": columns, "b": bands}
     flat = np.memmap(binary, dtype=stored, mode="r", offset=offset, shape=tuple(size[axis] for axis in axes))
@@ -75,7 +83,9 @@ def read(header: Path, binary: Path | None = None) -> Stored:
         str(binary),
         _wavelengths(header, fields, bands),
         _place(fields),
-        _number(header, fields, "data ignore value"),
+        _no_data(header, fields),
+        bands="last",
+        notes=tuple(_notes(fields)),
     )
 
 
@@ -85,48 +95,87 @@ def read_header(header: Path) -> dict[str, str]:
     Raises:
         UserError: this is no ENVI header, or a brace is never closed.
     """
-    text = header.read_text(encoding="utf-8-sig", errors="replace")
-    lines = iter(text.splitlines())
-    if next(lines, "").strip() != "ENVI":
+    lines = iter(_text(header).strip().splitlines())
+    if not next(lines, "").upper().startswith("ENVI"):
         raise UserError(f"{header}: does not begin with ENVI; expected an ENVI header")
     fields = {}
     for line in lines:
         name, equals, value = line.partition("=")
         if not equals or line.lstrip().startswith(";"):
             continue
-        # A value in braces may go on over several lines, and may hold further equals signs.
-        while value.lstrip().startswith("{") and "}" not in value:
+        value = value.strip()
+        if not value.startswith("{"):
+            fields[" ".join(name.lower().split())] = re.split(r"\s;", value)[0].strip()  # a comment may follow
+            continue
+        # A value in braces may go on over several lines, and may hold comments, equals signs and further braces.
+        while value.count("{") > value.count("}"):
             following = next(lines, None)
             if following is None:
                 raise UserError(f"{header}: the brace of {name.strip()} is never closed; the file is incomplete")
-            value += f"\n{following}"
-        fields[" ".join(name.lower().split())] = value.strip().removeprefix("{").partition("}")[0].strip()
+            value += "" if following.lstrip().startswith(";") else f"\n{following}"
+        fields[" ".join(name.lower().split())] = value[1 : value.rindex("}")].strip()
     return fields
 
 
+def _text(header: Path) -> str:
+    """Headers are ASCII by the format's definition; programs write UTF-8, Windows' pages and UTF-16 too."""
+    content = header.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16", errors="replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
 def _find_binary(header: Path, size: int) -> Path:
-    """The binary of a header: one with a usual suffix, else the only other file of its name that has the right size."""
+    """The binary of a header: the only file of its name that has the right size, else the one with a usual suffix.
+
+    Raises:
+        UserError: there is none, or several could be meant.
+    """
     stem = header.stem.lower()  # of x.hdr and of x.img.hdr
-    beside = {file.name.lower(): file for file in sorted(header.parent.glob("*")) if file.is_file() and file != header}
-    for suffix in _BINARIES:
-        if f"{stem}{suffix}" in beside:
-            return beside[f"{stem}{suffix}"]
-    others = [file for name, file in beside.items() if Path(name).stem == stem and file.stat().st_size == size]
-    if len(others) == 1:
-        return others[0]
-    raise UserError(
-        f"{header}: the binary file is missing; expected {header.stem} or {header.stem}.img beside it, "
-        "or name the binary file itself"
-    )
+    files = [file for file in sorted(header.parent.glob("*")) if file.is_file() and file.suffix.lower() != ".hdr"]
+    usual = [file for file in files if file.name.lower() in {f"{stem}{suffix}" for suffix in _BINARIES}]
+    others = [file for file in files if file.stem.lower() == stem and file not in usual]
+    fitting = [[file for file in some if file.stat().st_size == size] for some in (usual, others)]
+    found = next((some for some in (*fitting, usual) if some), [])
+    if len(found) > 1:
+        raise UserError(
+            f"{header}: {' and '.join(file.name for file in found)} could be its binary file; "
+            "name the binary file itself"
+        )
+    if not found:
+        raise UserError(
+            f"{header}: the binary file is missing; expected {header.stem} or {header.stem}.img beside it, "
+            "or name the binary file itself"
+        )
+    return found[0]
 
 
-def _number(header: Path, fields: dict[str, str], name: str) -> float | None:
-    if not fields.get(name):
+def _no_data(header: Path, fields: dict[str, str]) -> float | None:
+    text = fields.get("data ignore value", "")
+    if text.lower() in ("", "none", "null"):
         return None
     try:
-        return float(fields[name])
+        return float(text)
     except ValueError:
-        raise UserError(f"{header}: {name} is {fields[name]!r}; expected a number") from None
+        raise UserError(f"{header}: data ignore value is {text!r}; expected a number") from None
+
+
+def _notes(fields: dict[str, str]) -> Iterator[str]:
+    """What the header says of the numbers and is not applied."""
+    bad = [
+        band for band, good in enumerate(re.split(r"[,\s]+", fields.get("bbl", ""))) if good.strip(".0") == "" != good
+    ]
+    if bad:
+        listed = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+        yield f"the header marks {len(bad)} bands as bad (counted from 0: {listed}), they are used like all others"
+    scaled = [name for name in ("data gain values", "data offset values") if fields.get(name)]
+    if scaled:
+        yield f"the header gives {' and '.join(scaled)}, the numbers are taken as they are stored"
+    if fields.get("map info") and _place(fields) is None:
+        yield "the header's map info is not understood, outputs get no place"
 
 
 def _wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray | None:
@@ -139,7 +188,12 @@ def _wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray
         raise UserError(f"{header}: wavelength: {error}; expected numbers separated by commas") from None
     if len(values) != bands:
         raise UserError(f"{header}: lists {len(values)} wavelengths; expected one for each of the {bands} bands")
-    return values * _IN_NM.get(fields.get("wavelength units", "").lower(), 1e3 if values.max() < 100 else 1.0)
+    unit = fields.get("wavelength units", "").lower()
+    if unit in ("index", "ghz", "mhz"):
+        return None
+    if unit == "wavenumber":  # per centimetre
+        return 1e7 / values
+    return values * _IN_NM.get(unit, 1e3 if values.max() < 100 else 1.0)
 
 
 def _place(fields: dict[str, str]) -> Georeference | None:
@@ -149,15 +203,22 @@ def _place(fields: dict[str, str]) -> Georeference | None:
     only the coordinates are. What is no such list says nothing about the place.
     """
     info = [value.strip() for value in fields.get("map info", "").split(",")]
-    if len(info) < 7 or "rotation" in fields["map info"].lower():
+    if len(info) < 7:
         return None
+    named = dict(value.lower().replace(" ", "").partition("=")[::2] for value in info[7:])
     try:
         column, row, x, y, width, height = (float(value) for value in info[1:7])
         zone = int(info[7]) if info[0].upper() == "UTM" and len(info) > 9 and "84" in info[9] else None
+        angle = -math.radians(float(named.get("rotation") or 0))
     except ValueError:
         return None
     tags: dict[int, tuple[float, ...] | str] = {33550: (width, height, 0.0)}
     tags[33922] = (column - 1, row - 1, 0.0, x, y, 0.0)
+    if angle:
+        a, b = width * math.cos(angle), -width * math.sin(angle)
+        d, e = -height * math.sin(angle), -height * math.cos(angle)
+        left, top = x - a * (column - 1) - b * (row - 1), y - d * (column - 1) - e * (row - 1)
+        tags = {34264: (a, b, 0.0, left, d, e, 0.0, top, *(0.0,) * 4, 0.0, 0.0, 0.0, 1.0)}
     if zone is not None:
         epsg = (32600 if info[8].lower() == "north" else 32700) + zone
         tags[34735] = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, epsg)

@@ -1,13 +1,15 @@
 """GeoTIFF through tifffile.
 
 A map gets back the very tags that its scene came with, so no coordinate system has to be understood.
-LZW files need `pip install imagecodecs`.
+Some compressions, LZW among them, need `pip install imagecodecs`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -16,14 +18,15 @@ from common.files import atomic_path
 from common.hyperspectral.stored import Georeference, Stored
 
 _TAGS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s"}
-_NO_DATA = 42113  # GDAL's: a number as text
+_METADATA, _NO_DATA = 42112, 42113  # GDAL's: XML, and a number as text
 
 
 def read(path: Path) -> Stored:
-    """Read the first picture of a file, with its place and the value that it declares for no data.
+    """Read the first picture of a file, with its place and what it declares about pixels without data.
 
     Returns:
-        values `(rows, columns)` or `(rows, columns, bands)`; bands may be samples, planes or pages.
+        values `(rows, columns)` or `(rows, columns, bands)` from samples or planes, `(pages, rows, columns)`
+        from pages.
 
     Raises:
         Exception: of many kinds, when the file is damaged.
@@ -36,13 +39,35 @@ def read(path: Path) -> Stored:
         values, axes = series.asarray(), series.axes
         tags = {tag: known[tag].value for tag in _TAGS if tag in known}
         declared = str(known[_NO_DATA].value) if _NO_DATA in known else ""
+        notes = _notes(str(known[_METADATA].value) if _METADATA in known else "")
+        if known.valueof("PhotometricInterpretation") == tifffile.PHOTOMETRIC.MINISWHITE:
+            notes.append("the file is marked as white is zero, its numbers are taken as they are stored")
+        # Overviews and masks belong to the first picture; any other is a further one.
+        others = [one.keyframe for one in file.series[1:]]
+        mask = next((page.asarray() != 0 for page in others if page.is_mask and page.shape == values.shape[:2]), None)
+        further = sum(not (page.is_mask or page.is_reduced) for page in others)
+        if further:
+            notes.append(f"the file holds {further} more pictures of other sizes or types, the first is read")
+    bands: Literal["last", "pages"] | None = None
     if values.ndim == 3:
-        rows, columns = axes.index("Y"), axes.index("X")
-        values = np.ascontiguousarray(values.transpose(rows, columns, 3 - rows - columns))
+        bands = "last" if "S" in axes else "pages"
+        if axes.startswith("S"):
+            values = np.ascontiguousarray(np.moveaxis(values, 0, -1))
     no_data = None
     with contextlib.suppress(ValueError):  # "none" and the like declare nothing
         no_data = float(declared.strip("\0 "))
-    return Stored(values, str(path), georeference=Georeference(tags) if tags else None, no_data=no_data)
+    place = Georeference(tags) if tags else None
+    return Stored(values, str(path), None, place, no_data, mask, bands, tuple(notes))
+
+
+def _notes(metadata: str) -> list[str]:
+    """What GDAL's XML says of the numbers' unit: a scale or an offset, which are not applied."""
+    said = []
+    for role, neutral in (("scale", "1"), ("offset", "0")):
+        values = {value[:8].rstrip("0") or "0" for value in re.findall(rf'role="{role}"\s*>([^<]*)<', metadata)}
+        if values - {neutral}:
+            said.append(f"{role} {', '.join(sorted(values)[:3])}")
+    return [f"the file declares {' and '.join(said)}, its numbers are taken as they are stored"] if said else []
 
 
 def write_geotiff(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+_LARGE = 1e30
+
 
 def valid_pixels(cube: np.ndarray, no_data: float | None) -> np.ndarray:
     """Return where a cube `(H, W, bands)` holds data, `(H, W)` bool.
@@ -18,14 +20,27 @@ def valid_pixels(cube: np.ndarray, no_data: float | None) -> np.ndarray:
     measured, so a declared zero has to stand in all bands.
     """
     valid = np.ones(cube.shape[:2], dtype=bool)
-    value = _in_type(no_data, cube.dtype)
     for row, line in enumerate(cube):  # row by row, so that no mask of the whole cube is made
         if cube.dtype.kind == "f":
             valid[row] &= np.isfinite(line).all(axis=1)
-        if value is not None:
-            equal = line == value
-            valid[row] &= ~(equal.any(axis=1) if value else equal.all(axis=1))
+        if no_data is not None:
+            equal = is_declared(line, no_data)
+            valid[row] &= ~(equal.all(axis=1) if no_data == 0 else equal.any(axis=1))
     return valid
+
+
+def is_declared(values: np.ndarray, no_data: float) -> np.ndarray:
+    """Return where values equal the declared one, compared in the values' own type; NaN equals NaN."""
+    if np.isnan(no_data):
+        return np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
+    wanted = in_type(no_data, values.dtype)
+    if wanted is None:
+        return np.zeros(values.shape, dtype=bool)
+    if values.dtype == np.float64 and abs(no_data) > _LARGE:
+        # float32's smallest value, written with eight digits: as float64 the text is another number.
+        with np.errstate(over="ignore"):
+            return values.astype(np.float32) == np.float32(no_data)
+    return values == wanted
 
 
 def filled(cube: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -43,19 +58,18 @@ def value_for(dtype: np.dtype, declared: float | None) -> float | int:
 
     The declared value where the type can hold it, else NaN, else the type's smallest value.
     """
-    value = _in_type(declared, dtype)
+    value = None if declared is None or np.isnan(declared) else in_type(declared, dtype)
     if value is not None:
         return value.item()
     return float("nan") if dtype.kind == "f" else int(np.iinfo(dtype).min)
 
 
-def _in_type(value: float | None, dtype: np.dtype) -> np.generic | None:
-    """The declared value as the cube's type stores it; None when it cannot."""
-    if value is None or np.isnan(value):
-        return None
+def in_type(value: float, dtype: np.dtype) -> np.generic | None:
+    """Return a value as a type stores it; None when the type cannot hold it."""
     if dtype.kind == "f":
-        return dtype.type(value)
+        with np.errstate(over="ignore"):
+            return dtype.type(value)
     limits = np.iinfo(dtype) if dtype.kind in "iu" else None
-    if limits is None or value != int(value) or not limits.min <= value <= limits.max:
+    if limits is None or not np.isfinite(value) or value != int(value) or not limits.min <= value <= limits.max:
         return None
     return dtype.type(int(value))

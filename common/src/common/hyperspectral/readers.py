@@ -9,7 +9,8 @@ file, and a truncated one has to be refused, which GDAL and Spectral Python do n
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from common.errors import UserError, extra
 from common.hyperspectral import envi, geotiff
 from common.hyperspectral.stored import Stored
 
+_NUMERIC = (
+    "double",
+    "single",
+    "logical",
+    "sparse",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
 FORMATS = "MATLAB .mat, NumPy .npy or .npz, ENVI .hdr or GeoTIFF .tif"
 
 
@@ -43,20 +51,27 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
     elif suffix in (".npy", ".npz"):
         values, key = _read_numpy(path, key, ranks)
         stored = Stored(values, f"{path}:{key}" if key else str(path))
+    elif key is not None:
+        raise UserError(f"{path}: holds one array without a name; leave :{key} away")
     elif suffix in (".tif", ".tiff"):
         with _damage_reported(path):
             stored = geotiff.read(path)
     else:
         header = envi.find_header(path)
         if header is None:
-            raise UserError(f"{path}: unknown kind of file; expected {FORMATS}")
+            raise UserError(
+                f"{path}: unknown kind of file; expected {FORMATS}, or an ENVI binary beside {path.stem}.hdr"
+            )
         stored = envi.read(header, None if header == path else path)
     kind = stored.values.dtype
     if kind.kind not in "buif":
-        what = "complex numbers" if kind.kind == "c" else f"values of type {kind}"
+        compound = kind.names == ("real", "imag")  # as HDF5 stores complex numbers
+        what = "complex numbers" if kind.kind == "c" or compound else f"values of type {kind}"
         raise UserError(f"{stored.source}: holds {what}; expected real numbers")
     if stored.values.ndim not in ranks:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}; expected {_describe(ranks)}")
+    if not kind.isnative:  # torch takes the machine's byte order only
+        stored = replace(stored, values=stored.values.astype(kind.newbyteorder("=")))
     return stored
 
 
@@ -77,15 +92,33 @@ def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> tuple[n
 
     if h5py.is_hdf5(path):
         with _damage_reported(path), h5py.File(path) as file:
-            shapes = {name: item.shape for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        key = _choose(path, key, shapes, ranks)
+            shapes: dict[str, tuple[int, ...]] = {}
+            other: list[str] = []
+            for name, item in _datasets(file):
+                if item.dtype.kind in "buifcV" and item.attrs.get("MATLAB_class", b"") not in (b"char", b"cell"):
+                    shapes[name] = item.shape
+                else:
+                    other.append(name)
+        key = _choose(path, key, shapes, ranks, other)
         with _damage_reported(path), h5py.File(path) as file:
-            return _read_hdf5(file[key]), key
+            return _read_hdf5(file[key.replace(".", "/")]), key
     with _damage_reported(path):
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-    key = _choose(path, key, shapes, ranks)
+        listed = scipy.io.whosmat(path)
+    shapes = {name: shape for name, shape, kind in listed if kind in _NUMERIC}
+    key = _choose(path, key, shapes, ranks, [f"{name} ({kind})" for name, _, kind in listed if kind not in _NUMERIC])
     with _damage_reported(path):
-        return np.ascontiguousarray(scipy.io.loadmat(path, variable_names=[key])[key]), key
+        values = scipy.io.loadmat(path, variable_names=[key])[key]
+        return np.ascontiguousarray(values.toarray() if scipy.sparse.issparse(values) else values), key
+
+
+def _datasets(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every array of an HDF5 file with its name, GROUP.NAME for one inside a group (a MATLAB struct)."""
+    for name, item in group.items():
+        if hasattr(item, "items"):
+            if name != "#refs#":  # where MATLAB keeps the contents of cells
+                yield from _datasets(item, f"{prefix}{name}.")
+        elif hasattr(item, "dtype"):
+            yield f"{prefix}{name}", item
 
 
 def _read_hdf5(dataset: Any) -> np.ndarray:
@@ -117,10 +150,15 @@ def _read_numpy(path: Path, key: str | None, ranks: Collection[int]) -> tuple[np
             return archive[key], key
 
 
-def _choose(path: Path, key: str | None, shapes: dict[str, tuple[int, ...]], ranks: Collection[int]) -> str:
-    held = ", ".join(f"{name} {shape}" if shape else name for name, shape in shapes.items()) or "no arrays"
+def _choose(
+    path: Path, key: str | None, shapes: dict[str, tuple[int, ...]], ranks: Collection[int], other: Sequence[str] = ()
+) -> str:
+    """The key that was asked for, or the only one of a fitting rank; `other` holds what is no array of numbers."""
+    held = ", ".join([*(f"{name} {shape}" if shape else name for name, shape in shapes.items()), *other]) or "no arrays"
     if key is not None:
         if key not in shapes:
+            if any(name.partition(" ")[0] == key for name in other):
+                raise UserError(f"{path}:{key}: holds values of type object; expected real numbers, as one of: {held}")
             raise UserError(f"{path}: has no key {key!r}; it holds {held}")
         return key
     fitting = [name for name, shape in shapes.items() if len(shape) in ranks and min(shape) > 1]
@@ -145,7 +183,7 @@ def _damage_reported(path: Path) -> Iterator[None]:
     except Exception as error:
         if "allow_pickle" in str(error):
             raise UserError(f"{path}: holds values of type object; expected an array of real numbers") from None
-        if "imagecodecs" in str(error):
+        if "imagecodecs" in str(error) or isinstance(error, ImportError):
             raise UserError(f"{path}: is compressed in a way that needs: pip install imagecodecs") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

@@ -7,15 +7,15 @@ are 16-bit integers): float copies are for whoever needs them, window by window 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from common.errors import UserError
-from common.hyperspectral.no_data import filled, valid_pixels
+from common.hyperspectral.no_data import filled, in_type, is_declared, valid_pixels
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.stored import Georeference
 
@@ -38,6 +38,7 @@ class Scene:
         source: the files, for messages.
         valid: `(H, W)` bool, where there are data; everywhere by default.
         no_data: the value that the file declares, or the user named, for pixels without data.
+        remarks: what is to be known of the files, see `notes`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Scene:
     source: str = ""
     valid: np.ndarray = field(default_factory=lambda: np.ones((0, 0), dtype=bool))
     no_data: float | None = None
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Without a map of its own, every pixel has data."""
@@ -83,11 +85,13 @@ class Scene:
         return None if self.valid.all() else np.flatnonzero(self.valid)
 
     @property
-    def note(self) -> str:
-        """One line about pixels without data; empty when there are none."""
+    def notes(self) -> tuple[str, ...]:
+        """What every script says about the scene: pixels without data, and what its files declare; one line each."""
         missing = int((~self.valid).sum())
+        if not missing:
+            return self.remarks
         share = 100 * missing / self.valid.size
-        return f"note: {missing:,} pixels ({share:.1f} %) hold no data and take part in nothing" if missing else ""
+        return (*self.remarks, f"{missing:,} pixels ({share:.1f} %) hold no data and take part in nothing")
 
     def require_labels(self) -> np.ndarray:
         """The labels.
@@ -122,18 +126,37 @@ def open_scene(
         UserError: one sentence about whatever is wrong with the files.
     """
     stored = read_array(cube, (3,))
-    codes = read_array(labels, (2, 3)) if labels is not None else None
-    return make_scene(
+    if no_data is not None and not np.isnan(no_data) and in_type(no_data, stored.values.dtype) is None:
+        raise UserError(
+            f"{stored.source}: holds {stored.values.dtype} numbers, of which none can be {no_data:g}; "
+            "pass --no-data the value that its pixels without data hold"
+        )
+    if stored.bands is not None:
+        # Samples of a TIFF and ENVI's interleave leave no choice; pages are bands unless the labels say otherwise.
+        pages = band_axis or ("first" if labels is None else None)
+        band_axis = pages if stored.bands == "pages" else "last"
+    codes, labels_source = None, ""
+    if labels is not None:
+        read = read_array(labels, (2, 3))
+        codes, labels_source = read.values, read.source
+        if read.no_data is not None:
+            codes = np.where(is_declared(codes, read.no_data), np.zeros((), codes.dtype), codes)
+    scene = make_scene(
         name or Path(stored.source).name.partition(".")[0],
         stored.values,
-        codes.values if codes else None,
+        codes,
         wavelengths=stored.wavelengths,
         georeference=stored.georeference,
         band_axis=band_axis,
         source=stored.source,
-        labels_source=codes.source if codes else "",
+        labels_source=labels_source,
         no_data=stored.no_data if no_data is None else no_data,
+        mask=stored.mask,
+        remarks=stored.notes,
     )
+    if no_data and scene.valid.all():
+        scene = replace(scene, remarks=(*scene.remarks, f"no pixel holds the value {no_data:g} of --no-data"))
+    return scene
 
 
 def make_scene(
@@ -149,6 +172,8 @@ def make_scene(
     source: str = "",
     labels_source: str = "",
     no_data: float | None = None,
+    mask: np.ndarray | None = None,
+    remarks: tuple[str, ...] = (),
 ) -> Scene:
     """Check arrays and put them together.
 
@@ -156,7 +181,8 @@ def make_scene(
         cube: `(H, W, bands)` or `(bands, H, W)`.
         codes: `(H, W)` class codes as in the file, 0 for unlabelled; gaps are closed.
         names: class names by code; "class CODE" where absent.
-        no_data: see `open_scene`. Labels of pixels without data become 0.
+        no_data: see `open_scene`. Labels of pixels without data become 0, and a remark counts them.
+        mask: `(H, W)` bool, false for further pixels without data.
 
     Raises:
         UserError: see `remap_labels`; or no pixel with data, or sizes that do not fit.
@@ -167,9 +193,17 @@ def make_scene(
     shape = None if codes is None else codes.shape
     cube = _bands_last(cube, shape, band_axis, source, labels_source)
     valid = valid_pixels(cube, no_data)
+    if mask is not None:
+        valid &= mask
     if not valid.any():
-        raise UserError(f"{source}: no pixel holds data ({_why(cube, no_data)}); remove such bands")
-    labels, found = (None, ()) if codes is None else remap_labels(np.where(valid, codes, 0), labels_source)
+        raise UserError(f"{source}: no pixel holds data ({_why(cube, no_data)})")
+    labels, found = None, ()
+    if codes is not None:
+        lost = int((codes[~valid] != 0).sum()) if codes.shape == valid.shape else 0
+        if lost:
+            remarks = (*remarks, f"{lost:,} labelled pixels hold no data and become unlabelled")
+            codes = np.where(valid, codes, np.zeros((), codes.dtype))
+        labels, found = remap_labels(codes, labels_source)
     return Scene(
         name,
         filled(cube, valid),
@@ -182,7 +216,21 @@ def make_scene(
         source,
         valid,
         no_data,
+        remarks,
     )
+
+
+def in_codes(classes: np.ndarray, codes: Sequence[int]) -> np.ndarray:
+    """Write a map of classes 1..K in the codes of its labels; 0 stays 0.
+
+    Returns:
+        an array of the classes' shape in the smallest type that NumPy, MATLAB, ENVI and GeoTIFF share:
+        uint8, uint16, uint32, then int64 (uint64 for codes that only fit there).
+    """
+    kind = np.min_scalar_type(max(codes))
+    if kind == np.uint64 and max(codes) <= np.iinfo(np.int64).max:
+        kind = np.dtype(np.int64)
+    return np.array([0, *codes], dtype=kind)[classes]
 
 
 def remap_labels(codes: np.ndarray, source: str) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -237,9 +285,9 @@ def _why(cube: np.ndarray, no_data: float | None) -> str:
     """Which bands leave no pixel with data."""
     empty = [band for band in range(cube.shape[2]) if not valid_pixels(cube[..., band : band + 1], no_data).any()]
     if not empty:
-        return "each lacks some band"
+        return "each lacks a band or is masked out; name another value with --no-data"
     listed = ", ".join(map(str, empty[:10])) + (", ..." if len(empty) > 10 else "")
-    return f"bands {listed}, counted from 0, hold NaN, infinity or the no-data value everywhere"
+    return f"bands {listed}, counted from 0, hold NaN, infinity or the no-data value everywhere; remove them"
 
 
 def _by(shape: tuple[int, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -28,6 +29,11 @@ class Stored:
         source: FILE or FILE:KEY, for messages.
         wavelengths: band centres in nm, `(bands,)`, or None.
         no_data: the value that the file declares for pixels without data, or None.
+        mask: `(rows, columns)` bool, where the file's own mask says that there are data, or None.
+        bands: where they are: "last" when the format says it and they lie there; "pages" for the pages of a
+            TIFF, which come first as stored, but are rows when NumPy's `(rows, columns, bands)` was written
+            page by page; None when the format does not say.
+        notes: what a user should know, one sentence each without full stop.
     """
 
     values: np.ndarray
@@ -35,3 +41,6 @@ class Stored:
     wavelengths: np.ndarray | None = None
     georeference: Georeference | None = None
     no_data: float | None = None
+    mask: np.ndarray | None = None
+    bands: Literal["last", "pages"] | None = None
+    notes: tuple[str, ...] = ()
