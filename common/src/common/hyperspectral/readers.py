@@ -18,7 +18,10 @@ import numpy as np
 
 from common.errors import UserError, extra
 from common.hyperspectral import envi, geotiff
-from common.hyperspectral.stored import Stored
+from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.stored import Georeference, Stored
+
+__all__ = ["FORMATS", "Georeference", "Stored", "read_array", "write_geotiff"]
 
 _NUMERIC = (
     "double",
