@@ -17,8 +17,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
@@ -30,6 +28,7 @@ from amgcfn.model import AMGCFN
 from amgcfn.pictures import draw_graph
 from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene
+from common import launch
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
@@ -47,8 +46,8 @@ def main() -> None:
     config = from_command_line(PRESETS, __doc__)
     if len(config.seeds) > 1 and config.resume not in ("auto", "none"):
         raise UserError(f"--resume {config.resume} names one seed's checkpoint; pass that seed with --seeds")
-    # Whoever finishes first waits for the others' seeds.
-    processes = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=30))])
+    # Processes train different seeds; the fastest waits here for the rest.
+    processes = launch.accelerator(patience=timedelta(days=30))
     folder = config.output or Path("runs") / f"amgcfn_{config.preset}"
     seeds = config.seeds or (config.seed,)
     scene = find_scene(config)
@@ -136,7 +135,7 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     folders = [seed_folder(folder, config.seeds, seed) for seed in seeds]
     runs = [read_scores(one / "scores.json") for one in folders]
     splits = [Split.load(one / "model" / SPLIT, scene.require_labels()) for one in folders]
-    found = measured(scoring.rows(runs, splits, scene.name, config.preset, seeds), Accelerator().device)
+    found = measured(scoring.rows(runs, splits, scene.name, config.preset, seeds), launch.accelerator().device)
     write_rows(folder / "results.json", found)
     print(scoring.class_table(runs, splits, scene))
     print(table(found))

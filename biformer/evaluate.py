@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from accelerate import Accelerator
-
 from biformer import scoring
 from biformer.augmentation import check_image_size, evaluation_transform
 from biformer.checkpoints import load_model
@@ -23,7 +21,7 @@ from biformer.data import Pictures, check_classes, open_split
 from biformer.model import BiFormer
 from biformer.photographs import demo_pictures
 from biformer.variants import name_of
-from common import config
+from common import config, launch
 from common.checkpoints import locate
 from common.config import Positive
 from common.errors import UserError, command
@@ -70,7 +68,7 @@ def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    accelerator = launch.accelerator(mixed_precision=options.mixed_precision)
     model = load_model(options.checkpoint, ema=options.ema).float().to(accelerator.device)
     pictures = pictures_to_score(options)
     check_fit(model, pictures, options.checkpoint)

@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from accelerate import Accelerator
-
 from biformer.detection import scoring
 from biformer.detection.data import CocoPictures, check_categories, open_split
 from biformer.detection.model import load_detector
-from common import config
+from common import config, launch
 from common.checkpoints import locate
 from common.errors import UserError, command
 from common.files import atomic_path, write_json
@@ -51,7 +49,7 @@ def main() -> None:
     """Load, detect, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    accelerator = launch.accelerator(mixed_precision=options.mixed_precision)
     detector = load_detector(options.checkpoint).to(accelerator.device)
     pictures = pictures_to_score(options, masks=detector.method == "mask_rcnn")
     check_categories(

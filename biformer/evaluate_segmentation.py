@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from accelerate import Accelerator
-
 from biformer.data import check_classes
 from biformer.segmentation import scoring
 from biformer.segmentation.data import open_scenes
@@ -24,7 +22,7 @@ from biformer.segmentation.inference import MULTI_SCALE, Protocol
 from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.photographs import write_demo
 from biformer.segmentation.pictures import prediction_sheet
-from common import config
+from common import config, launch
 from common.checkpoints import locate
 from common.config import Positive
 from common.errors import UserError, command
@@ -62,7 +60,7 @@ def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    accelerator = launch.accelerator(mixed_precision=options.mixed_precision)
     model = load_segmenter(options.checkpoint).float().to(accelerator.device)
     protocol = Protocol(
         options.image_size or model.image_size,

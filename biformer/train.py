@@ -11,7 +11,6 @@ same command continues exactly.
 
 from __future__ import annotations
 
-import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from biformer.data import Pictures, open_both, save_split
 from biformer.finetuning import starting_model
 from biformer.photographs import demo_pictures
 from biformer.presets import PRESETS, Config
+from common import launch
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
@@ -44,13 +44,11 @@ def main() -> None:
     training = TrainingPictures(
         training_set, training_transform(config), config.seed, repeats=config.repeats, strict=config.strict
     )
-    # From the launcher: an accelerate state made before the Accelerator would run CPU processes each by itself.
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = launch.processes()
     global_batch = config.batch_size * config.gradient_accumulation * processes
     updates_per_epoch = max(1, len(training) // global_batch)
     steps = updates_per_epoch * (config.epochs + config.cooldown_epochs)
     run = Run(config, paper="biformer", steps=steps)
-    assert run.processes == processes
     accelerator = run.accelerator
     if run.is_main and (config.split_file or config.holdout):
         save_split(run.folder / "split.json", training_set, validation_set)

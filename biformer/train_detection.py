@@ -10,7 +10,6 @@ OUTPUT/model_best. Killed or interrupted, the same command continues exactly.
 
 from __future__ import annotations
 
-import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from biformer.detection.demo import write_demo
 from biformer.detection.model import Detector
 from biformer.detection.presets import PRESETS, Config
 from biformer.detection.transforms import TrainingPictures, unstacked
+from common import launch
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
@@ -41,7 +41,7 @@ def main() -> None:
     masks = config.method == "mask_rcnn"
     training = TrainingPictures(training_set, seed=config.seed, flip=config.flip, masks=masks)
     # From the launcher: an accelerate state made before the Accelerator would run CPU processes each by itself.
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = launch.processes()
     global_batch = config.batch_size * config.gradient_accumulation * processes
     updates_per_epoch = max(1, len(training) // global_batch)
     steps = updates_per_epoch * config.epochs

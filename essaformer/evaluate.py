@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from common import config
+from common import config, launch
 from common.checkpoints import locate
 from common.errors import command
 from common.figures import comparison_sheet
@@ -64,7 +63,7 @@ def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = Accelerator()
+    accelerator = launch.accelerator()
     device = accelerator.device if options.device == "auto" else torch.device(options.device)
     model = load_model(options.checkpoint).float().to(device)
     trained = config.recorded(options.checkpoint)

@@ -13,7 +13,6 @@ interrupted, the same command continues exactly.
 from __future__ import annotations
 
 import math
-import os
 from copy import deepcopy
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
+from common import launch
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
@@ -122,7 +122,7 @@ def training_patches(config: Config, regions: list[Any]) -> TrainingPatches:
 
 def updates_of(epochs: int, patches: int, config: Config) -> int:
     """Optimiser updates of that many passes over the patches, by all processes together."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = launch.processes()
     return math.ceil(epochs * patches / (config.batch_size * config.gradient_accumulation * processes))
 
 

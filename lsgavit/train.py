@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast
+from accelerate.utils import broadcast
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from common import launch
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
@@ -51,8 +51,8 @@ def main() -> None:
     config = from_command_line(PRESETS, __doc__)
     if len(config.seeds) > 1 and config.resume not in ("auto", "none"):
         raise UserError(f"--resume {config.resume} names one seed's checkpoint; pass that seed with --seeds")
-    # Whoever finishes first waits for the others' seeds.
-    processes = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=30))])
+    # Processes train different seeds; the fastest waits here for the rest.
+    processes = launch.accelerator(mixed_precision=config.mixed_precision, patience=timedelta(days=30))
     folder = config.output or Path("runs") / f"lsgavit_{config.preset}"
     seeds = config.seeds or (config.seed,)
     alone = len(seeds) > 1
@@ -70,7 +70,7 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
     """Train and test one seed."""
     sample = Sample.draw(scene, config, config.seed)
     training = TrainingPixels(sample, config.seed, augmentation=config.augmentation)
-    processes = 1 if alone else Accelerator().num_processes
+    processes = 1 if alone else launch.processes()
     per_update = config.batch_size * config.gradient_accumulation * processes
     run = Run(config, paper="lsgavit", steps=config.epochs * -(-len(training) // per_update), alone=alone)
     accelerator = run.accelerator
@@ -187,7 +187,8 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     folders = [seed_folder(folder, config.seeds, seed) for seed in seeds]
     runs = [read_scores(one / "scores.json") for one in folders]
     samples = [Sample.load(one / "model", scene) for one in folders]
-    found = measured(scoring.rows(runs, samples, config.preset, seeds, config.window), Accelerator().device)
+    device = launch.accelerator(mixed_precision=config.mixed_precision).device
+    found = measured(scoring.rows(runs, samples, config.preset, seeds, config.window), device)
     write_rows(folder / "results.json", found)
     print(scoring.class_table(runs, samples[0]))
     print(table(found))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -126,8 +127,9 @@ def from_command_line(
     name = _value_of("--preset", arguments) or next(iter(presets))
     if name not in presets:
         raise UserError(f"--preset {name} does not exist; choose one of {', '.join(presets)}")
-    default = dataclasses.replace(presets[name](), preset=name)
-    summaries = "\n".join(f"    {key}: {(make.__doc__ or '').strip().splitlines()[0]}" for key, make in presets.items())
+    default = _as_launched(dataclasses.replace(presets[name](), preset=name))
+    first_lines = {key: (make.__doc__ or "").strip().partition("\n")[0] for key, make in presets.items()}
+    summaries = "\n".join(f"    {key}: {line}" for key, line in first_lines.items())
     help_text = f"{(doc or '').strip()}\n\nPresets (values shown below are those of {name}):\n{summaries}"
     config = _tyro().cli(type(default), default=default, args=arguments, description=help_text)
     check_numbers(config)
@@ -159,6 +161,16 @@ def check_numbers(config: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool) and not bound.holds(number):
                 raise UserError(f"--{field.name.replace('_', '-')} {number}: expected {bound}")
+
+
+def _as_launched(config: Config) -> Config:
+    """Let `accelerate launch --mixed_precision bf16` act like the flag, where the preset asks for none."""
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if not isinstance(config, LoaderConfig) or config.mixed_precision != "no" or asked == "no":
+        return config
+    if asked not in ("fp16", "bf16"):
+        raise UserError(f"accelerate's --mixed_precision {asked}: expected no, fp16 or bf16")
+    return dataclasses.replace(config, mixed_precision=asked)
 
 
 def _bounds(hint: Any) -> Iterator[Bound]:

@@ -52,7 +52,9 @@ def command_line() -> str:
     if root and script.resolve().is_relative_to(root):
         script = script.resolve().relative_to(root)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    launcher = f"accelerate launch --num_processes {processes}" if processes > 1 else "python"
+    torchrun = f"torchrun --nproc-per-node {processes}"
+    on_gpus = f"accelerate launch --num_processes {processes}" if torch.cuda.is_available() else torchrun
+    launcher = on_gpus if processes > 1 else "python"
     return f"{launcher} {shlex.join([script.as_posix(), *sys.argv[1:]])}"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from common.files import atomic_path
+from common.files import atomic_path, printable
 
 
 def comparison_sheet(
@@ -39,9 +39,9 @@ def comparison_sheet(
             axes[i, j].imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes[i, j].set(xticks=[], yticks=[])
             if i == 0:
-                axes[i, j].set_title(titles[j])
+                axes[i, j].set_title(printable(titles[j]), parse_math=False)  # a name may hold $
             if captions:
-                axes[i, j].set_xlabel(captions[i][j])
+                axes[i, j].set_xlabel(printable(captions[i][j]), parse_math=False)
     return save(figure, path)
 
 

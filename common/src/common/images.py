@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
+from common.files import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".pbm")
 """File names that `list_images` takes, in either case."""
@@ -135,11 +136,6 @@ def orientation(image: Image.Image) -> int:
         return int(value) if 1 <= int(value) <= 8 else 1
     except Exception:  # a damaged EXIF block must not cost the picture
         return 1
-
-
-def printable(path: str | Path) -> str:
-    r"""Return a path as text that every file and terminal takes: bytes that are no UTF-8 become `\xe9`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _bytes(source: str | Path | IO[bytes], shown: str) -> bytes:

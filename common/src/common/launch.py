@@ -10,12 +10,13 @@ there; a note says so.
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.state import PartialState
-from accelerate.utils import KwargsHandler
+from accelerate.utils import InitProcessGroupKwargs
 
 
 def processes() -> int:
@@ -23,15 +24,19 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def accelerator(*, mixed_precision: str = "no", handlers: list[KwargsHandler] | None = None) -> Accelerator:
+def accelerator(
+    *, mixed_precision: str = "no", cpu: bool = False, patience: timedelta = timedelta(minutes=10)
+) -> Accelerator:
     """Join the other processes of this run; for scripts and for what a script does before its `Run`.
 
     Args:
-        mixed_precision: "no", "fp16" or "bf16"; must be the same in every call of a process.
-        handlers: accelerate's `kwargs_handlers`.
+        mixed_precision: "no", "fp16" or "bf16"; the same in every call of a process.
+        cpu: use no GPU.
+        patience: how long one process may wait for another.
     """
     prepare()
-    return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=handlers)
+    handler = InitProcessGroupKwargs(timeout=patience)
+    return Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[handler])
 
 
 def prepare() -> None:

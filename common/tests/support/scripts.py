@@ -8,6 +8,7 @@ import runpy
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,19 +29,23 @@ class Script:
     run one process, so ranks are given through the environment as `torchrun` does.
     """
 
-    def __init__(self, script: str | Path, *arguments: object, processes: int = 1) -> None:
+    def __init__(
+        self, script: str | Path, *arguments: object, processes: int = 1, environment: Mapping[str, str] | None = None
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["support.scripts", "common.run", "common.figures", "torch._dynamo"])
         self._folder = tempfile.TemporaryDirectory()
         environments = [{"ACCELERATE_USE_CPU": "true"} for _ in range(processes)]
         if processes > 1:
             group = {"WORLD_SIZE": f"{processes}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{_free_port()}"}
-            for rank, environment in enumerate(environments):
-                environment.update(group, RANK=f"{rank}", LOCAL_RANK=f"{rank}")
+            for rank, one in enumerate(environments):
+                one.update(group, RANK=f"{rank}", LOCAL_RANK=f"{rank}")
         command = [str(script), *map(str, arguments)]
         self.processes = [
-            context.Process(target=_run_in_child, args=(command, environment, f"{self._folder.name}/{rank}"))
-            for rank, environment in enumerate(environments)
+            context.Process(
+                target=_run_in_child, args=(command, one | dict(environment or {}), f"{self._folder.name}/{rank}")
+            )
+            for rank, one in enumerate(environments)
         ]
         for process in self.processes:
             process.start()
@@ -67,9 +72,15 @@ class Script:
         return done
 
 
-def run_script(script: str | Path, *arguments: object, processes: int = 1, status: int | None = 0) -> Finished:
+def run_script(
+    script: str | Path,
+    *arguments: object,
+    processes: int = 1,
+    status: int | None = 0,
+    environment: Mapping[str, str] | None = None,
+) -> Finished:
     """Run a script to its end; see `Script`."""
-    return Script(script, *arguments, processes=processes).finish(status)
+    return Script(script, *arguments, processes=processes, environment=environment).finish(status)
 
 
 def _run_in_child(command: list[str], environment: dict[str, str], log: str) -> None:

@@ -1,0 +1,65 @@
+"""Files appear whole and flushed, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import files
+from common.figures import comparison_sheet, curves
+from common.files import atomic_path, printable, write_json
+
+
+def test_names_that_are_no_utf_8_survive_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"b\xe9.png")
+    write_json(tmp_path / "list.json", {name: [name, "grün"]})
+    text = (tmp_path / "list.json").read_bytes().decode("utf-8")
+    assert json.loads(text) == {name: [name, "grün"]} and "grün" in text
+    assert printable(name) == "b\\xe9.png"
+
+
+def test_any_name_can_be_a_caption(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"b\xe9.png"), "price_$\\nothing$_$.png"]
+    path = comparison_sheet([[np.zeros((8, 8))] * 2], names, tmp_path / "sheet.png", [names])
+    assert path.stat().st_size > 0
+
+
+def test_no_curves_without_lines(tmp_path: Path) -> None:
+    assert curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png") is None
+
+
+def test_a_file_is_flushed_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsync of the content, then the rename, then fsync of the folder: a power cut leaves old or new."""
+    events = []
+
+    def fsync(descriptor: int) -> None:
+        events.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+
+    def replace(old: Path, new: Path) -> None:
+        events.append(("rename", Path(old).name))
+        Path(old).rename(new)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "replace", replace)
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert events == [("sync", temporary.name), ("rename", temporary.name), ("sync", tmp_path.name)]
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+
+    def write_half() -> None:
+        with atomic_path(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "old"
