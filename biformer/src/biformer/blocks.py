@@ -1,0 +1,39 @@
+"""Bi-level routing attention as a block for any network."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from biformer.attention import BiLevelRoutingAttention
+from common.blocks import MapBlock, heads_for
+
+
+class BRABlock(MapBlock):
+    """`x + gain · BRA(norm x)`: every region attends to the few regions that it chose.
+
+    Args:
+        channels: C.
+        num_heads: by default the largest power of two that leaves each head 16 channels.
+        num_regions: S; the map is cut into S × S regions. A map smaller than that is padded.
+        top_k: regions that each region attends to.
+        gain: see `MapBlock`; None gives `BiLevelRoutingAttention`.
+
+    Shape:
+        `(B, C, H, W)` → the same; padded with zeros at the bottom and the right to whole regions, cropped again.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        num_heads: int | None = None,
+        num_regions: int = 7,
+        top_k: int = 4,
+        gain: float | None = 0.0,
+    ) -> None:
+        super().__init__(channels, gain=gain)
+        self.attention = BiLevelRoutingAttention(channels, num_heads or heads_for(channels), num_regions, top_k)
+
+    def function(self, x: Tensor) -> Tensor:
+        """`(B, H, W, C)` → the same."""
+        return self.attention(x)

@@ -1,0 +1,58 @@
+"""What the papers' blocks for other networks have in common: `x + gain · f(norm x)` on maps `(B, C, H, W)`.
+
+Each project puts its own f into `MapBlock` in `<paper>/blocks.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class MapBlock(nn.Module):
+    """A residual branch for any network.
+
+    Args:
+        channels: C.
+        gain: where the learned factor per channel starts; at 0 the block changes nothing. None: no norm, no
+            factor and no sum, the bare function of the paper.
+
+    Shape:
+        `(B, C, H, W)` of any size and any batch → the same shape, floating type and memory format.
+
+    Raises:
+        ValueError: in `forward`, another number of channels, or no map.
+    """
+
+    def __init__(self, channels: int, *, gain: float | None = 0.0) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, got {channels}")
+        self.channels = channels
+        self.norm = None if gain is None else nn.LayerNorm(channels)
+        self.gain = None if gain is None else nn.Parameter(torch.full((channels,), float(gain)))
+
+    def function(self, x: Tensor) -> Tensor:
+        """The paper's function of maps `(B, H, W, C)`, channels last, which a subclass defines."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the branch."""
+        if x.ndim != 4 or x.shape[1] != self.channels:
+            raise ValueError(f"expected maps (batch, {self.channels}, height, width), got {tuple(x.shape)}")
+        if x.shape[0] == 0:
+            return x.clone()
+        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        y = x.permute(0, 2, 3, 1)
+        y = self.function(y if self.norm is None else self.norm(y).to(x.dtype)).to(x.dtype)
+        if self.gain is not None:
+            y = x.permute(0, 2, 3, 1) + self.gain * y
+        return y.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def heads_for(channels: int) -> int:
+    """The largest power of two that divides `channels` and leaves each head at least 16 channels."""
+    heads = 1
+    while channels % (2 * heads) == 0 and channels // (2 * heads) >= 16:
+        heads *= 2
+    return heads

@@ -1,0 +1,48 @@
+"""Light self-Gaussian attention as a block for any network."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.blocks import MapBlock, heads_for
+from lsgavit.attention import LSGAttention, PositionBias
+
+
+class LSGABlock(MapBlock):
+    """`x + gain · LSGA(norm x)` in windows that do not overlap.
+
+    Args:
+        channels: C.
+        window: side of the windows in pixels.
+        num_heads: by default the largest power of two that leaves each head 16 channels.
+        gain: see `MapBlock`; None gives `LSGAttention` in every window.
+        position_bias: `"token_index"` as released, `"spatial"` as in the paper, or `"none"`.
+
+    Shape:
+        `(B, C, H, W)` → the same; padded with zeros at the bottom and the right to whole windows, cropped again.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        window: int = 7,
+        num_heads: int | None = None,
+        gain: float | None = 0.0,
+        position_bias: PositionBias = "token_index",
+    ) -> None:
+        super().__init__(channels, gain=gain)
+        self.window = window
+        self.attention = LSGAttention(channels, num_heads or heads_for(channels), window, position_bias=position_bias)
+
+    def function(self, x: Tensor) -> Tensor:
+        """`(B, H, W, C)` → the same."""
+        batch, height, width, channels = x.shape
+        side = self.window
+        x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
+        down, across = x.shape[1] // side, x.shape[2] // side
+        windows = x.reshape(batch, down, side, across, side, channels).transpose(2, 3)
+        tokens = self.attention(windows.reshape(-1, side * side, channels))
+        x = tokens.reshape(batch, down, across, side, side, channels).transpose(2, 3)
+        return x.reshape(batch, down * side, across * side, channels)[:, :height, :width]
