@@ -32,6 +32,9 @@ class Bare(nn.Module):
 class TestBare(BlockContract):
     block = staticmethod(Bare)
 
+    def bare(self, block: nn.Module, x: Tensor) -> Tensor:
+        return block.conv(x)
+
 
 def plain() -> tuple[nn.Module, str, int]:
     network = nn.Sequential(

@@ -148,6 +148,18 @@ def test_two_processes_see_the_batches_of_one(tmp_path: Path) -> None:
     assert take(EndlessSampler(13, batch_size=8, seed=3, start=5), 24) == whole[40:]
 
 
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    from common.sampling import EndlessSampler
+
+    def order(seed: int, epoch: int) -> list[int]:
+        stream = iter(EndlessSampler(13, batch_size=13, seed=seed, start=epoch))
+        return [index for _, index in (next(stream) for _ in range(13))]
+
+    orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(one) == list(range(13)) for one in orders)
+    assert len(set(map(tuple, orders))) == 4
+
+
 def test_two_real_processes_resume_bitwise(tmp_path: Path) -> None:
     toy("--output", tmp_path / "straight", processes=2)
     toy("--output", tmp_path / "resumed", "--max-steps", 9, processes=2)
@@ -157,6 +169,10 @@ def test_two_real_processes_resume_bitwise(tmp_path: Path) -> None:
     assert lines == metrics(tmp_path / "straight")
     assert len([line for line in lines if line["step"] == 24]) == 1, "only one process writes"
     assert json.loads((tmp_path / "resumed/config.json").read_text())["processes"] == 2
+    one, other = (json.loads((tmp_path / f"straight/scored_{rank}.json").read_text()) for rank in range(2))
+    assert one.pop("seed") != other.pop("seed"), "processes draw other dropout"
+    assert one == other, "every process scores with the main one's statistics"
+    assert not one["training"]
 
 
 def test_accumulation_updates_once_per_group(tmp_path: Path) -> None:
@@ -269,3 +285,31 @@ def test_zero_means_no_lines_and_one_checkpoint(straight: Path, tmp_path: Path) 
 
 def test_a_diverged_loss_is_noticed_without_lines(tmp_path: Path) -> None:
     assert "diverged at step 7" in toy("--output", tmp_path, "--nan-at", 7, "--log-every", 0, status=2)
+
+
+def test_a_checkpoint_is_flushed_and_complete_before_older_ones_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        states.save(tmp_path / f"step_{step:08d}", {"part": Part()}, {"step": step})
+    flushed: set[str] = set()
+    at_rename: list[set[str]] = []
+    rename = os.replace
+
+    def fsync(descriptor: int) -> None:
+        flushed.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    def replace(old: Path, new: Path) -> None:
+        if Path(new).name == "step_00000003":
+            at_rename.append({path.name for path in Path(old).iterdir()} - flushed)
+            at_rename.append({path.name for path in tmp_path.glob("step_*")})
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    states.save(tmp_path / "step_00000003", {"part": Part()}, {"step": 3})
+    not_flushed, older = at_rename
+    # manifest.json was flushed under its temporary name.
+    assert not_flushed == {"manifest.json"} and any("manifest" in name for name in flushed)
+    assert older == {"step_00000001", "step_00000002"}
+    assert {path.name for path in tmp_path.iterdir()} == {"step_00000002", "step_00000003"}

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from common.checkpoints import Pretrained
 from common.config import AnyNumber, LoaderConfig, from_command_line
 from common.errors import UserError, command
+from common.files import write_json
 from common.run import Run
 
 
@@ -89,6 +90,10 @@ def main() -> None:
         ema.update_parameters(accelerator.unwrap_model(model))
         run.log(loss=loss, learning_rate=schedule.get_last_lr()[0])
         if run.due(8):
+            with run.scoring(model) as network:
+                shown = {"mean": network.net[1].running_mean.tolist(), "training": network.training}
+                shown["seed"] = torch.initial_seed()
+                write_json(run.folder / f"scored_{run.rank}.json", shown)
             run.keep_if_best(-loss.item() if accelerator.num_processes == 1 else 0.0, model)
     run.wait()
     run.close()
