@@ -28,7 +28,7 @@ from common.config import Positive, Seed, parse
 from common.errors import UserError, command
 from common.files import atomic_path
 from common.results import Row, markdown, measured, read_rows, write_rows
-from lsgavit import LSGAViT, create_model
+from lsgavit import LSGAViT, create_model, literal
 from lsgavit.model import Block
 from lsgavit.presets import PRESETS
 
@@ -112,7 +112,7 @@ def cost(variant: str) -> list[str]:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     windows, classes = torch.randn(128, 36, 9, 9), torch.arange(128) % 16
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        model.eval().literal(windows[:1])
+        literal.lsgavit(model.eval(), windows[:1])
     with torch.inference_mode():
         forward = _milliseconds(lambda: model(windows))
     model.train()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from torch.optim import Adam
 from common import environment
 from common.benchmarking import print_rows, seconds
 from common.config import Positive, parse
+from common.environment import choose_device
 from common.errors import command
-from lsgavit import LSGAViT, SceneWindows, create_model, predict_pixels
+from lsgavit import LSGAViT, SceneWindows, create_model, literal, predict_pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class BenchmarkConfig:
     """Rows of the predicted strip, 340 pixels each."""
     threads: Positive[int] = 2
     """CPU threads."""
-    device: str = "cpu"
-    """cpu or cuda."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
     output: Path | None = None
     """Also write the rows to this CSV file."""
 
@@ -52,7 +54,7 @@ def main() -> None:
     """Measure training and prediction."""
     options = parse(BenchmarkConfig, __doc__)
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
+    device = choose_device(options.device)
     torch.manual_seed(0)
     rows = training(options, device) + prediction(options, device)
     for row in rows:
@@ -67,7 +69,7 @@ def training(options: BenchmarkConfig, device: torch.device) -> list[dict[str, A
 
     def trainer(form: str) -> Callable[[], None]:
         model = create_model().to(device)
-        forward: Callable[[Tensor], Tensor] = model.literal if form == "literal" else model
+        forward: Callable[[Tensor], Tensor] = partial(literal.lsgavit, model) if form == "literal" else model
         optimizer = Adam(model.parameters(), lr=5e-4, fused=form == "ours")
 
         def step() -> None:
@@ -93,11 +95,12 @@ def prediction(options: BenchmarkConfig, device: torch.device) -> list[dict[str,
             logits.argmax(dim=1)
 
     @torch.inference_mode()
-    def literal() -> None:
+    def single_windows() -> None:
         for batch in pixels.split(options.batch_size):
-            model.literal(windows[batch]).argmax(dim=1)
+            literal.lsgavit(model, windows[batch]).argmax(dim=1)
 
-    return race("whole-scene prediction", len(pixels), ours=ours, literal=literal, rounds=options.rounds, device=device)
+    sides = {"ours": ours, "literal": single_windows}
+    return race("whole-scene prediction", len(pixels), **sides, rounds=options.rounds, device=device)
 
 
 def race(

@@ -30,8 +30,8 @@ from common.hyperspectral.seeds import model_folders, recorded_config
 from common.hyperspectral.transforms import SpectralTransform
 from lsgavit.checkpoints import load_model
 from lsgavit.data import COMPONENTS, find_scene, recorded_classes
+from lsgavit.fast.prediction import predict_pixels
 from lsgavit.model import LSGAViT
-from lsgavit.prediction import predict_pixels
 from lsgavit.presets import Config
 from lsgavit.windows import SceneWindows
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lsgavit import LSGAttention, LSGAViT, convert_released
+from lsgavit import LSGAttention, LSGAViT, convert_released, literal
 from lsgavit.checkpoints import published_names, released_configuration
 from support.reference import ReferenceCase
 
@@ -20,20 +20,20 @@ def build(case: ReferenceCase) -> LSGAViT:
     return model
 
 
-@pytest.mark.parametrize("literal", [False, True], ids=["fast", "literal"])
+@pytest.mark.parametrize("form", ["fast", "literal"])
 @pytest.mark.parametrize("name", ["lsgavit_indian_pines", "lsgavit_hierarchical"])
-def test_network(name: str, literal: bool) -> None:
+def test_network(name: str, form: str) -> None:
     case = ReferenceCase.load(GOLDEN / f"{name}.npz")
     model, inputs = build(case), case.inputs
     assert sum(p.numel() for p in model.parameters()) == case.meta["parameters"]
-    output = model.literal(inputs["x"]) if literal else model(inputs["x"])
+    output = literal.lsgavit(model, inputs["x"]) if form == "literal" else model(inputs["x"])
     parameters = dict(model.named_parameters())
     published = {theirs: parameters[ours] for theirs, ours in published_names(model).items() if ours in parameters}
     case.check([output], inputs, published)
 
 
-@pytest.mark.parametrize("literal", [False, True], ids=["fast", "literal"])
-def test_attention(literal: bool) -> None:
+@pytest.mark.parametrize("form", ["fast", "literal"])
+def test_attention(form: str) -> None:
     case = ReferenceCase.load(GOLDEN / "lsgavit_attention.npz")
     arguments = case.meta["constructor"]
     attention = LSGAttention(arguments["dim"], arguments["num_heads"], tuple(arguments["att_inputsize"])).double()
@@ -48,7 +48,7 @@ def test_attention(literal: bool) -> None:
     weights = {ours: case.state_dict[theirs] for theirs, ours in names.items()}
     attention.load_state_dict({k: v[0] if k.startswith("mix") else v for k, v in weights.items()})
     inputs = case.inputs
-    output = attention.literal(inputs["x"]) if literal else attention(inputs["x"])
+    output = literal.attention(attention, inputs["x"]) if form == "literal" else attention(inputs["x"])
     assert sum(p.numel() for p in attention.parameters()) == case.meta["parameters"]
     parameters = dict(attention.named_parameters())
     case.check([output], inputs, {theirs: parameters[ours] for theirs, ours in names.items()})

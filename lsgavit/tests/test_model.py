@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from lsgavit import LSGAttention, LSGAViT, convert_released, create_model, list_models, load_model
+from lsgavit import LSGAttention, LSGAViT, convert_released, create_model, list_models, literal, load_model
 from lsgavit.attention import spatial_gaussian, token_index_gaussian
 from lsgavit.checkpoints import published_names
 
@@ -90,21 +90,22 @@ def test_fast_path_equals_the_literal_equations(bias: str, light: bool, mixing: 
     x = torch.randn(19, 6, 5, 7, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(19, 4, dtype=torch.float64)
     results = []
-    for forward in (model, model.literal):
+    for forward in (model, partial(literal.lsgavit, model)):
         torch.manual_seed(1)  # the same stochastic depth
         model.zero_grad()
         output = forward(x)
         (gradient,) = torch.autograd.grad((output * weight).sum(), x, retain_graph=True)
         (output * weight).sum().backward()
         results.append((output, gradient, *(p.grad for p in model.parameters() if p.requires_grad)))
-    for ours, literal in zip(*results, strict=True):
-        torch.testing.assert_close(ours, literal, rtol=1e-9, atol=1e-12)
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_gradient_of_the_cpu_kernel() -> None:
     attention = LSGAttention(6, 2, (2, 3)).double()
     x = torch.randn(2, 6, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(attention, x)
+    assert torch.autograd.gradgradcheck(attention, x)
 
 
 @pytest.mark.parametrize("name", ["lsgavit", "lsgavit_paper", "lsgavit_plain"])
@@ -119,16 +120,6 @@ def test_a_batch_is_its_samples() -> None:
     model = small().double().eval()
     x = torch.randn(2, 6, 5, 7, dtype=torch.float64)
     torch.testing.assert_close(model(x), torch.cat([model(x[:1]), model(x[1:])]), rtol=0, atol=1e-13)
-
-
-def test_autocast_to_bfloat16() -> None:
-    model = small().eval()
-    x = torch.randn(4, 6, 5, 7)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        lowered = model(x)
-    lowered.float().sum().backward()
-    assert lowered.dtype == torch.bfloat16
-    torch.testing.assert_close(lowered.float(), model(x), rtol=0.05, atol=0.02)
 
 
 def test_stochastic_depth_keeps_the_mean() -> None:
@@ -193,15 +184,3 @@ def test_released_weights_load_strictly() -> None:
     assert r"norm.bias (7,) instead of (120,)" in message
     with pytest.raises(UserError, match="holds another model"):
         convert_released({"conv.weight": torch.zeros(3)})
-
-
-def test_onnx_runtime_agrees() -> None:
-    pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    model = small().eval()
-    x = torch.randn(3, 6, 5, 7)
-    file = io.BytesIO()
-    torch.onnx.export(model, (x,), dynamo=True, verbose=False).save(file)
-    session = runtime.InferenceSession(file.getvalue())
-    (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    np.testing.assert_allclose(output, model(x).detach().numpy(), atol=1e-5)

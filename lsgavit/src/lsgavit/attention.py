@@ -7,17 +7,18 @@ The released behaviour is the default. It differs from the paper in two places, 
   (`token_mixing`),
 - the release evaluates the Gaussian on flattened token indices, the paper on pixel coordinates
   (`position_bias`).
-
-`LSGAttention.literal` is the equation as published; `forward` computes the same numbers faster.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lsgavit.fast import attention as fast
 
 PositionBias = Literal["token_index", "spatial", "none"]
 
@@ -69,7 +70,8 @@ class LSGAttention(nn.Module):
         sigma: standard deviation of the Gaussian, in token indices or in pixels.
 
     Shape:
-        input `(B, N, C)` with N = height · width; output the same.
+        input `(B, N, C)` with N = height · width; output the same. For maps `(B, C, H, W)` of any size
+        there is `lsgavit.blocks.LSGABlock`.
     """
 
     bias: Tensor | None
@@ -93,9 +95,10 @@ class LSGAttention(nn.Module):
             raise ValueError(f"window must be at least 1 × 1 tokens, got {height} × {width}")
         if position_bias not in ("token_index", "spatial", "none"):
             raise ValueError(f"position_bias must be token_index, spatial or none, got {position_bias!r}")
-        if sigma <= 0:
+        if not sigma > 0:
             raise ValueError(f"sigma must be positive, got {sigma}")
         self.dim, self.num_heads, self.tokens = dim, num_heads, height * width
+        self.window, self.light, self.position_bias, self.sigma = (height, width), light, position_bias, sigma
         self.mix_tokens = nn.Parameter(torch.empty(self.tokens, dim)) if token_mixing else None
         self.mix_channels = nn.Parameter(torch.empty(dim, dim)) if token_mixing else None
         for weight in (self.mix_tokens, self.mix_channels):
@@ -105,115 +108,43 @@ class LSGAttention(nn.Module):
                 nn.init.xavier_normal_(weight[None])
         self.qkv = nn.Linear(dim, dim if light else 3 * dim)
         self.out = nn.Linear(dim, dim)
-        bias = None
-        if position_bias == "token_index":
-            bias = token_index_gaussian(self.tokens, sigma)
-        elif position_bias == "spatial":
-            bias = spatial_gaussian(height, width, sigma)
-        if bias is not None:
-            bias = bias.to(torch.get_default_dtype())
-        self.register_buffer("bias", bias, persistent=False)  # a constant, not a weight
-
-    def literal(self, x: Tensor) -> Tensor:
-        """The published equations one by one; every N × N matrix is formed."""
-        self._check(x)
-        batch, tokens, dim = x.shape
-        if self.mix_tokens is not None and self.mix_channels is not None:
-            mixing = torch.einsum("nc,bmc->bnm", self.mix_tokens, x).softmax(dim=-1)
-            x = mixing @ (x @ self.mix_channels)
-        q, k, v = self.qkv(x).chunk(3, dim=-1) if self.qkv.out_features == 3 * dim else (self.qkv(x), x, x)
-        heads = (batch, tokens, self.num_heads, dim // self.num_heads)
-        q, k, v = (part.reshape(heads).transpose(1, 2) for part in (q, k, v))
-        logits = (q * (dim // self.num_heads) ** -0.5) @ k.transpose(-2, -1)
-        if self.bias is not None:
-            logits = logits + self.bias
-        return self.out((logits.softmax(dim=-1) @ v).transpose(1, 2).reshape(batch, tokens, dim))
+        self.register_buffer("bias", None, persistent=False)  # a constant, not a weight
+        self._compute_bias()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same numbers as `literal`, faster; see the module's header."""
-        self._check(x)
-        batch = len(x)
-        # Tokens last, (B, C, N): the narrow axis of every product below is then never the inner one.
-        # Weights are expanded over the batch instead of folding it away, which would copy x.
-        if self.mix_tokens is not None and self.mix_channels is not None:
-            mixing = F.linear(x, self.mix_tokens).softmax(dim=1)  # Aᵀ: columns sum to 1
-            x = (x @ self.mix_channels).transpose(1, 2) @ mixing
-        else:
-            x = x.transpose(1, 2)
-        weight, bias = self.qkv.weight.expand(batch, -1, -1), self.qkv.bias[None, :, None]
-        q = torch.baddbmm(bias, weight, x)
-        q, k, v = q.chunk(3, dim=1) if self.qkv.out_features == 3 * self.dim else (q, x, x)
-        x = attend(q, k, v, self.num_heads, self.bias).transpose(1, 2)
-        return torch.baddbmm(self.out.bias[None, None], x, self.out.weight.T.expand(batch, -1, -1))
-
-    def _check(self, x: Tensor) -> None:
+        """`(B, N, C)` → the same."""
         if x.ndim != 3 or x.shape[1:] != (self.tokens, self.dim):
             raise ValueError(f"expected (batch, {self.tokens} tokens, {self.dim}), got {tuple(x.shape)}")
+        if fast.suits(x):
+            return fast.attention(self, x)
+        if self.mix_tokens is not None and self.mix_channels is not None:
+            mixing = (self.mix_tokens @ x.transpose(1, 2)).softmax(dim=-1)
+            x = mixing @ (x @ self.mix_channels)
+        q, k, v = (self.qkv(x), x, x) if self.light else self.qkv(x).chunk(3, dim=-1)
+        # Autocast leaves x as it is where a matrix product makes q.
+        q, k, v = (part.to(q.dtype).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
+        bias = None if self.bias is None else self.bias.to(q.dtype)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.out(x.transpose(1, 2).flatten(2))
 
+    def _compute_bias(self) -> None:
+        """Fill the buffer on the weights' device and in their type."""
+        if self.position_bias == "none":
+            return
+        weight = self.out.weight
+        with torch.device("cpu"):  # also inside `with torch.device("meta")`, where nothing has values
+            tokens, (height, width), sigma = self.tokens, self.window, self.sigma
+            spatial = self.position_bias == "spatial"
+            bias = spatial_gaussian(height, width, sigma) if spatial else token_index_gaussian(tokens, sigma)
+        self.bias = bias.to("cpu" if weight.is_meta else weight.device, weight.dtype)
 
-def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, bias: Tensor | None) -> Tensor:
-    """Multi-head attention, tokens last: softmax over keys of `kᵀ q / √d + biasᵀ`, applied to v.
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """What `to`, `half`, `to_empty` and the like call: the constant is computed anew, never moved or left empty."""
+        super()._apply(fn, recurse)
+        self._compute_bias()
+        return self
 
-    Args:
-        q, k, v: `(B, C, N)`; head h has the channels [h · d, (h + 1) · d).
-        bias: `(N, N)`, query by key, constant, or None.
-
-    Returns:
-        `(B, C, N)`.
-    """
-    batch, dim, tokens = q.shape
-    width = dim // num_heads
-    if q.is_cuda or torch.compiler.is_compiling():
-        q, k, v = (part.unflatten(1, (num_heads, width)).transpose(-2, -1) for part in (q, k, v))
-        bias = None if bias is None else bias.to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(-2, -1).flatten(1, 2)
-    bias = q.new_zeros(tokens, tokens) if bias is None else bias.T.to(q.dtype).contiguous()
-    q, k, v = (part.reshape(batch * num_heads, width, tokens) for part in (q, k.to(q.dtype), v.to(q.dtype)))
-    return _AttendOnCPU.apply(q, k, v, bias).view(batch, dim, tokens)
-
-
-_HEADS_PER_THREAD = 24
-"""Heads whose N × N matrices a thread works on at a time: 81 tokens make 0.6 MB, which stays in its cache."""
-
-
-class _AttendOnCPU(torch.autograd.Function):
-    """Attention of `(heads, d, N)` in cache-sized pieces; keeps the weights for the backward pass.
-
-    Forward and backward take 0.6 of the time of `scaled_dot_product_attention`, whose CPU kernel is
-    made for heads wider than 10 channels.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        scale = q.shape[1] ** -0.5
-        out, kept = torch.empty_like(q), []
-        needed = any(ctx.needs_input_grad)
-        ctx.pieces = _pieces(len(q))
-        for piece in ctx.pieces:
-            weights = torch.baddbmm(bias, k[piece].transpose(1, 2), q[piece], alpha=scale)
-            torch.softmax(weights, 1, out=weights)  # over keys
-            torch.bmm(v[piece], weights, out=out[piece])
-            if needed:
-                kept.append(weights)
-        if needed:
-            ctx.save_for_backward(q, k, v, *kept)
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, *kept = ctx.saved_tensors
-        scale = q.shape[1] ** -0.5
-        dq, dk, dv = (torch.empty_like(part) for part in (q, k, v))
-        for piece, weights in zip(ctx.pieces, kept, strict=True):
-            torch.bmm(gradient[piece], weights.transpose(1, 2), out=dv[piece])
-            dlogits = torch.bmm(v[piece].transpose(1, 2), gradient[piece])
-            dlogits = torch._softmax_backward_data(dlogits, weights, 1, weights.dtype)
-            torch.bmm(k[piece], dlogits, out=dq[piece])
-            torch.bmm(q[piece], dlogits.transpose(1, 2), out=dk[piece])
-        return dq.mul_(scale), dk.mul_(scale), dv, None
-
-
-def _pieces(heads: int) -> list[slice]:
-    size = _HEADS_PER_THREAD * torch.get_num_threads()
-    return [slice(start, start + size) for start in range(0, heads, size)]
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """Loading with `assign=True` replaces weights of a meta device by those of another one."""
+        super()._load_from_state_dict(*arguments)
+        self._compute_bias()

@@ -2,8 +2,7 @@
 
 *Light Self-Gaussian-Attention Vision Transformer for Hyperspectral Image Classification.* Every
 default is the released training configuration (536,296 parameters with 16 classes). The pieces
-have the release's layout; `checkpoints` lists the names that differ. `LSGAViT.literal` runs the
-published equations one by one, `forward` computes the same numbers faster.
+have the release's layout; `checkpoints` lists the names that differ.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class DropPath(nn.Module):
         """`(B, N, C)` → the same."""
         if not self.training or self.rate == 0:
             return x
-        keep = torch.rand(len(x), 1, 1, device=x.device) >= self.rate
+        keep = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
         return x * (keep.to(x.dtype) / (1 - self.rate))
 
 
@@ -50,11 +49,6 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, N, C)` → the same."""
         x = x + self.drop_path(self.attention(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
-
-    def literal(self, x: Tensor) -> Tensor:
-        """The same with the published equations of the attention."""
-        x = x + self.drop_path(self.attention.literal(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
@@ -130,7 +124,7 @@ class LSGAViT(Pretrained, nn.Module):
         height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
         self.image_size, self.bands, self.num_classes = (height, width), bands, num_classes
         self.tokenizer = SpectralSpatialTokenizer(bands, embed_dim)
-        rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
+        rates = iter(torch.linspace(0, drop_path, sum(depths), device="cpu").tolist())
         blocks: list[nn.Module] = []
         dim, size = embed_dim, (height, width)
         for stage, (depth, heads) in enumerate(zip(depths, num_heads, strict=False)):
@@ -149,24 +143,13 @@ class LSGAViT(Pretrained, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Windows `(B, bands, height, width)` → logits `(B, num_classes)`."""
-        self._check(x)
+        if x.ndim != 4 or x.shape[1:] != (self.bands, *self.image_size):
+            raise ValueError(f"expected windows (batch, {self.bands}, {self.image_size}), got {tuple(x.shape)}")
         return self.classify(self.tokenizer(x))
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Tokens of windows `(B, N, C)` → logits `(B, num_classes)`."""
         return self.head(self.norm(self.blocks(tokens)).mean(dim=1))
-
-    def literal(self, x: Tensor) -> Tensor:
-        """The published equations one by one; what `forward` is measured against."""
-        self._check(x)
-        x = self.tokenizer(x)
-        for block in self.blocks:
-            x = block.literal(x) if isinstance(block, Block) else block(x)
-        return self.head(self.norm(x).mean(dim=1))
-
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1:] != (self.bands, *self.image_size):
-            raise ValueError(f"expected windows (batch, {self.bands}, {self.image_size}), got {tuple(x.shape)}")
 
 
 def _initialise(module: nn.Module) -> None:

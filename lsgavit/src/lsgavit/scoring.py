@@ -10,8 +10,8 @@ from common.hyperspectral.disjoint import overlap
 from common.hyperspectral.scores import DEFINITIONS, SPREAD, Scores, over_seeds, per_class_table, score
 from common.results import Row
 from lsgavit.data import Sample
+from lsgavit.fast.prediction import predict_pixels
 from lsgavit.model import LSGAViT
-from lsgavit.prediction import predict_pixels
 from lsgavit.published import PUBLISHED
 from lsgavit.windows import SceneWindows
 

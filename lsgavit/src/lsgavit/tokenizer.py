@@ -6,9 +6,27 @@ kept here, frozen, so that released weights load whole and parameter counts agre
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Self
+
 from torch import Tensor, nn
 
 CHANNELS_3D = 4
+
+
+class _Conv3d(nn.Conv3d):
+    """A 3-D convolution that stays as it is in `network.to(memory_format=torch.channels_last)`.
+
+    That format has four axes; PyTorch asks weights of five axes for it too, and raises.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        def on_four_axes(tensor: Tensor) -> Tensor:
+            if tensor.ndim < 5:
+                return fn(tensor)
+            return fn(tensor.flatten(0, 1)).unflatten(0, tensor.shape[:2]).contiguous()
+
+        return super()._apply(on_four_axes, recurse)
 
 
 class SpectralSpatialTokenizer(nn.Module):
@@ -27,7 +45,7 @@ class SpectralSpatialTokenizer(nn.Module):
         if bands < 1 or dim < 1:
             raise ValueError(f"bands and dim must be at least 1, got {bands} and {dim}")
         self.bands, self.dim = bands, dim
-        self.conv3d = nn.Conv3d(1, CHANNELS_3D, 3, padding=1)
+        self.conv3d = _Conv3d(1, CHANNELS_3D, 3, padding=1)
         self.norm3d = nn.BatchNorm3d(CHANNELS_3D)
         self.conv2d = nn.Conv2d(CHANNELS_3D * bands, dim, 3, padding=1)
         self.norm2d = nn.BatchNorm2d(dim)

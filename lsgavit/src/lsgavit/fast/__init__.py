@@ -1,0 +1,1 @@
+"""Every fast path of LSGA-ViT; whoever skips this folder loses nothing of the idea."""

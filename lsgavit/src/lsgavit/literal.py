@@ -1,0 +1,41 @@
+"""LSGA-ViT's equations as the authors wrote them, for tests and the benchmark.
+
+`LSGAttention.forward` and `LSGAViT.forward` compute the same numbers faster.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lsgavit.attention import LSGAttention
+from lsgavit.model import Block, LSGAViT
+
+
+def attention(module: LSGAttention, x: Tensor) -> Tensor:
+    """The published equations one by one, `(B, N, C)` → the same; every N × N matrix is formed."""
+    batch, tokens, dim = x.shape
+    if module.mix_tokens is not None and module.mix_channels is not None:
+        mixing = torch.einsum("nc,bmc->bnm", module.mix_tokens, x).softmax(dim=-1)
+        x = mixing @ (x @ module.mix_channels)
+    q, k, v = (module.qkv(x), x, x) if module.light else module.qkv(x).chunk(3, dim=-1)
+    heads = (batch, tokens, module.num_heads, dim // module.num_heads)
+    q, k, v = (part.reshape(heads).transpose(1, 2) for part in (q, k, v))
+    logits = (q * (dim // module.num_heads) ** -0.5) @ k.transpose(-2, -1)
+    if module.bias is not None:
+        logits = logits + module.bias
+    return module.out((logits.softmax(dim=-1) @ v).transpose(1, 2).reshape(batch, tokens, dim))
+
+
+def block(module: Block, x: Tensor) -> Tensor:
+    """Attention and MLP, each behind its norm and beside its shortcut; `(B, N, C)` both ways."""
+    x = x + module.drop_path(attention(module.attention, module.norm1(x)))
+    return x + module.drop_path(module.mlp(module.norm2(x)))
+
+
+def lsgavit(model: LSGAViT, x: Tensor) -> Tensor:
+    """Windows `(B, bands, height, width)` → logits `(B, num_classes)`."""
+    x = model.tokenizer(x)
+    for part in model.blocks:
+        x = block(part, x) if isinstance(part, Block) else part(x)
+    return model.head(model.norm(x).mean(dim=1))
