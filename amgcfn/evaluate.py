@@ -22,7 +22,7 @@ from amgcfn.data import Sample, find_scene
 from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene, rows_for_memory
 from common.checkpoints import locate
-from common.config import Seed, parse
+from common.config import AnyNumber, Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.hyperspectral.scene import BandAxis
@@ -45,6 +45,8 @@ class EvaluateConfig:
     """FILE[:KEY] of its class codes."""
     band_axis: BandAxis | None = None
     """Where the bands of the cube are, first or last; by default as the run was told."""
+    no_data: AnyNumber[float] | None = None
+    """Value of the cube's pixels without data, if its file declares none; by default as the run was told."""
     preset: str | None = None
     """Scene and protocol for a released file."""
     seed: Seed[int] = 1330
@@ -72,8 +74,10 @@ def main() -> None:
     else:
         folders = model_folders(checkpoint)
         config = recorded_config(folders[0], Config)
-    given = {name: getattr(options, name) for name in ("data_root", "cube", "labels", "band_axis")}
+    given = {name: getattr(options, name) for name in ("data_root", "cube", "labels", "band_axis", "no_data")}
     scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
+    for note in scene.notes:
+        print(f"note: {note}")
 
     runs, splits, seeds = [], [], []
     for folder in folders:

@@ -4,7 +4,8 @@
     python amgcfn/predict.py --checkpoint DIR --input OTHER.mat:KEY --output maps --memory 2G another scene
 
 Writes OUTPUT/classes.npy (H, W) in the codes of the training labels, probabilities.npy (H, W, K) float32 in
-the order of the codes, and the pictures map.png, confidence.png and graph.png. On the training scene the
+the order of the codes, and the pictures map.png, confidence.png and graph.png. Pixels without data are of
+class 0, their probabilities NaN. On the training scene the
 superpixel graph is the one beside the model; another scene gets its own, with the principal components of
 the training pixels.
 """
@@ -23,13 +24,13 @@ from amgcfn.pictures import draw_confidence, draw_graph
 from amgcfn.presets import Config
 from amgcfn.strips import HALO, classify_scene, rows_for_memory
 from common.checkpoints import locate
-from common.config import Positive, parse
+from common.config import AnyNumber, Positive, parse
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
 from common.hyperspectral.drawing import composite, sheet
-from common.hyperspectral.scene import BandAxis, open_scene
+from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
 from common.memory import parse_size
 
@@ -46,6 +47,8 @@ class PredictConfig:
     """FILE[:KEY] of another cube with the same bands; by default the scene of the run."""
     band_axis: BandAxis | None = None
     """Where the bands of the cube are: first or last; for the run's scene by default as the run was told."""
+    no_data: AnyNumber[float] | None = None
+    """Value of pixels without data, if the cube's file declares none; for the run's scene as the run was told."""
     data_root: Path | None = None
     """Folder that holds the run's scene, if it has moved."""
     memory: str = "4G"
@@ -79,9 +82,9 @@ def main() -> None:
         raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
     config = recorded_config(folders[0], Config)
     if options.input is not None:
-        scene = open_scene(options.input, band_axis=options.band_axis)
+        scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
     else:
-        given = {"data_root": options.data_root, "band_axis": options.band_axis}
+        given = {name: getattr(options, name) for name in ("data_root", "band_axis", "no_data")}
         scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
     model = load_model(folders[0]).float().to(device)
     if model.bands != scene.bands:
@@ -89,22 +92,27 @@ def main() -> None:
     _, graph, names, codes = load_graph(folders[0], scene)
     scene = replace(scene, class_names=names)
 
+    for note in scene.notes:
+        print(f"note: {note}")
     rows = options.rows or rows_for_memory(model, scene.shape[1], budget)
     strips = -(-scene.shape[0] // rows)
     if strips > 1:
         print(f"{strips} strips of {rows} rows with {HALO} rows around")
     probabilities = classify_scene(model, scene.cube, graph, rows=rows)[0].softmax(dim=1)
     probabilities = probabilities.numpy().reshape(*scene.shape, -1)
-    found = probabilities.argmax(axis=2)  # 0..K - 1
-    # The smallest type that holds every code: crop catalogues go beyond 32 bits.
-    classes = np.array(codes, dtype=np.min_scalar_type(max(codes)))[found]
+    found = np.where(scene.valid, probabilities.argmax(axis=2) + 1, 0)
+    probabilities[~scene.valid] = np.nan
+    classes = in_codes(found, codes)
     for name, array in (("classes", classes), ("probabilities", probabilities)):
         with atomic_path(options.output / f"{name}.npy") as temporary:
             np.save(temporary, array)
-    save(sheet(scene, found + 1), options.output / "map.png")
+    save(sheet(scene, found), options.output / "map.png")
     draw_confidence(probabilities, options.output / "confidence.png")
     draw_graph(composite(scene), graph, options.output / "graph.png", title=scene.name)
-    print(f"{classes.size:,} pixels, {len(np.unique(classes))} of {model.num_classes} classes; see {options.output}")
+    classified = classes[scene.valid]
+    print(
+        f"{classified.size:,} pixels, {len(np.unique(classified))} of {model.num_classes} classes; see {options.output}"
+    )
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ def main() -> None:
     folder = config.output or Path("runs") / f"amgcfn_{config.preset}"
     seeds = config.seeds or (config.seed,)
     scene = find_scene(config)
+    for note in scene.notes if processes.is_main_process else ():
+        print(f"note: {note}")
 
     for seed in seeds[processes.process_index :: processes.num_processes]:
         train(replace(config, seed=seed, seeds=(), output=seed_folder(folder, config.seeds, seed)), scene)
@@ -118,7 +120,7 @@ def test(run: Run, sample: Sample) -> None:
     """Score the kept weights on the test pixels and draw the seed's pictures."""
     model = load_model(run.folder / "model").to(run.accelerator.device)
     logits = classify_scene(model, sample.scene.cube, sample.graph)[0]
-    found = (logits.argmax(dim=1) + 1).numpy().reshape(sample.scene.shape)
+    found = (logits.argmax(dim=1) + 1).numpy().reshape(sample.scene.shape) * sample.scene.valid
     scores = scoring.score_map(found, sample)
     write_scores(run.folder / "scores.json", scores)
     figures = run.folder / "figures"

@@ -130,6 +130,26 @@ def test_unusable_graph_files_are_named(tmp_path, content, message):
         SuperpixelGraph.load(path)
 
 
+def test_pixels_without_data_join_and_weigh_nothing():
+    generator = np.random.default_rng(4)
+    cube = generator.random((40, 30, 5))
+    valid = np.ones((40, 30), dtype=bool)
+    valid[:, 20:] = valid[7, 3] = False
+    components = fit_pca(cube[:, :20], 3)
+    graph = build_graph(cube, components, valid=valid)
+    colours = standardise(components.apply(cube), valid)
+    np.testing.assert_allclose(colours[valid].std(axis=0), 1)
+    for label, feature in enumerate(graph.features):
+        np.testing.assert_allclose(feature, colours[(graph.segments == label) & valid].mean(axis=0), rtol=1e-9)
+    # Nearest pixels with data: every row of the border continues the superpixel beside it.
+    np.testing.assert_array_equal(graph.segments[:, 20:], np.repeat(graph.segments[:, 19:20], 10, axis=1))
+    inside = amgcfn.literal.superpixel_adjacency(
+        np.pad(graph.segments[:, :20], ((0, 0), (0, 1)), "edge"), graph.features
+    )
+    joined = graph.adjacency.toarray()
+    assert (joined > 0).sum() > 20 and not ((joined > 0) & (inside == 0)).any()
+
+
 def test_nan_is_refused():
     cube = np.random.default_rng(3).random((30, 30, 5))
     cube[3, 4, 2] = np.nan

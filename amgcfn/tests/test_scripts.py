@@ -156,11 +156,28 @@ def _refused(script: str, *arguments: str | Path) -> str:
     return done.stderr.strip().splitlines()[-1]
 
 
-def test_nan_is_refused(tmp_path):
-    cube = np.ones((30, 26, 6), dtype=np.float32)
-    cube[3, 4, 5] = np.nan
-    np.save(tmp_path / "cube.npy", cube)
-    assert "NaN" in _refused("train.py", "--cube", tmp_path / "cube.npy", "--output", tmp_path / "run")
+def test_pixels_without_data_take_no_part_whatever_they_hold(scene, tmp_path):
+    cube = np.load(scene[1]).astype(np.float32)
+    hole = np.zeros((30, 26), dtype=bool)
+    hole[:, 20:] = hole[12, 5] = True
+    maps, weights = [], []
+    for name, value, flags in (("nan", np.nan, []), ("declared", -9999.0, ["--no-data", "-9999"])):
+        cube[hole] = value
+        np.save(tmp_path / f"{name}.npy", cube)
+        run = ["--cube", tmp_path / f"{name}.npy", *scene[2:], "--output", tmp_path / name, "--epochs", "4"]
+        done = _train(*run, *flags, "--seeds", "1")
+        assert f"{hole.sum()} pixels (23.2 %) hold no data" in done.stdout
+        model = tmp_path / name / "seed_1" / "model"
+        run_script(PROJECT / "predict.py", "--checkpoint", model, "--output", tmp_path / name / "maps")
+        maps.append(np.load(tmp_path / name / "maps" / "classes.npy"))
+        weights.append(model)
+        split = np.load(model / "split.npz")
+        assert not hole.ravel()[np.concatenate([split[part] for part in ("train", "validation", "test")])].any()
+    assert _same_weights(*weights)
+    np.testing.assert_array_equal(*maps)
+    np.testing.assert_array_equal(maps[0] == 0, hole)
+    probabilities = np.load(tmp_path / "nan" / "maps" / "probabilities.npy")
+    np.testing.assert_array_equal(np.isnan(probabilities).all(axis=2), hole)
 
 
 def test_one_superpixel_is_refused(scene, tmp_path):

@@ -65,6 +65,7 @@ class Sample:
         graph = build_graph(
             scene.cube,
             components,
+            valid=scene.valid,
             sigma=config.sigma,
             pixels_per_superpixel=config.pixels_per_superpixel,
             rescale=config.rescale,
@@ -107,7 +108,7 @@ def find_scene(config: Config) -> Scene:
         UserError: no such scene, or its files are not as published.
     """
     if config.cube is not None:
-        return open_scene(config.cube, config.labels, band_axis=config.band_axis)
+        return open_scene(config.cube, config.labels, band_axis=config.band_axis, no_data=config.no_data)
     if config.dataset == "demo":
         return synthetic_scene()
     if config.data_root is None:
@@ -133,6 +134,7 @@ def load_graph(
         graph = build_graph(
             scene.cube,
             components,
+            valid=scene.valid,
             sigma=config.sigma,
             pixels_per_superpixel=config.pixels_per_superpixel,
             rescale=config.rescale,

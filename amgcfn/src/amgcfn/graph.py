@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from scipy import sparse
+from scipy import ndimage, sparse
 from skimage.segmentation import slic
 from torch import Tensor
 
@@ -91,6 +91,7 @@ def build_graph(
     cube: np.ndarray,
     components: SpectralTransform,
     *,
+    valid: np.ndarray | None = None,
     hops: int = 3,
     sigma: float = SIGMA,
     pixels_per_superpixel: int = PIXELS_PER_SUPERPIXEL,
@@ -99,9 +100,11 @@ def build_graph(
     """Build the published graph of a scene.
 
     Args:
-        cube: `(H, W, bands)`, finite, any unit.
+        cube: `(H, W, bands)`, finite, any unit; pixels without data filled from their neighbours.
         components: principal components, in the release those of the training pixels:
             `common.hyperspectral.transforms.fit_pca(cube, 3, pixels=split.train)`.
+        valid: `(H, W)` bool, where there are data; everywhere when None. Other pixels take no part in any
+            mean or edge; they get the superpixel of the nearest pixel with data, since each needs one.
         hops: number of hop graphs.
         sigma: scale of the edge weight, in standard deviations of the components.
         pixels_per_superpixel: 100 in the paper.
@@ -110,22 +113,25 @@ def build_graph(
     Raises:
         UserError: values that are not finite, or a scene that gives fewer than two superpixels.
     """
-    colours = standardise(components.apply(cube))
+    valid = np.ones(cube.shape[:2], dtype=bool) if valid is None else valid
+    colours = standardise(components.apply(cube), valid)
     if not np.isfinite(colours).all():
         bad = int((~np.isfinite(colours).all(axis=2)).sum()) or colours[..., 0].size
         raise UserError(f"the cube holds NaN or infinite values in {bad} pixels; fill them or leave their bands out")
     segments = superpixels(colours, pixels_per_superpixel=pixels_per_superpixel, rescale=rescale)
-    features = superpixel_means(colours, segments)
-    adjacency = superpixel_adjacency(segments, features, sigma=sigma)
+    segments = _without_empty(segments, valid)
+    features = superpixel_means(colours, segments, valid)
+    adjacency = superpixel_adjacency(segments, features, valid, sigma=sigma)
     return SuperpixelGraph(segments, features, adjacency, tuple(hop_graphs(adjacency, hops)))
 
 
-def standardise(components: FloatArray) -> FloatArray:
-    """Return `(H, W, F)` float64 with mean 0 and variance 1 per channel over all pixels, as released."""
+def standardise(components: FloatArray, valid: np.ndarray | None = None) -> FloatArray:
+    """Return `(H, W, F)` float64 with mean 0 and variance 1 per channel over all pixels with data, as released."""
     values = components.astype(np.float64)
-    spread = values.std(axis=(0, 1))
+    counted = values.reshape(-1, values.shape[2]) if valid is None else values[valid]
+    spread = counted.std(axis=0)
     # A constant component stays 0 instead of becoming NaN.
-    return (values - values.mean(axis=(0, 1))) / np.where(spread > 0, spread, 1)
+    return (values - counted.mean(axis=0)) / np.where(spread > 0, spread, 1)
 
 
 def superpixels(
@@ -171,19 +177,38 @@ def superpixels(
     return segments
 
 
-def superpixel_means(values: FloatArray, segments: np.ndarray) -> FloatArray:
+def _without_empty(segments: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Give pixels without data the superpixel of the nearest pixel with data, so that none consists of the former."""
+    if valid.all():
+        return segments
+    rows, columns = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)
+    kept, numbered = np.unique(segments[rows, columns], return_inverse=True)
+    if len(kept) < 2:
+        raise UserError(
+            "the pixels with data lie in one superpixel and so give no graph; lower --pixels-per-superpixel"
+        )
+    return numbered.reshape(segments.shape).astype(np.int64)
+
+
+def superpixel_means(values: FloatArray, segments: np.ndarray, valid: np.ndarray | None = None) -> FloatArray:
     """Average `(H, W, F)` values over each superpixel: `S = Qᵀ_normalised · values`, without Q.
+
+    Args:
+        valid: pixels that count; every superpixel has some.
 
     Returns:
         `(N, F)` float64.
     """
-    labels = segments.reshape(-1)
+    counted = slice(None) if valid is None else valid.reshape(-1)
+    labels = segments.reshape(-1)[counted]
     count = np.bincount(labels)
-    flat = values.reshape(len(labels), -1)
+    flat = values.reshape(segments.size, -1)[counted]
     return np.stack([np.bincount(labels, channel) for channel in flat.T], axis=1) / count[:, None]
 
 
-def superpixel_adjacency(segments: np.ndarray, features: FloatArray, *, sigma: float = SIGMA) -> sparse.csr_array:
+def superpixel_adjacency(
+    segments: np.ndarray, features: FloatArray, valid: np.ndarray | None = None, *, sigma: float = SIGMA
+) -> sparse.csr_array:
     """Join superpixels that share a 2×2 window, with weight `exp(-‖S_i − S_j‖² / σ²)`.
 
     As released, a window joins only its smallest and its largest label, and windows start
@@ -192,18 +217,26 @@ def superpixel_adjacency(segments: np.ndarray, features: FloatArray, *, sigma: f
     Args:
         segments: `(H, W)` labels, contiguous from 0.
         features: `(N, F)`.
+        valid: windows with a pixel that is False here join nothing.
 
     Returns:
         `(N, N)` symmetric, without self loops.
     """
     count = len(features)
-    corners = np.stack([segments[:-2, :-2], segments[1:-1, :-2], segments[:-2, 1:-1], segments[1:-1, 1:-1]])
+    corners = _windows(segments)
     low, high = corners.min(axis=0), corners.max(axis=0)
     joined = low != high
+    if valid is not None:
+        joined &= _windows(valid).all(axis=0)
     low, high = np.divmod(np.unique(low[joined] * count + high[joined]), count)
     weight = np.exp(-((features[low] - features[high]) ** 2).sum(axis=1) / sigma**2)
     rows, columns = np.concatenate([low, high]), np.concatenate([high, low])
     return sparse.csr_array((np.concatenate([weight, weight]), (rows, columns)), shape=(count, count))
+
+
+def _windows(pixels: np.ndarray) -> np.ndarray:
+    """The four corners of the 2×2 windows that the release visits, `(4, H - 2, W - 2)`."""
+    return np.stack([pixels[:-2, :-2], pixels[1:-1, :-2], pixels[:-2, 1:-1], pixels[1:-1, 1:-1]])
 
 
 def hop_graphs(adjacency: sparse.sparray | np.ndarray, hops: int = 3) -> list[sparse.csr_array]:

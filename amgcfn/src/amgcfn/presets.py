@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from common.config import Fraction, Positive, RunConfig, Seed
+from common.config import AnyNumber, Fraction, Positive, RunConfig, Seed
 from common.hyperspectral.scene import BandAxis
 
 PAPER_SEEDS = tuple(range(1330, 1340))
@@ -28,12 +28,14 @@ class Config(RunConfig):
     """Its class codes: FILE[:KEY], 0 for unlabelled."""
     band_axis: BandAxis | None = None
     """Where the bands of --cube are: first or last; by default found from the shape of --labels."""
+    no_data: AnyNumber[float] | None = None
+    """Value of pixels without data, if the file of --cube declares none; NaN always means no data."""
     seeds: tuple[Seed[int], ...] = PAPER_SEEDS
     """One run each, with its own split, graph and weights, in OUTPUT/seed_N; empty: only --seed, in OUTPUT."""
     split: Literal["random", "disjoint"] = "random"
     """Where training pixels come from. random: anywhere, as published. disjoint: from random blocks,
     with test pixels at least --distance away from all of them."""
-    distance: int = 9
+    distance: Positive[int] = 9
     """Pixels between training and test pixels of a disjoint split, along rows or columns."""
     ratio: Fraction[float] = 0.02
     """Share of each class for training, rounded up."""
@@ -47,13 +49,13 @@ class Config(RunConfig):
     """Let SLIC map the components to [0, 1] first, as scikit-image does since 0.19: nearly square superpixels."""
     sigma: Positive[float] = 5.0
     """Scale of the edge weights, in standard deviations of the components."""
-    learning_rate: float = 5e-4
+    learning_rate: Positive[float] = 5e-4
     """Adam's."""
     weight_decay: float = 1e-4
     """Adam's."""
     epochs: Positive[int] = 500
     """Passes over the scene."""
-    validate_every: int = 10
+    validate_every: Positive[int] = 10
     """Epochs between two validations."""
     save_every: int = 50
     log_every: int = 10

@@ -14,6 +14,7 @@ from common.files import write_json
 from common.hyperspectral.scores import Scores, from_confusion
 
 Config = TypeVar("Config", bound=RunConfig)
+_FORMER = ("batch_size", "workers", "gradient_accumulation", "mixed_precision")
 
 
 def seed_folder(folder: Path, seeds: tuple[int, ...], seed: int) -> Path:
@@ -49,6 +50,8 @@ def recorded_config(model_folder: Path, kind: type[Config]) -> Config:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))["config"]
         paths = {name: Path(values[name]) for name in ("data_root", "output") if values[name]}
+        # Runs of earlier versions also recorded a loader's flags where none acted.
+        values = {name: value for name, value in values.items() if name not in _FORMER or hasattr(kind, name)}
         return kind(**{**values, **paths, "seeds": tuple(values["seeds"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: does not describe a run of this project ({error}); keep a model in its run") from None
