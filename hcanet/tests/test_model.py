@@ -78,9 +78,10 @@ def test_both_forms_equal_the_published_3d_form(
 @pytest.mark.parametrize("local_mix", ["released", "pixel"])
 @pytest.mark.parametrize("shape", [(1, 8, 1, 1), (2, 8, 2, 3), (3, 8, 7, 5), (1, 8, 1, 9)])
 def test_modules_take_any_size_in_both_forms(
-    local_mix: Any, shape: tuple[int, ...], use: Callable[[str], None]
+    local_mix: Any, shape: tuple[int, ...], use: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
+    monkeypatch.setattr("hcanet.fast.msfn.VALUES", 64)  # several groups of hidden channels
     for module in (CAFM(8, 2, local_mix=local_mix), MSFN(8), MSFN(70, 1.0)):
         module.double()
         x = torch.randn(shape[0], module.dim, *shape[2:]).double()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,13 @@ from torch import Tensor
 
 from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
+from common.files import write_json
 from hcanet.literal import HCANet3D, middle_slices
 from hcanet.model import HCANet
+from hcanet.scenes import Scaling
 
+PREPARATION = "preparation.json"
+"""File of a model folder that says how its scenes were prepared."""
 FIRST = "patch_embed.proj.weight"
 
 
@@ -101,3 +107,39 @@ def _expansion(tensors: Mapping[str, Tensor], dim: int) -> float:
             hidden, width = weight.shape[1], dim * 2 ** (level - 1)
             low, high = max(low, hidden / width), min(high, (hidden + 1) / width)
     return 2.66 if low <= 2.66 < high else (low + high) / 2 if low < high < float("inf") else max(low, 0.1)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a model folder says besides the weights.
+
+    Attributes:
+        scaling: how scenes were brought to [0, 1]: "percentile" or "minmax".
+        tile: side of the training patches in pixels, which tiles should have in released mode.
+    """
+
+    scaling: Scaling = "percentile"
+    tile: int = 128
+
+
+def save_preparation(preparation: Preparation, folder: Path) -> None:
+    """Write it into a model folder; before the weights, so that no weights ever lack it."""
+    write_json(folder / PREPARATION, asdict(preparation))
+
+
+def load_preparation(checkpoint: Path) -> Preparation:
+    """Of a model folder; files in the published form were trained on patches of 128.
+
+    Raises:
+        UserError: the file in the model folder is damaged.
+    """
+    path = checkpoint / PREPARATION
+    if not path.is_file():
+        return Preparation()
+    try:
+        found = Preparation(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: does not describe a preparation ({error})") from None
+    if found.scaling not in ("percentile", "minmax") or not isinstance(found.tile, int) or found.tile < 1:
+        raise UserError(f"{path}: has scaling {found.scaling!r} and tile {found.tile!r}; expected percentile or minmax")
+    return found

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from hcanet.feedforward import MSFN
 
 GROUP = 64
-"""Hidden channels at a time."""
+"""Hidden channels at a time, at least."""
+VALUES = 1 << 20
+"""Values of a group's map; small images go in one group."""
 
 
 def msfn(module: MSFN, x: Tensor) -> Tensor:
@@ -29,8 +31,9 @@ def msfn(module: MSFN, x: Tensor) -> Tensor:
     convolutions = (module.dwconv1, module.dwconv2, module.dwconv3)
     back = module.project_out.weight.flatten(1)
     out: Tensor | None = None
-    for start in range(0, module.hidden, GROUP):
-        group = slice(start, min(start + GROUP, module.hidden))
+    size = max(GROUP, VALUES * module.dim // max(tokens.numel(), 1))
+    for start in range(0, module.hidden, size):
+        group = slice(start, min(start + size, module.hidden))
         maps = [
             _scale(tokens, into[i, group], None if into_bias is None else into_bias[i, group], convolution, group)
             for i, convolution in enumerate(convolutions)

@@ -1,0 +1,147 @@
+"""Training samples: a window of a clean scene, turned, with noise that belongs to this sample alone.
+
+Scenes stay in memory as float32, or in the cache on disk. Everything random comes from one generator per sample,
+made from (seed, epoch, index): the same for any number of workers and processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from common.errors import UserError
+from common.hyperspectral.noise import corrupt, sample_generator
+from hcanet.cache import CachedScene
+
+COMPLEX = ("case1", "case2", "case3", "case4")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with its own noise.
+
+    Attributes:
+        start: its first update.
+        case: a case of `common.hyperspectral.noise`, or "complex": cases 1 to 4 in turn.
+        crop: side of its patches; a sample then is `(full crop / crop)²` of them, so that a batch has as many pixels.
+    """
+
+    start: int
+    case: str
+    crop: int
+
+
+class TrainingPatches(Dataset[dict[str, Tensor]]):
+    """Square windows with noise.
+
+    Args:
+        sources: clean scenes `(bands, H, W)` in [0, 1], or cached patches.
+        stages: in order, the first from update 0.
+        bands: of a sample; consecutive ones from a random start where a scene has more.
+        crop: side of a sample in pixels.
+        stride: between windows in pixels; 1 makes every position a window.
+        seed: of every random choice.
+        batch: samples of one update, over all processes.
+        sigma, framework: of the noise.
+        augment: eight flips and rotations.
+        reverse_bands: reverse the order of the bands with probability one half.
+
+    Item `(epoch, index)`:
+        `{"noisy": (views, bands, crop, crop), "clean": the same}`, float32.
+
+    Raises:
+        UserError: a scene smaller than a window, or with too few bands.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[np.ndarray | CachedScene],
+        stages: Sequence[Stage],
+        *,
+        bands: int,
+        crop: int,
+        stride: int,
+        seed: int,
+        batch: int,
+        sigma: float = 50.0,
+        framework: str = "mafnet",
+        augment: bool = True,
+        reverse_bands: bool = True,
+    ) -> None:
+        self.sources, self.stages = list(sources), list(stages)
+        self.bands, self.crop, self.seed, self.batch = bands, crop, seed, batch
+        self.sigma, self.framework = sigma, framework
+        self.augment, self.reverse_bands = augment, reverse_bands
+        self.windows: list[tuple[int, int, int]] = []
+        for number, source in enumerate(self.sources):
+            *_, found, height, width = source.shape
+            if found < bands:
+                raise UserError(f"a training scene has {found} bands, fewer than --bands {bands}; lower --bands")
+            if min(height, width) < crop:
+                raise UserError(
+                    f"a training region has {height} × {width} pixels, too few for a crop of {crop}; lower --crop"
+                )
+            if isinstance(source, CachedScene):
+                self.windows += [(number, item, 0) for item in range(len(source))]
+            else:
+                places = [range(0, side - crop + 1, stride) for side in (height, width)]
+                self.windows += [(number, top, left) for top in places[0] for left in places[1]]
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        generator = sample_generator(self.seed, epoch, index)
+        position = self.position(epoch, index)
+        stage = self.stage(position // self.batch)
+        window = self._window(index, generator)
+        start = generator.integers(len(window) - self.bands + 1)
+        window = self._turned(window[start : start + self.bands], generator)
+        per_side = self.crop // stage.crop
+        clean = np.empty((per_side**2, self.bands, stage.crop, stage.crop), dtype=np.float32)
+        noisy = np.empty_like(clean)
+        for view in range(len(clean)):
+            top, left = generator.integers(self.crop - stage.crop + 1, size=2)
+            clean[view] = window[:, top : top + stage.crop, left : left + stage.crop]
+            place = position * len(clean) + view
+            case = COMPLEX[place % len(COMPLEX)] if stage.case == "complex" else stage.case
+            noisy[view] = corrupt(
+                clean[view], case, generator, sigma=self.sigma, framework=self.framework, position=place
+            ).image
+        return {"noisy": torch.from_numpy(noisy), "clean": torch.from_numpy(clean)}
+
+    def stage(self, update: int) -> Stage:
+        """The stage that an update belongs to."""
+        return max((stage for stage in self.stages if stage.start <= update), key=lambda stage: stage.start)
+
+    def position(self, epoch: int, index: int) -> int:
+        """Where in the endless stream of `common.sampling` this sample comes."""
+        if self._order[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self))
+            inverse = np.empty_like(order)
+            inverse[order] = np.arange(len(order))
+            self._order = epoch, inverse
+        return epoch * len(self) + int(self._order[1][index])
+
+    def _window(self, index: int, generator: np.random.Generator) -> np.ndarray:
+        number, first, second = self.windows[index]
+        source = self.sources[number]
+        if isinstance(source, CachedScene):
+            patch = source[first]
+            top, left = (generator.integers(side - self.crop + 1) for side in patch.shape[1:])
+            return patch[:, top : top + self.crop, left : left + self.crop]
+        return source[:, first : first + self.crop, second : second + self.crop]
+
+    def _turned(self, window: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        down, across, transpose, reverse = generator.integers(2, size=4)
+        if self.augment:
+            window = window[:, :: -1 if down else 1, :: -1 if across else 1]
+            window = window.swapaxes(1, 2) if transpose else window
+        return window[::-1] if self.reverse_bands and reverse else window

@@ -1,0 +1,116 @@
+"""A whole scene through a network of few bands: groups of bands, overlapping tiles.
+
+In released mode the local branch reads memory in an order that depends on height and width, so the network gives its
+best on the size it was trained on: tiles of that size are the default there. With `local_mix="pixel"` tiles only
+save memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from hcanet.model import HCANet
+
+
+def band_groups(total: int, size: int) -> list[tuple[int, int]]:
+    """(first band of a pass, first band that is taken from it): consecutive runs, and the last bands once more.
+
+    Raises:
+        UserError: the scene has fewer bands than the network.
+    """
+    if total < size:
+        raise UserError(f"the scene has {total} bands but the network needs {size}; train one with --bands {total}")
+    groups = [(start, start) for start in range(0, total - size + 1, size)]
+    if total % size:
+        groups.append((total - size, total - total % size))
+    return groups
+
+
+def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
+    """First positions of tiles that cover `length`, evenly spread, each overlapping the next by at least `overlap`."""
+    if length <= tile:
+        return [0]
+    count = -(-(length - overlap) // (tile - overlap))
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def bytes_per_pixel(model: HCANet) -> int:
+    """Memory of a forward pass per pixel of one group of bands, from above: measured at several widths."""
+    return 4 * (model.bands * 4 + 24 * 2 * model.dim)
+
+
+def tile_for_memory(model: HCANet, memory: int, height: int, width: int) -> int:
+    """The side of tiles that fit; the longer side where the whole image does."""
+    side = int((memory / bytes_per_pixel(model)) ** 0.5) // 4 * 4
+    return max(height, width) if side**2 >= height * width else max(side, 16)
+
+
+def released_mix(model: HCANet) -> bool:
+    """Whether a local branch depends on the size of the image."""
+    return any(getattr(module, "local_mix", "") == "released" for module in model.modules())
+
+
+@torch.no_grad()
+def denoise(
+    model: HCANet,
+    image: Tensor,
+    tile: int | None = None,
+    *,
+    batch: int = 1,
+    progress: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Denoise `(bands, H, W)`.
+
+    Args:
+        model: in evaluation mode; the image goes to its device group by group.
+        image: values as in training; as many bands as the network or more.
+        tile: side of square tiles, blended where they overlap by a quarter; None for the whole image at once.
+        batch: tiles per forward pass.
+        progress: called with a number of pixels after every pass.
+
+    Returns:
+        `(bands, H, W)` float32 on the CPU.
+
+    Raises:
+        UserError: fewer bands than the network.
+    """
+    groups = band_groups(len(image), model.bands)
+    height, width = image.shape[1:]
+    tile = tile or max(height, width)
+    rows, columns = (tile_starts(side, tile, tile // 4) for side in (height, width))
+    places = list(product(rows, columns))
+    window = blending_window(min(tile, height), min(tile, width), len(places) > 1)
+    device = next(model.parameters()).device
+    result = torch.empty(image.shape, dtype=torch.float32)
+    for first, taken in groups:
+        group = image[first : first + model.bands].float()
+        total = torch.zeros_like(group)
+        weight = torch.zeros(height, width)
+        for i in range(0, len(places), batch):
+            chosen = places[i : i + batch]
+            tiles = torch.stack([group[:, row : row + tile, column : column + tile] for row, column in chosen])
+            restored = model(tiles.to(device)).float().cpu()
+            for (row, column), one in zip(chosen, restored, strict=True):
+                total[:, row : row + tile, column : column + tile] += one * window
+                weight[row : row + tile, column : column + tile] += window
+            if progress:
+                progress(len(chosen) * window.numel())
+        result[taken : first + model.bands] = (total / weight)[taken - first :]
+    return result
+
+
+def blending_window(height: int, width: int, several: bool) -> Tensor:
+    """Weights that fall linearly to the borders; ones for a single tile."""
+    if not several:
+        return torch.ones(height, width)
+
+    def ramp(length: int) -> Tensor:
+        distance = torch.arange(length) + 0.5
+        return (torch.minimum(distance, length - distance) / (length / 4)).clamp(max=1)
+
+    return ramp(height)[:, None] * ramp(width)

@@ -1,0 +1,186 @@
+"""One preset per published recipe, the small-data ones, and the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from common.config import AnyNumber, LoaderConfig, Positive, Seed
+from common.hyperspectral.scene import BandAxis
+from hcanet.attention import LocalMix
+from hcanet.scenes import Preparation, Scaling
+from hcanet.schedule import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(LoaderConfig):
+    """What training HCANet depends on."""
+
+    model: str = "hcanet"
+    """Variant: hcanet (released form) or hcanet_light (narrower, one block per level)."""
+    dim: Positive[int] | None = None
+    """Channels of the first level, instead of the variant's; fewer than --bands cannot denoise."""
+    bands: Positive[int] = 31
+    """Bands of the network; scenes with more go through it in groups."""
+    local_mix: LocalMix = "released"
+    """What the local branch mixes: released (needed by released weights) or pixel (as the paper describes it)."""
+    weights: Path | None = None
+    """Start from these weights: a run, a model folder or a file in the published form."""
+    dataset: str = "icvl"
+    """icvl, pavia, abu, jasper_ridge or demo."""
+    cube: str | None = None
+    """FILE[:KEY] of your own clean scene instead of a data set: MATLAB, NumPy, ENVI or GeoTIFF."""
+    band_axis: BandAxis | None = None
+    """Where the bands of --cube are: first or last."""
+    no_data: AnyNumber[float] | None = None
+    """Value of the pixels of --cube without data, instead of the one that the file declares."""
+    scaling: Scaling = "percentile"
+    """Divide a scene by its 99.9 percentile, or bring it to its least and largest value; ICVL always minmax."""
+    preparation: Preparation = "mafnet"
+    """How ICVL is cut: mafnet (patches of 128) or qrnn3d (three scales, patches of 64)."""
+    cache: Path | None = None
+    """Folder for ICVL's cut patches; by default hcanet_cache below the data root."""
+    order: tuple[str, ...] = ("blind", "complex")
+    """Noise of the stages, one after the other: gaussian, blind, case1 to case5, or complex (cases 1 to 4 in turn)."""
+    epochs: tuple[Positive[int], ...] = (50, 50)
+    """Passes over the patches of each stage."""
+    crops: tuple[Positive[int], ...] = ()
+    """Side of the patches of each stage where it is smaller than --crop; a batch then holds more of them."""
+    iterations: int = 0
+    """Optimiser updates of all stages together, in the proportion of --epochs, instead of their number."""
+    sigma: float = 50.0
+    """Noise level of gaussian, on the scale of 0 to 255."""
+    framework: str = "qrnn3d"
+    """Whose noise parameters: mafnet, qrnn3d or sert."""
+    crop: Positive[int] = 64
+    """Side of the training patches in pixels."""
+    stride: Positive[int] = 1
+    """Pixels between patches; 1 takes every position."""
+    augment: bool = True
+    """The eight flips and rotations."""
+    reverse_bands: bool = True
+    """Reverse the order of the bands with probability one half."""
+    loss: Literal["l1", "l2"] = "l1"
+    """Mean absolute or mean square error."""
+    gradient_weight: float = 1e-3
+    """Weight of the global gradient term; 0 leaves it out."""
+    gradient_form: Literal["released", "spectral"] = "spectral"
+    """The third view of the gradient term: along the width once more, as released, or along the spectrum."""
+    gradient_reduction: Literal["norm", "mean"] = "norm"
+    """Root of the sum of squares over the batch, as released, or the mean."""
+    learning_rate: Positive[float] = 1e-3
+    """Adam's, at the start."""
+    schedule: Schedule = "cosine"
+    """cosine to zero, halving (after 10, 50, 100 and 150 epochs) or qrnn3d (its table)."""
+    restart: bool = True
+    """Cosine and halving begin anew with every stage; the released trainer goes on with its lowest rate."""
+    validate_every: Positive[int] = 500
+    """Optimiser updates between two validations on the validation regions."""
+    test_cases: tuple[str, ...] = ()
+    """Noise of the final test; by default that of the last stage."""
+    noise_seed: Seed[int] = 0
+    """Of the noise of validation and test scenes."""
+    test_noise: Literal["scene", "plain"] = "scene"
+    """Generator of a test scene's noise: from --noise-seed and the scene's name, or from --noise-seed alone."""
+
+
+def demo() -> Config:
+    """A synthetic scene with noise of σ 50, hcanet_light, two minutes on two CPU cores.
+
+    accelerate launch hcanet/train.py
+    """
+    return Config(
+        model="hcanet_light", dataset="demo", order=("gaussian",), epochs=(1,), iterations=700, crop=32, batch_size=2,
+        workers=1, learning_rate=2e-3, validate_every=350, save_every=100,
+    )  # fmt: skip
+
+
+def released_trainer() -> Config:
+    """ICVL as the trainer to which HCANet points: case 1, then case 5 from its weights, Adam 2e-4, batch 10 at 128².
+
+    accelerate launch hcanet/train.py --preset released_trainer --data-root DIR
+    What makes its input equal its target is mended. The paper's own epochs, rate and weight could not be read.
+    One sample of 128 × 128 takes about 2 GiB in float32 on a CPU: there --batch-size 1 --gradient-accumulation 10.
+    Expected: not measured here.
+    """
+    return Config(
+        order=("case1", "case5"), epochs=(150, 150), framework="mafnet", crop=128, stride=128, batch_size=10,
+        learning_rate=2e-4, schedule="halving", restart=False, gradient_form="released", validate_every=1_000,
+    )  # fmt: skip
+
+
+def qrnn3d() -> Config:
+    """ICVL as QRNN3D: σ 50, blind, then cases 1 to 4 in turn; L2, Adam 1e-3, 16 patches of 64², then 64 of 32².
+
+    accelerate launch hcanet/train.py --preset qrnn3d --data-root DIR
+    Expected: not measured here.
+    """
+    return Config(
+        preparation="qrnn3d", order=("gaussian", "blind", "complex"), epochs=(30, 20, 50), crops=(64, 32, 32), crop=64,
+        stride=64, batch_size=16, loss="l2", gradient_weight=0.0, schedule="qrnn3d", validate_every=1_000,
+    )  # fmt: skip
+
+
+def pavia() -> Config:
+    """Pavia University in groups of 31 bands, blind then complex noise; the first 340 rows are tested.
+
+    accelerate launch hcanet/train.py --preset pavia --data-root DIR
+    Expected: not measured here.
+    """
+    return replace(scene(), dataset="pavia")
+
+
+def scene() -> Config:
+    """Your own scene: blind then complex noise on its upper half, tested on its lower 40 %.
+
+    accelerate launch hcanet/train.py --preset scene --cube SCENE.hdr --scaling minmax
+    """
+    return Config(
+        model="hcanet_light", dataset="jasper_ridge", local_mix="pixel", epochs=(1, 1), iterations=8_000, crop=32,
+        batch_size=2, workers=1, test_cases=("gaussian", "case5"),
+    )  # fmt: skip
+
+
+def jasper_ridge() -> Config:
+    """Jasper Ridge, 198 bands: upper 60 % to train and validate, lower 40 % to test.
+
+    accelerate launch hcanet/train.py --preset jasper_ridge --data-root DIR
+    Expected: not measured here.
+    """
+    return scene()
+
+
+def abu() -> Config:
+    """Four ABU scenes with noise of σ 50, tested on the fifth; the released form of hcanet_light.
+
+    accelerate launch hcanet/train.py --preset abu --data-root DIR
+    """
+    return Config(
+        model="hcanet_light", dataset="abu", order=("gaussian",), epochs=(1,), iterations=4_000, crop=32, batch_size=1,
+        workers=0, test_noise="plain", framework="mafnet", validate_every=1_000, save_every=250, log_every=50,
+    )  # fmt: skip
+
+
+def abu_pixel() -> Config:
+    """The same with the local branch as the paper describes it."""
+    return replace(abu(), local_mix="pixel")
+
+
+def abu_case5() -> Config:
+    """Four ABU scenes with the mixture of all kinds of noise (case 5), tested on the fifth; the released form."""
+    return replace(abu(), order=("case5",))
+
+
+def abu_case5_pixel() -> Config:
+    """The same with the local branch as the paper describes it."""
+    return replace(abu_case5(), local_mix="pixel")
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    preset.__name__: preset
+    for preset in (
+        demo, released_trainer, qrnn3d, pavia, scene, jasper_ridge, abu, abu_pixel, abu_case5, abu_case5_pixel,
+    )
+}  # fmt: skip

@@ -1,0 +1,281 @@
+"""Train HCANet.
+
+    accelerate launch hcanet/train.py                                        the demo, two minutes on two cores
+    accelerate launch hcanet/train.py --preset abu --data-root DIR           four small scenes, tested on a fifth
+    accelerate launch hcanet/train.py --preset scene --cube SCENE.hdr        your own clean scene
+    accelerate launch --num_processes 8 hcanet/train.py --preset qrnn3d --data-root DIR   ICVL
+
+Stages (for example blind noise, then complex noise) follow each other in one command. The last weights are exported
+to OUTPUT/model and tested, those with the best validation PSNR to OUTPUT/model_best. Which pixels train, validate and
+test stands in OUTPUT/regions.json. Killed or interrupted, the same command continues exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
+
+from common.config import from_command_line
+from common.errors import UserError, command
+from common.figures import comparison_sheet, curves
+from common.files import write_json
+from common.hyperspectral.noise import Noisy, check
+from common.memory import parse_size
+from common.results import measured, write_rows
+from common.run import Run
+from hcanet import scoring
+from hcanet.cache import CachedScene, prepare
+from hcanet.checkpoints import Preparation, load_model, save_preparation
+from hcanet.data import Stage, TrainingPatches
+from hcanet.denoising import denoise, released_mix, tile_for_memory
+from hcanet.losses import objective
+from hcanet.model import HCANet, create_model, narrow
+from hcanet.pictures import colours, difference, shown_bands, stretch
+from hcanet.presets import PRESETS, Config
+from hcanet.scenes import (
+    TITLES,
+    Region,
+    describe,
+    icvl_names,
+    icvl_test_region,
+    load_regions,
+    require_root,
+)
+from hcanet.schedule import factor, stage_starts
+
+HELD_OUT = 4
+"""Scenes at the end of ICVL's training list that validate."""
+
+
+@command
+def main() -> None:
+    """Configuration, data, network, loop, results."""
+    config = from_command_line(PRESETS, __doc__)
+    check_stages(config)
+    sources, regions = load_data(config)
+    per_update = config.batch_size * config.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+    windows = training_patches(config, sources, [Stage(0, config.order[0], config.crop)], per_update)
+    updates = config.iterations or math.ceil(sum(config.epochs) * len(windows) / per_update)
+    starts = stage_starts(config.epochs, updates)
+    crops = config.crops or (config.crop,) * len(config.order)
+    stages = [Stage(start, case, crop) for start, case, crop in zip(starts, config.order, crops, strict=True)]
+    patches = training_patches(config, sources, stages, per_update)
+    run = Run(config, paper="hcanet", steps=updates)
+    accelerator = run.accelerator
+    if run.is_main:
+        write_json(run.folder / "regions.json", regions["describe"])
+        for name in ("model", "model_best"):
+            save_preparation(Preparation(config.scaling, crops[-1]), run.folder / name)
+
+    model = build_model(config)
+    optimizer = Adam(model.parameters(), lr=config.learning_rate)
+    schedule = LambdaLR(
+        optimizer, lambda step: factor(config.schedule, step, updates, config.epochs, restart=config.restart)
+    )
+    if config.compile:
+        model.compile()
+    model, optimizer = accelerator.prepare(model.train(), optimizer)
+    run.restore(model=model, optimizer=optimizer, schedule=schedule)
+    run.say(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(patches):,} patches of {config.crop} pixels "
+        f"and {config.bands} bands, {' then '.join(config.order)} from updates {', '.join(map(str, starts))}, "
+        f"{per_update} patches per update, {run.total - run.step:,} of {updates:,} updates to go, in {run.folder}"
+    )
+
+    for batch in run.batches(patches):
+        with accelerator.accumulate(model):
+            denoised = model(batch["noisy"].flatten(0, 1))
+            loss = objective(
+                denoised, batch["clean"].flatten(0, 1), loss=config.loss, gradient_weight=config.gradient_weight,
+                gradient_form=config.gradient_form, gradient_reduction=config.gradient_reduction,
+            )  # fmt: skip
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        if not run.updated:
+            continue
+        run.log(loss=loss, learning_rate=schedule.get_last_lr()[0])
+        schedule.step()
+        if run.due(config.validate_every):
+            validate(run, model, regions["validation"], patches.stage(run.step - 1).case)
+
+    run.export(model)
+    test(run, model, regions["test"])
+    run.close()
+
+
+def check_stages(config: Config) -> None:
+    """Refuse stages that do not fit together, and say what a narrow network cannot do.
+
+    Raises:
+        UserError: one sentence.
+    """
+    if not config.order or len(config.epochs) != len(config.order):
+        raise UserError(
+            f"--order has {len(config.order)} stages but --epochs {len(config.epochs)} numbers; as many each"
+        )
+    if config.crops and (len(config.crops) != len(config.order) or any(config.crop % crop for crop in config.crops)):
+        raise UserError(
+            f"--crops {' '.join(map(str, config.crops))}: expected a divisor of --crop {config.crop} for each stage"
+        )
+    for case in (*config.order, *config.test_cases):
+        check("case1" if case == "complex" else case, config.framework, config.sigma)
+    if min(config.crops or (config.crop,)) < 8:
+        raise UserError(f"--crop {config.crop}: patches need at least 8 pixels")
+
+
+def load_data(config: Config) -> tuple[list[np.ndarray | CachedScene], dict[str, Any]]:
+    """What trains, and the regions that validate and test.
+
+    Raises:
+        UserError: files missing or not as expected.
+    """
+    if config.dataset == "icvl" and config.cube is None:
+        root = require_root("icvl", config.data_root)
+        (*names,) = icvl_names("train")
+        training, held_out = names[:-HELD_OUT], names[-HELD_OUT:]
+        complex_noise = config.order[-1] not in ("gaussian", "blind")
+        tested = icvl_names("test_complex" if complex_noise else "test_gauss")
+        with PartialState().main_process_first():
+            cached = prepare(root, training, config.preparation, config.cache or root / "hcanet_cache")
+
+        def lazily(names: Sequence[str]) -> LazyRegions:
+            return LazyRegions(
+                names, lambda name: icvl_test_region(root, name, config.preparation, complex_noise=complex_noise)
+            )
+
+        listed = {"train": training, "validation": held_out, "test": tested}
+        return list(cached), {"validation": lazily(held_out), "test": lazily(tested), "describe": listed}
+    regions: dict[str, Any] = dict(
+        load_regions(
+            config.dataset, config.data_root, config.scaling, cube=config.cube, band_axis=config.band_axis,
+            no_data=config.no_data,
+        )
+    )  # fmt: skip
+    return [region.values() for region in regions["train"]], {**regions, "describe": describe(regions)}
+
+
+class LazyRegions(Sequence[Region]):
+    """Regions that are read when they are asked for."""
+
+    def __init__(self, names: Sequence[str], read: Any) -> None:
+        self.names, self.read = names, read
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.read(self.names[index])
+
+
+def training_patches(
+    config: Config, sources: Sequence[np.ndarray | CachedScene], stages: Sequence[Stage], per_update: int
+) -> TrainingPatches:
+    """The training samples of the configuration."""
+    return TrainingPatches(
+        sources, stages, bands=config.bands, crop=config.crop, stride=config.stride, seed=config.seed, batch=per_update,
+        sigma=config.sigma, framework=config.framework, augment=config.augment, reverse_bands=config.reverse_bands,
+    )  # fmt: skip
+
+
+def build_model(config: Config) -> HCANet:
+    """The network of the configuration, or the one of --weights.
+
+    Raises:
+        UserError: sizes that do not fit together, or weights for other bands.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # said below, once and on one line
+        if config.weights:
+            model = load_model(config.weights)
+            if model.bands != config.bands:
+                raise UserError(f"{config.weights}: has {model.bands} bands, --bands is {config.bands}")
+        else:
+            overrides = {} if config.dim is None else {"dim": config.dim}
+            try:
+                model = create_model(config.model, bands=config.bands, local_mix=config.local_mix, **overrides)
+            except ValueError as error:
+                raise UserError(f"the network cannot be built: {error}") from None
+    if model.dim < model.bands and PartialState().is_main_process:
+        print(f"warning: {narrow(model.bands, model.dim)}")
+    return model
+
+
+def validate(run: Run, model: Any, regions: Sequence[Region], case: str) -> None:
+    """Score the validation regions under the stage's noise, keep the best weights, draw the first region."""
+    scores = score_and_draw(run, model, regions, scoring.cases_to_test((case,)), f"step_{run.step:08d}.png")
+    psnr, noisy = (scoring.mean(scores, method, "PSNR (dB)") for method in (scoring.NETWORK, scoring.NOISY))
+    with run.scoring(model) as network:
+        best = run.keep_if_best(psnr, network, "model_best")
+    run.write(validation_psnr=psnr)
+    run.say(f"step {run.step}: {psnr:.2f} dB on the validation regions, noisy {noisy:.2f} dB{', best' * best}")
+
+
+def test(run: Run, model: Any, regions: Sequence[Region]) -> None:
+    """Score the test regions, write rows and figures."""
+    config: Any = run.config
+    cases = scoring.cases_to_test(config.order, config.test_cases)
+    scores = score_and_draw(run, model, regions, cases, "test.png", others=(scoring.SUBSPACE,))
+    if run.is_main:
+        found = scoring.rows([scores], title(config, regions), "test", config.preset, [config.seed])
+        write_rows(run.folder / "results.json", measured(found, run.accelerator.device))
+        curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
+        print(scoring.comparison(scores))
+        print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
+
+
+def title(config: Config, regions: Sequence[Region]) -> str:
+    """The data set's name in results."""
+    return regions[0].scene.name if config.cube else TITLES[config.dataset]
+
+
+def score_and_draw(
+    run: Run, model: Any, regions: Sequence[Region], cases: Sequence[str], sheet: str, *, others: Sequence[str] = ()
+) -> list[scoring.SceneScore]:
+    """Score whole regions; the main process draws its first ones."""
+    config: Any = run.config
+    pictures: list[list[np.ndarray]] = []
+    below: list[list[str]] = []
+    noise = scoring.SceneNoise(config.framework, config.sigma, config.noise_seed, config.test_noise)
+
+    def show(region: Region, noisy: Noisy, clean: np.ndarray, restored: np.ndarray, score: scoring.SceneScore) -> None:
+        if len(pictures) < 4:
+            bands = shown_bands(region.scene)
+            limits = stretch(clean, bands)
+            pictures.append([colours(image, bands, limits) for image in (noisy.image, restored, clean)])
+            pictures[-1].append(difference(restored, clean))
+            captions = [scoring.caption(score.values[method]) for method in (scoring.NOISY, scoring.NETWORK)]
+            below.append([f"{score.noise}: {captions[0]}", captions[1], region.name, "white: 0.1"])
+
+    with run.scoring(model) as network:
+
+        def restore(image: Tensor) -> Tensor:
+            with run.accelerator.autocast():
+                released = released_mix(network)
+                tile = (config.crops or (config.crop,))[-1] if released else None
+                limit = tile_for_memory(network, parse_size("4G"), *image.shape[1:])
+                return denoise(network, image, tile or limit, batch=max(1, limit**2 // (tile or limit) ** 2))
+
+        scores = scoring.score_scenes(
+            regions, restore, cases, noise, others=others, rank=run.rank, processes=run.processes, show=show
+        )
+    if run.is_main:
+        path = comparison_sheet(
+            pictures, ["noisy", "HCANet", "clean", "error of HCANet"], run.folder / "figures" / sheet, below
+        )
+        run.picture("denoised", path)
+    run.wait()
+    return scores
+
+
+if __name__ == "__main__":
+    main()
