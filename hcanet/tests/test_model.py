@@ -81,7 +81,7 @@ def test_modules_take_any_size_in_both_forms(
     local_mix: Any, shape: tuple[int, ...], use: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr("hcanet.fast.msfn.VALUES", 64)  # several groups of hidden channels
+    monkeypatch.setattr("hcanet.fast.feedforward.VALUES", 64)  # several groups of hidden channels
     for module in (CAFM(8, 2, local_mix=local_mix), MSFN(8), MSFN(70, 1.0)):
         module.double()
         x = torch.randn(shape[0], module.dim, *shape[2:]).double()

@@ -3,8 +3,8 @@
 Whoever reads `attention.py` and `feedforward.py` loses nothing by skipping this folder.
 """
 
-from hcanet.fast.cafm import cafm
+from hcanet.fast.attention import cafm
 from hcanet.fast.choice import usable
-from hcanet.fast.msfn import msfn
+from hcanet.fast.feedforward import msfn
 
 __all__ = ["cafm", "msfn", "usable"]
