@@ -26,7 +26,7 @@ import math
 import multiprocessing
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,10 +37,10 @@ from torch import Tensor, nn
 from common import config, memory
 from common.benchmarking import Row, print_rows, say, seconds
 from common.config import Positive
+from common.environment import choose_device
 from common.environment import device as device_name
 from common.errors import UserError, command
 from essaformer import ESSAttention, create_model, literal
-from essaformer.tiling import parse_size
 
 COLUMNS = (
     "what", "form", "device", "dtype", "dim", "bands", "scale", "size", "batch", "tokens", "threads", "seconds",
@@ -70,8 +70,8 @@ class Benchmark:
     """Side of the high-resolution pictures."""
     batch: Positive[int] = 1
     """Pictures per step."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """cpu, cuda or cuda:N."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 is autocast."""
     repeats: Positive[int] = 5
@@ -93,7 +93,7 @@ def groups(benchmark: Benchmark) -> Iterator[list[Case]]:
     """Rows to be measured by turns; the literal form comes first where there is one."""
     if benchmark.part != "network":
         for side in benchmark.sides:
-            fits = 3 * 4 * side**4 <= parse_size(benchmark.kernel_memory)
+            fits = 3 * 4 * side**4 <= memory.parse_size(benchmark.kernel_memory, "--kernel-memory")
             forms = ["kernel", "ours"] if fits else ["ours"]
             yield [Case("attention", form, side) for form in forms]
     if benchmark.part != "attention":
@@ -207,10 +207,10 @@ def slope(rows: list[Row], form: str, column: str) -> float:
 def main() -> None:
     """Print the rows as they come, and write the file at the end."""
     benchmark = config.parse(Benchmark, __doc__)
-    if torch.device(benchmark.device).type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {benchmark.device}: this machine has no usable GPU; use --device cpu")
+    benchmark = replace(benchmark, device=str(choose_device(benchmark.device)))
     if benchmark.size % benchmark.scale:
         raise UserError(f"--size {benchmark.size}: expected a multiple of --scale {benchmark.scale}")
+    memory.parse_size(benchmark.kernel_memory, "--kernel-memory")
     measured = (row for group in groups(benchmark) for row in measure(group, benchmark))
     rows = print_rows(measured, COLUMNS, benchmark.output)
     if benchmark.part != "network":

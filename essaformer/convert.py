@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import config
-from common.errors import command
-from essaformer.checkpoints import load_model, save_scaling
-from essaformer.scaling import Scaling
+from common.checkpoints import WEIGHTS, locate
+from common.errors import UserError, command
+from essaformer.checkpoints import load_model, load_scaling, save_scaling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,11 @@ class ConvertConfig:
 def main() -> None:
     """Read, convert, write."""
     options = config.parse(ConvertConfig, __doc__)
-    model = load_model(options.checkpoint)
-    save_scaling(Scaling("maximum"), options.output)
+    if (options.output / WEIGHTS).exists():
+        raise UserError(f"{options.output}: holds a model already; choose another --output")
+    checkpoint = locate(options.checkpoint)
+    model = load_model(checkpoint)
+    save_scaling(load_scaling(checkpoint), options.output)
     model.save_pretrained(options.output)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{options.output}: {parameters:,} parameters, {model.bands} bands, x{model.scale}")

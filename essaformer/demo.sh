@@ -11,4 +11,4 @@ import sys, numpy as np
 from essaformer.scenes import demo_scene
 np.save(sys.argv[1], demo_scene(seed=4, height=96, width=128).cube)" "$run/scene.npy"
 python essaformer/predict.py --checkpoint "$run/model" --input "$run/scene.npy" --reduce \
-    --output "$run/enlarged.npy" --overwrite
+    --output "$run/enlarged.npy" --existing replace

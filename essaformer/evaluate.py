@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from common import config, launch
 from common.checkpoints import locate
+from common.config import Positive
+from common.environment import choose_device
 from common.errors import command
 from common.figures import comparison_sheet
+from common.hyperspectral.scene import BandAxis
+from common.memory import parse_size
 from common.results import measured, write_rows
 from essaformer import scoring
 from essaformer.checkpoints import load_model, load_scaling
@@ -31,7 +34,7 @@ from essaformer.metrics import DEFINITIONS
 from essaformer.pictures import captions, draw_spectra, picture_row
 from essaformer.resize import imresize
 from essaformer.scenes import TITLES, load_regions
-from essaformer.tiling import check_bands, enlarge_tiled, parse_size, tile_for_memory
+from essaformer.tiling import check_bands, enlarge_tiled, tile_for_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +49,16 @@ class EvaluateConfig:
     """chikusei, pavia_centre, cave, harvard, abu, jasper_ridge, pavia_crop, muufl or demo; by default the run's."""
     cube: str | None = None
     """FILE[:KEY] of your own scene; its lower 40 % is tested on, see scenes.py."""
+    band_axis: BandAxis | None = None
+    """Where the bands of the scene are, first or last; by default as the run was told."""
     test_scene: str | None = None
     """The scene of abu to test on; by default the run's."""
     memory: str = "4G"
     """Memory for the network on one tile; larger pictures are tiled without seams."""
-    tile: int | None = None
+    tile: Positive[int] | None = None
     """Side of the tiles in pixels of the input, instead of --memory."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes what accelerate finds."""
+    """auto, cpu, cuda or cuda:N; with auto each of several processes takes a GPU of its own."""
     output: Path | None = None
     """Folder for results.json and pictures; by default evaluation beside the checkpoint."""
 
@@ -63,8 +68,9 @@ def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
+    chosen, budget = choose_device(options.device), parse_size(options.memory)
     accelerator = launch.accelerator()
-    device = accelerator.device if options.device == "auto" else torch.device(options.device)
+    device = accelerator.device if options.device == "auto" else chosen
     model = load_model(options.checkpoint).float().to(device)
     trained = config.recorded(options.checkpoint)
     dataset = options.dataset or trained.get("dataset", "demo")
@@ -72,7 +78,10 @@ def main() -> None:
     root = options.data_root or (Path(trained["data_root"]) if trained.get("data_root") else None)
     test_scene = options.test_scene or trained.get("test_scene")
     scaling = load_scaling(options.checkpoint)
-    regions = load_regions(dataset, root, scaling, model.scale, test_scene=test_scene, cube=cube)["test"]
+    regions = load_regions(
+        dataset, root, scaling, model.scale, test_scene=test_scene, cube=cube,
+        band_axis=options.band_axis or trained.get("band_axis"),
+    )["test"]  # fmt: skip
     check_bands(model, regions[0].scene.bands, regions[0].scene.source)
     items = EvaluationPictures(regions, model.scale)
     title = regions[0].scene.name if cube else TITLES[dataset]
@@ -81,7 +90,7 @@ def main() -> None:
     below: list[list[str]] = []
 
     def enlarge(low: Tensor) -> Tensor:
-        tile = options.tile or tile_for_memory(model, parse_size(options.memory), low.shape[1], low.shape[2])
+        tile = options.tile or tile_for_memory(model, budget, low.shape[1], low.shape[2])
         return enlarge_tiled(model, low, tile)
 
     def show(item: dict[str, Any], result: Tensor, score: scoring.PictureScore) -> None:

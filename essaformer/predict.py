@@ -25,18 +25,23 @@ from tqdm.auto import tqdm
 
 from common import config
 from common.checkpoints import locate
+from common.config import Positive
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
-from common.hyperspectral.readers import read_array
+from common.hyperspectral import envi
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
+from common.memory import parse_size
 from essaformer.checkpoints import load_model, load_scaling
 from essaformer.metrics import METRICS, score
+from essaformer.model import ESSAformer
 from essaformer.pictures import ERROR_SHOWN, colours, draw_spectra, error_map, shown_bands, stretch
 from essaformer.resize import imresize
 from essaformer.scaling import Scaling, restored, scaled
-from essaformer.tiling import check_bands, enlarge_tiled, parse_size, tile_for_memory
-from essaformer.writing import FORMATS, write_scene
+from essaformer.tiling import check_bands, enlarge_tiled, tile_for_memory
+from essaformer.writing import check_type, output_files, write_scene
 
+DRAWN = ("before_after", "spectra")
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -55,19 +60,19 @@ class PredictConfig:
     reduce: bool = False
     """Take --input as the truth: reduce it first by the checkpoint's scale, as the protocols do."""
     band_axis: BandAxis | None = None
-    """Where the bands of --input are: first or last."""
+    """Where the bands of --input and --truth are: first or last."""
     scaling: Literal["checkpoint", "maximum", "percentile"] = "checkpoint"
     """How values are divided: as in training, or by the scene's maximum or 99.9 percentile."""
     memory: str = "4G"
     """Memory for the network on one tile, for example 800M or 2G; larger scenes are tiled."""
-    tile: int | None = None
+    tile: Positive[int] | None = None
     """Side of the tiles in pixels of the input, instead of --memory."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    """auto, cpu, cuda or cuda:N."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the network."""
-    overwrite: bool = False
-    """Replace an existing output."""
+    existing: Literal["refuse", "skip", "replace"] = "refuse"
+    """What to do where an output exists: refuse to start, skip the work, or replace it. The input is never replaced."""
 
 
 @command
@@ -75,16 +80,22 @@ def main() -> None:
     """Read, enlarge, write, draw."""
     options = config.parse(PredictConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    if options.output.suffix.lower() not in FORMATS:
-        raise UserError(f"{options.output}: unknown kind of file; expected one ending in {', '.join(FORMATS)}")
-    if options.output.exists() and not options.overwrite:
-        raise UserError(f"{options.output}: exists already; add --overwrite or choose another --output")
+    device, budget = choose_device(options.device), parse_size(options.memory)
     if options.reduce and options.truth:
         raise UserError("--reduce takes --input as the truth; leave --truth away")
-    auto = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(auto if options.device == "auto" else options.device)
+    drawn = {name: options.output.with_name(f"{options.output.stem}_{name}.png") for name in DRAWN}
+    outputs = [*output_files(options.output), *drawn.values()]
+    there = [path for path in outputs if path.exists()]
+    if options.existing == "skip" and options.output in there:
+        print(f"{options.output}: exists already, nothing done")
+        return
+    if there and options.existing != "replace":
+        raise UserError(f"{there[0]}: exists already; add --existing replace, or choose another --output")
     model = load_model(options.checkpoint).float().to(device)
     scene = open_scene(options.input, band_axis=options.band_axis)
+    true_scene = open_scene(options.truth, band_axis=options.band_axis) if options.truth else None
+    refuse_inputs(outputs, [found.source for found in (scene, true_scene) if found])
+    check_type(options.output, scene.cube.dtype)
     check_bands(model, scene.bands, scene.source)
     chosen = {"maximum": Scaling("maximum"), "percentile": Scaling("percentile", 99.9)}
     scaling = chosen[options.scaling] if options.scaling in chosen else load_scaling(options.checkpoint)
@@ -97,12 +108,12 @@ def main() -> None:
         height, width = (side // model.scale * model.scale for side in scene.shape)
         truth = low[:height, :width]
         low = np.moveaxis(imresize(np.moveaxis(truth, -1, 0), 1 / model.scale), 0, -1)
-    elif options.truth:
-        truth = scaled(read_array(options.truth, (3,)).values, divisor)
+    elif true_scene:
+        truth = scaled(true_scene.cube, divisor)
         expected = (scene.shape[0] * model.scale, scene.shape[1] * model.scale, scene.bands)
         if truth.shape != expected:
             raise UserError(f"{options.truth}: has shape {truth.shape}; expected {expected}, {model.scale} × the input")
-    enlarged = enlarge(model, low, options)
+    enlarged = enlarge(model, low, options, budget)
 
     # Reduced again, the scene has its own resolution: the place is that of the input.
     factor = 1 if options.reduce else model.scale
@@ -111,12 +122,26 @@ def main() -> None:
         wavelengths=scene.wavelengths, georeference=scene.georeference, source=scene.source,
     )  # fmt: skip
     bicubic = np.moveaxis(imresize(np.moveaxis(low, -1, 0), float(model.scale)), 0, -1)
-    files += draw(options.output, scene, bicubic, enlarged, truth)
+    files += draw(drawn, scene, bicubic, enlarged, truth)
     if truth is not None:
         for name, cube in (("bicubic", bicubic), ("ESSAformer", enlarged)):
             values = score(cube, truth, model.scale)
             print(f"{name}: " + ", ".join(f"{metric} {values[metric]:.4f}" for metric in METRICS) + " (sspsr)")
     print(f"{enlarged.shape[0]} × {enlarged.shape[1]} × {enlarged.shape[2]}: {', '.join(map(str, files))}")
+
+
+def refuse_inputs(outputs: list[Path], sources: list[str]) -> None:
+    """Refuse to write over a file that is read.
+
+    Raises:
+        UserError: naming the file.
+    """
+    for source in sources:
+        path = Path(source) if Path(source).is_file() else Path(source.rpartition(":")[0])
+        read = {path.resolve(), (envi.find_header(path) or path).resolve()}
+        for output in outputs:
+            if output.resolve() in read:
+                raise UserError(f"{output}: would replace a file of the input; choose another --output")
 
 
 def report_values(scene: Scene, divisor: float) -> None:
@@ -129,11 +154,11 @@ def report_values(scene: Scene, divisor: float) -> None:
         print(f"note: {len(constant)} bands are constant (counted from 0, first {constant[0]})")
 
 
-def enlarge(model: torch.nn.Module, low: np.ndarray, options: PredictConfig) -> np.ndarray:
+def enlarge(model: ESSAformer, low: np.ndarray, options: PredictConfig, budget: int) -> np.ndarray:
     """The network on `(h, w, bands)`, whole or in tiles."""
     picture = torch.from_numpy(np.ascontiguousarray(low.transpose(2, 0, 1)))
     height, width = picture.shape[1:]
-    tile = options.tile or tile_for_memory(model, parse_size(options.memory), height, width)
+    tile = options.tile or tile_for_memory(model, budget, height, width)
     if max(height, width) > tile:
         print(f"tiles of {tile} × {tile} pixels of the input; attention reaches as far as a tile")
     half = options.mixed_precision != "no"
@@ -142,13 +167,15 @@ def enlarge(model: torch.nn.Module, low: np.ndarray, options: PredictConfig) -> 
     )
     with autocast or contextlib.nullcontext(), tqdm(total=height * width, unit="px", unit_scale=True) as bar:
         try:
-            return enlarge_tiled(model, picture, tile, min(16, tile // 2), progress=bar.update).permute(1, 2, 0).numpy()
+            return enlarge_tiled(model, picture, tile, progress=bar.update).permute(1, 2, 0).numpy()
         except torch.OutOfMemoryError:
             raise UserError("the device's memory does not suffice for a tile; state a smaller --memory") from None
 
 
-def draw(output: Path, scene: Scene, bicubic: np.ndarray, enlarged: np.ndarray, truth: np.ndarray | None) -> list[Path]:
-    """The sheet, spectra, and with a truth the error maps, beside the output."""
+def draw(
+    paths: dict[str, Path], scene: Scene, bicubic: np.ndarray, enlarged: np.ndarray, truth: np.ndarray | None
+) -> list[Path]:
+    """The sheet and the spectra beside the output; with a truth also error maps in the sheet."""
     bands = shown_bands(scene)
     limits = stretch(bicubic[..., bands])
     sheet = [colours(cube, bands, limits) for cube in (bicubic, enlarged)]
@@ -156,9 +183,9 @@ def draw(output: Path, scene: Scene, bicubic: np.ndarray, enlarged: np.ndarray, 
     if truth is not None:
         sheet += [colours(truth, bands, limits), error_map(bicubic, truth), error_map(enlarged, truth)]
         titles += ["truth", f"error of bicubic (white: {ERROR_SHOWN:g})", "error of ESSAformer"]
-    path, spectra = (output.with_name(f"{output.stem}_{name}.png") for name in ("before_after", "spectra"))
+    sheet_path, spectra_path = (paths[name] for name in DRAWN)
     cubes = {"bicubic": bicubic, "ESSAformer": enlarged}
-    return [comparison_sheet([sheet], titles, path), draw_spectra(spectra, scene, cubes, truth=truth)]
+    return [comparison_sheet([sheet], titles, sheet_path), draw_spectra(spectra_path, scene, cubes, truth=truth)]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from essaformer.pictures import captions, picture_row
 from essaformer.presets import PRESETS, Config
 from essaformer.scaling import Scaling
 from essaformer.scenes import TITLES, describe, load_regions
-from essaformer.tiling import check_bands, enlarge_tiled, parse_size, tile_for_memory
+from essaformer.tiling import check_bands, enlarge_tiled, tile_for_memory
 
 WARM_UP = 20
 """Updates in which the cosine schedule's learning rate rises linearly: Adam's first steps have full length, and
@@ -51,8 +51,9 @@ def main() -> None:
         raise UserError(f"--scale {config.scale}: expected one of {', '.join(map(str, SCALES))}")
     scaling = Scaling(config.scaling, config.scaling_value)
     regions = load_regions(
-        config.dataset, config.data_root, scaling, config.scale, test_scene=config.test_scene, cube=config.cube
-    )
+        config.dataset, config.data_root, scaling, config.scale, test_scene=config.test_scene, cube=config.cube,
+        band_axis=config.band_axis,
+    )  # fmt: skip
     patches = training_patches(config, regions["train"])
     validation = EvaluationPictures(regions["validation"], config.scale)
     updates = config.iterations or updates_of(config.epochs, len(patches), config)
@@ -130,16 +131,19 @@ def build_model(config: Config, bands: int) -> ESSAformer:
     """The network of the configuration, or the one of --weights.
 
     Raises:
-        UserError: sizes that do not fit together, or weights for other bands or another scale.
+        UserError: sizes that do not fit together, or weights of another network than the flags say.
     """
+    chosen = {"dim": config.dim, "dropout": config.dropout, "global_residual": config.global_residual}
+    overrides = {name: value for name, value in chosen.items() if value is not None}
     if config.weights:
         model = load_model(config.weights)
         check_bands(model, bands, "the training scene")
-        if model.scale != config.scale:
-            raise UserError(f"{config.weights}: enlarges by {model.scale}, --scale is {config.scale}")
+        found = model.settings
+        for name, wanted in {"scale": config.scale, "order": config.order, **overrides}.items():
+            if found[name] != wanted:
+                flag = name.replace("_", "-")
+                raise UserError(f"{config.weights}: has {name} {found[name]} but --{flag} or the preset says {wanted}")
         return model
-    chosen = {"dim": config.dim, "dropout": config.dropout, "global_residual": config.global_residual}
-    overrides = {name: value for name, value in chosen.items() if value is not None}
     try:
         return create_model(config.model, bands=bands, scale=config.scale, order=config.order, **overrides)
     except ValueError as error:
@@ -182,7 +186,7 @@ def show_and_score(
 
     def enlarge(low: Tensor) -> Tensor:
         with run.accelerator.autocast():
-            tile = tile_for_memory(model, parse_size("4G"), low.shape[1], low.shape[2])
+            tile = tile_for_memory(model, 4 << 30, low.shape[1], low.shape[2])
             return enlarge_tiled(model, low, tile)
 
     def show(item: dict[str, Any], result: Tensor, score: scoring.PictureScore) -> None:

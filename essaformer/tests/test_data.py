@@ -146,14 +146,17 @@ def test_integers_are_clipped_and_never_wrap(dtype: type) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(bad: float, tmp_path: Path) -> None:
+def test_a_scale_is_not_taken_from_values_that_are_not_finite(bad: float) -> None:
     cube = np.ones((40, 40, 3))
     cube[2, 3, 1] = bad
-    np.save(tmp_path / "holes.npy", cube)
-    with pytest.raises(UserError, match=r"holes\.npy: 1 pixels hold NaN or infinity, in 1 of 3 bands"):
-        load_regions("abu", None, SCALING, 2, cube=str(tmp_path / "holes.npy"))
     with pytest.raises(UserError, match="NaN or infinity in 1 of 3 bands"):
         SCALING.divisor(cube)
+
+
+@pytest.mark.parametrize("scaling", [Scaling("percentile", 120), Scaling("percentile"), Scaling("constant")])
+def test_a_rule_that_cannot_be_is_one_sentence(scaling: Scaling) -> None:
+    with pytest.raises(UserError, match=r"--scaling-value .*: expected a (percentile|constant) above 0"):
+        scaling.divisor(np.ones((4, 4, 2)))
 
 
 def test_a_scene_without_light_is_refused() -> None:

@@ -11,15 +11,16 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from common.hyperspectral.readers import Georeference, read_array, write_geotiff
+from common.hyperspectral.envi import read_header
+from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.readers import read_array
+from common.hyperspectral.stored import Georeference
 from essaformer import create_model, imresize
 from essaformer.checkpoints import save_scaling
 from essaformer.scaling import Scaling
-from essaformer.tiling import bytes_per_pixel, enlarge_tiled, fixed_bytes, parse_size, spans, tile_for_memory
-from essaformer.writing import scaled_georeference, write_scene
-from support.scripts import run_script
+from essaformer.tiling import bytes_per_pixel, enlarge_tiled, fixed_bytes, spans, tile_for_memory
+from essaformer.writing import check_type, scaled_georeference, write_scene
 
-PREDICT = Path(__file__).parents[1] / "predict.py"
 WAVELENGTHS = np.linspace(400, 900, 4)
 
 
@@ -44,9 +45,13 @@ def bicubic(cube: np.ndarray) -> np.ndarray:
     return np.rint(values)
 
 
-def predict(checkpoint: Path, source: object, output: Path, *arguments: object, status: int = 0):
-    command = ("--checkpoint", checkpoint, "--input", source, "--output", output, *arguments)
-    return run_script(PREDICT, *command, status=status)
+@pytest.fixture(scope="module")
+def predict(verb):
+    def call(checkpoint: Path, source: object, output: Path, *arguments: object, status: int = 0):
+        flags = ("--checkpoint", checkpoint, "--input", source, "--output", output, *arguments)
+        return verb("predict", *flags, status=status)
+
+    return call
 
 
 def envi(folder: Path, cube: np.ndarray) -> Path:
@@ -59,7 +64,7 @@ def envi(folder: Path, cube: np.ndarray) -> Path:
     return folder / "scene.hdr"
 
 
-def test_envi_in_and_out(checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
+def test_envi_in_and_out(predict, checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
     predict(checkpoint, envi(tmp_path, cube), tmp_path / "large.hdr")
     stored = read_array(tmp_path / "large.hdr", (3,))
     assert stored.values.dtype == np.int16 and np.abs(stored.values - bicubic(cube)).max() <= 1
@@ -71,7 +76,7 @@ def test_envi_in_and_out(checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> 
         assert min(Image.open(tmp_path / name).size) > 100
 
 
-def test_geotiff_in_and_out(checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
+def test_geotiff_in_and_out(predict, checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
     tags = {33550: (30.0, 30.0, 0.0), 33922: (0.0, 0.0, 0.0, 500000.0, 4200000.0, 0.0)}
     write_geotiff(tmp_path / "scene.tif", cube, Georeference(tags))
     predict(checkpoint, tmp_path / "scene.tif", tmp_path / "large.tif")
@@ -80,14 +85,16 @@ def test_geotiff_in_and_out(checkpoint: Path, cube: np.ndarray, tmp_path: Path) 
     assert np.abs(stored.values - bicubic(cube)).max() <= 1
 
 
-def test_matlab_keeps_its_key_and_reports_against_the_truth(checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
+def test_matlab_keeps_its_key_and_reports_against_the_truth(
+    predict, checkpoint: Path, cube: np.ndarray, tmp_path: Path
+) -> None:
     scipy.io.savemat(tmp_path / "scene.mat", {"radiance": cube})
     done = predict(checkpoint, f"{tmp_path / 'scene.mat'}:radiance", tmp_path / "again.mat", "--reduce")
     assert scipy.io.loadmat(tmp_path / "again.mat")["radiance"].shape == cube.shape
     assert done.stdout.count("ERGAS") == 2 and "bicubic: PSNR" in done.stdout
 
 
-def test_small_tiles_leave_no_seam(checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
+def test_small_tiles_leave_no_seam(predict, checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "scene.npy", cube)
     done = predict(checkpoint, tmp_path / "scene.npy", tmp_path / "large.npy", "--tile", 12)
     assert "tiles of 12 × 12" in done.stdout
@@ -125,12 +132,11 @@ def test_memory_chooses_the_tile() -> None:
     assert tile_for_memory(model, 2**34, 40, 30) == 40
     with pytest.raises(UserError, match="too small for this network"):
         tile_for_memory(model, weights, 400, 300)
-    assert parse_size("1.5G") == 3 * 2**29
-    with pytest.raises(UserError, match="expected a size"):
-        parse_size("plenty")
 
 
-def test_a_constant_band_and_clipped_values_are_mentioned(checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
+def test_a_constant_band_and_clipped_values_are_mentioned(
+    predict, checkpoint: Path, cube: np.ndarray, tmp_path: Path
+) -> None:
     odd = cube.copy()
     odd[..., 2], odd[0, 0, 0] = 5, -7
     np.save(tmp_path / "odd.npy", odd)
@@ -139,7 +145,7 @@ def test_a_constant_band_and_clipped_values_are_mentioned(checkpoint: Path, cube
     assert np.load(tmp_path / "large.npy")[..., 2] == pytest.approx(5)
 
 
-def test_bright_integers_do_not_overflow(checkpoint: Path, tmp_path: Path) -> None:
+def test_bright_integers_do_not_overflow(predict, checkpoint: Path, tmp_path: Path) -> None:
     """Bicubic overshoots beside an edge of the brightest and the darkest value."""
     cube = np.zeros((12, 12, 4), np.uint16)
     cube[:, 6:] = 65_535
@@ -149,18 +155,27 @@ def test_bright_integers_do_not_overflow(checkpoint: Path, tmp_path: Path) -> No
     assert large[:, :9].max() == 0 and large[:, 15:].min() == 65_535
 
 
-@pytest.mark.parametrize("problem", ["bands", "nan", "missing", "format", "exists", "truth"])
-def test_bad_input_is_one_sentence(problem: str, checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
-    source, output, more = tmp_path / "scene.npy", tmp_path / "large.npy", ()
+PROBLEMS = {
+    "bands": ("has 3 bands but the checkpoint was trained on 4", ()),
+    "nan": ("no pixel holds data", ()),
+    "missing": ("no such file", ()),
+    "format": ("unknown kind of file", ()),
+    "exists": ("exists already; add --existing replace", ()),
+    "truth": ("expected (40, 52, 4), 2 × the input", ("--truth", "scene.npy")),
+    "both": ("leave --truth away", ("--truth", "scene.npy", "--reduce")),
+    "input": ("would replace a file of the input", ("--existing", "replace")),
+    "tile": ("--tile -5: expected a number above 0", ("--tile", "-5")),
+    "no tile": ("--tile 0: expected a number above 0", ("--tile", "0")),
+    "memory": ("--memory plenty: expected a size", ("--memory", "plenty")),
+    "device": ("--device gpu: no such device", ("--device", "gpu")),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_bad_input_is_one_sentence(predict, problem: str, checkpoint: Path, cube: np.ndarray, tmp_path: Path) -> None:
+    source, output = tmp_path / "scene.npy", tmp_path / "large.npy"
     np.save(source, cube[..., :3] if problem == "bands" else cube)
-    expected = {
-        "bands": "has 3 bands but the checkpoint was trained on 4",
-        "nan": "hold NaN or infinity",
-        "missing": "no such file",
-        "format": "unknown kind of file",
-        "exists": "exists already",
-        "truth": "expected (40, 52, 4), 2 × the input",
-    }[problem]
+    expected, more = PROBLEMS[problem]
     if problem == "nan":
         np.save(source, np.where(np.arange(4) == 1, np.nan, cube.astype(np.float32)))
     elif problem == "missing":
@@ -169,15 +184,82 @@ def test_bad_input_is_one_sentence(problem: str, checkpoint: Path, cube: np.ndar
         output = tmp_path / "large.png"
     elif problem == "exists":
         output.touch()
-    elif problem == "truth":
-        more = ("--truth", source)
+    elif problem == "input":
+        output = source
+    before = source.read_bytes() if source.exists() else b""
+    more = [source if flag == "scene.npy" else flag for flag in more]
     done = predict(checkpoint, source, output, *more, status=2)
-    assert expected in done.stderr and "Traceback" not in done.stderr
+    assert expected in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert problem == "missing" or source.read_bytes() == before
+
+
+def test_a_header_or_binary_of_the_input_is_not_replaced(predict, checkpoint: Path, cube, tmp_path: Path) -> None:
+    """The output scene.dat would bring the header scene.hdr, which is the input's."""
+    header = envi(tmp_path, cube)
+    text = header.read_text()
+    done = predict(checkpoint, header, tmp_path / "scene.dat", "--existing", "replace", status=2)
+    assert "scene.hdr: would replace a file of the input" in done.stderr and header.read_text() == text
+
+
+def test_finished_work_is_skipped_or_replaced_as_asked(predict, checkpoint: Path, cube, tmp_path: Path) -> None:
+    np.save(tmp_path / "scene.npy", cube)
+    (tmp_path / "large.npy").write_bytes(b"finished")
+    predict(checkpoint, tmp_path / "scene.npy", tmp_path / "large.npy", "--existing", "skip")
+    assert (tmp_path / "large.npy").read_bytes() == b"finished"
+    predict(checkpoint, tmp_path / "scene.npy", tmp_path / "large.npy", "--existing", "replace")
+    assert np.abs(np.load(tmp_path / "large.npy") - bicubic(cube)).max() <= 1
+
+
+def test_bands_first_is_told_for_input_and_truth(predict, checkpoint: Path, cube, tmp_path: Path) -> None:
+    np.save(tmp_path / "scene.npy", cube.transpose(2, 0, 1))
+    np.save(tmp_path / "truth.npy", bicubic(cube).transpose(2, 0, 1))
+    flags = ("--band-axis", "first", "--truth", tmp_path / "truth.npy")
+    done = predict(checkpoint, tmp_path / "scene.npy", tmp_path / "large.npy", *flags)
+    assert np.abs(np.load(tmp_path / "large.npy") - bicubic(cube)).max() <= 1
+    assert float(done.stdout.partition("PSNR (dB) ")[2].partition(",")[0]) > 60
+
+
+def test_envi_fields_of_the_bands_stay_as_they_are(predict, checkpoint: Path, cube, tmp_path: Path) -> None:
+    header = envi(tmp_path, cube)
+    text = (
+        header.read_text()
+        .replace("Nanometers", "Micrometers")
+        .replace("400, 566.667, 733.333, 900", "0.4, 0.5, 0.6,\n 0.7")
+    )
+    header.write_text(f"{text}fwhm = {{0.01, 0.02, 0.03, 0.04}}\nband names = {{a, b, c, d}}\nsensor type = AVIRIS\n")
+    predict(checkpoint, header, tmp_path / "large.hdr")
+    fields = read_header(tmp_path / "large.hdr")
+    assert fields["fwhm"] == "0.01, 0.02, 0.03, 0.04" and fields["band names"] == "a, b, c, d"
+    assert fields["wavelength units"] == "Micrometers" and fields["sensor type"] == "AVIRIS"
+    np.testing.assert_allclose(read_array(tmp_path / "large.hdr", (3,)).wavelengths, [400, 500, 600, 700])
+
+
+@pytest.mark.parametrize("point", [False, True])
+def test_the_place_of_a_geotiff_goes_into_an_envi_header(point: bool, tmp_path: Path) -> None:
+    """The upper left corner stays; with key 1025 = 2 a tie point is the first pixel's centre."""
+    keys = (1, 1, 0, 2, 1025, 0, 1, 2 if point else 1, 3072, 0, 1, 32654)
+    shift = 15 if point else 0
+    tags = {33550: (30.0, 30.0, 0.0), 33922: (0.0, 0.0, 0.0, 500000.0 + shift, 4200000.0 - shift, 0.0), 34735: keys}
+    write_scene(tmp_path / "large.hdr", np.zeros((4, 4, 2), np.uint8), 2, georeference=Georeference(tags))
+    name, column, row, x, y, width, height, *rest = read_header(tmp_path / "large.hdr")["map info"].split(", ")
+    corner = float(x) - (float(column) - 1) * float(width), float(y) + (float(row) - 1) * float(height)
+    assert corner == (500000, 4200000) and (width, height) == ("15", "15")
+    assert (name, rest[:2]) == ("UTM", ["54", "North"])
+
+
+def test_a_type_that_the_format_lacks_is_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="ENVI has no type float16"):
+        check_type(tmp_path / "x.hdr", np.dtype(np.float16))
 
 
 def test_a_transformation_matrix_scales_too(tmp_path: Path) -> None:
     matrix = (30.0, 1.0, 0, 500.0, 2.0, -30.0, 0, 900.0, 0, 0, 0, 0, 0, 0, 0, 1)
     scaled = scaled_georeference(Georeference({34264: matrix}), 2).tags[34264]
     assert scaled[:8] == (15.0, 0.5, 0, 500.0, 1.0, -15.0, 0, 900.0) and scaled[15] == 1
+    centred = {34264: matrix, 34735: (1, 1, 0, 1, 1025, 0, 1, 2)}
+    scaled = scaled_georeference(Georeference(centred), 2).tags[34264]
+    # The corner, half a pixel before the first centre, stays: 500 − (30 + 1) / 2.
+    assert scaled[3] - (scaled[0] + scaled[1]) / 2 == 500 - 31 / 2
+    assert scaled[7] - (scaled[4] + scaled[5]) / 2 == 900 - (2 - 30) / 2
     with pytest.raises(UserError, match="unknown kind of file"):
         write_scene(tmp_path / "x.png", np.zeros((2, 2, 2)), 2)

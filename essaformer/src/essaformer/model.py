@@ -136,6 +136,15 @@ class ESSAformer(Pretrained, nn.Module):
                 nn.init.zeros_(parameter)
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keywords with which the network was built."""
+        return {
+            "bands": self.bands, "dim": self.conv_first.out_channels, "scale": self.scale,
+            "dropout": self.encode_up.dropout, "global_residual": self.global_residual,
+            "order": self.encode_up.attn.order,
+        }  # fmt: skip
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only the maps between encoder steps in training and compute the rest again: less memory, more time."""
         self.grad_checkpointing = enable

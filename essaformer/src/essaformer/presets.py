@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from common.config import Fraction, LoaderConfig, Positive
+from common.config import BelowOne, LoaderConfig, Positive
+from common.hyperspectral.scene import BandAxis
 from essaformer.scaling import Rule
 
 
@@ -19,18 +20,20 @@ class Config(LoaderConfig):
     """Variant: essaformer (released form) or essaformer_small (global residual, no dropout)."""
     dim: Positive[int] | None = None
     """Channels inside, instead of the variant's."""
-    dropout: Fraction[float] | None = None
+    dropout: BelowOne[float] | None = None
     """Share of channels dropped in training, instead of the variant's."""
     global_residual: bool | None = None
     """Add the bicubically enlarged input to the output, instead of what the variant says."""
     order: Positive[int] = 1
     """Order of the attention's Taylor series: 1 as released, or 2."""
     weights: Path | None = None
-    """Start from these weights: a model folder or the authors' released file."""
+    """Start from these weights, which bring their own network: a model folder or the authors' released file."""
     dataset: str = "chikusei"
     """chikusei, pavia_centre, cave, harvard, abu, jasper_ridge, pavia_crop, muufl or demo."""
     cube: str | None = None
     """FILE[:KEY] of your own scene instead of a data set: MATLAB, NumPy, ENVI or GeoTIFF."""
+    band_axis: BandAxis | None = None
+    """Where the bands of --cube are: first or last."""
     test_scene: str | None = None
     """The scene of abu that is tested on; the other four train."""
     scale: Positive[int] = 4
@@ -59,7 +62,7 @@ class Config(LoaderConfig):
     gradient_checkpointing: bool = False
     """Compute encoder steps again in the backward pass: less memory, about a third more time."""
     validate_every: int = 2_000
-    """Optimiser updates between two validations on the validation regions."""
+    """Optimiser updates between two validations on the validation regions; 0: one at the end only."""
 
 
 def demo() -> Config:

@@ -38,8 +38,12 @@ class Scaling:
             cube: `(H, W, bands)`, any real type.
 
         Raises:
-            UserError: values that are not finite, or a scene without a positive value.
+            UserError: values that are not finite, a scene without a positive value, or a rule that cannot be.
         """
+        if self.rule == "percentile" and not 0 < self.value <= 100:
+            raise UserError(f"--scaling-value {self.value:g}: expected a percentile above 0 and of at most 100")
+        if self.rule == "constant" and not self.value > 0:
+            raise UserError(f"--scaling-value {self.value:g}: expected a constant above 0 to divide by")
         if cube.dtype.kind == "f" and not np.isfinite(cube).all():
             bad = np.flatnonzero(~np.isfinite(cube).all(axis=(0, 1)))
             raise UserError(

@@ -28,7 +28,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.hyperspectral.readers import read_array
-from common.hyperspectral.scene import Scene, make_scene, open_scene
+from common.hyperspectral.scene import BandAxis, Scene, make_scene, open_scene
 from common.hyperspectral.synthetic import synthetic_scene
 from essaformer.scaling import Scaling, scaled
 
@@ -81,7 +81,7 @@ Regions = dict[str, list[Region]]
 
 def load_regions(
     dataset: str, data_root: Path | None, scaling: Scaling, scale: int, *, test_scene: str | None = None,
-    cube: str | None = None,
+    cube: str | None = None, band_axis: BandAxis | None = None,
 ) -> Regions:  # fmt: skip
     """Read a data set and cut it.
 
@@ -92,6 +92,7 @@ def load_regions(
         scale: sides of validation and test regions are cut to multiples of it.
         test_scene: of `abu`.
         cube: `FILE[:KEY]` of a user's scene.
+        band_axis: where that scene's bands are, "last" by default.
 
     Returns:
         the regions of each split; all have the same bands.
@@ -100,7 +101,7 @@ def load_regions(
         UserError: unknown data set, files missing or not as published, or a scene too small.
     """
     if cube is not None:
-        regions = _single(open_scene(cube), scaling)
+        regions = _single(open_scene(cube, band_axis=band_axis), scaling)
     elif dataset == "demo":
         regions = _single(demo_scene(seed=3), scaling)
     elif dataset not in DATASETS:

@@ -11,7 +11,6 @@ zero, because a convolution's border shows there, and the middle half a raised c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -32,7 +31,7 @@ def enlarge_tiled(
     model: ESSAformer,
     low: Tensor,
     tile: int,
-    overlap: int = OVERLAP,
+    overlap: int | None = None,
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
@@ -43,20 +42,22 @@ def enlarge_tiled(
     Args:
         low: `(bands, h, w)`, any size, on the host.
         tile: largest side of a tile; a scene that fits into one is enlarged whole.
-        overlap: of neighbouring tiles, below `tile`; some neighbours share more.
+        overlap: of neighbouring tiles, below `tile`; some neighbours share more. By default `OVERLAP`, in small
+            tiles half of a tile.
         progress: told after each tile how many input pixels of the scene it completed.
 
     Returns:
         `(bands, h · scale, w · scale)` float32 on the host.
 
     Raises:
-        ValueError: the overlap is not below the tile.
+        ValueError: the tile is empty, or the overlap is not below it.
         UserError: the scene has another number of bands, or the network returned values that are not finite.
     """
     check_bands(model, low.shape[0])
     height, width = low.shape[1:]
     whole = max(height, width) <= tile
-    if not whole and not 0 <= overlap < tile:
+    overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
+    if tile < 1 or (not whole and not 0 <= overlap < tile):
         raise ValueError(f"overlap must be below the tile, got {overlap} and {tile}")
     device, scale = next(model.parameters()).device, model.scale
     result = torch.zeros(low.shape[0], height * scale, width * scale)
@@ -126,19 +127,6 @@ def fixed_bytes(model: ESSAformer) -> int:
     dim = model.conv_first.out_channels
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     return weights + 4 * 36 * (4 * dim**2 + 6 * 256 * dim) + 48 * 2**20
-
-
-def parse_size(text: str) -> int:
-    """Read a memory size such as `800M`, `2G` or `1.5GiB` as bytes, in powers of 1024.
-
-    Raises:
-        UserError: the text is no size.
-    """
-    match = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?B)?", text.strip(), flags=re.IGNORECASE)
-    try:
-        return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))  # type: ignore[index]
-    except (TypeError, ValueError):
-        raise UserError(f"--memory {text}: expected a size such as 800M or 2G") from None
 
 
 def spans(length: int, tile: int, overlap: int, scale: int) -> list[tuple[int, Tensor]]:

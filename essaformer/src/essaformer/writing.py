@@ -21,6 +21,11 @@ _ENVI_TYPES = {
     "uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12, "uint32": 13, "int64": 14,
     "uint64": 15,
 }  # fmt: skip
+_KEPT_LISTS = (
+    "wavelength", "fwhm", "bbl", "band names", "default bands", "data gain values", "data offset values",
+    "data reflectance gain values", "data reflectance offset values", "coordinate system string",
+)  # fmt: skip
+_KEPT_TEXTS = ("wavelength units", "sensor type", "acquisition time", "reflectance scale factor", "cloud cover")
 FORMATS = (".hdr", ".img", ".dat", ".tif", ".tiff", ".mat", ".npy", ".npz")
 
 
@@ -44,11 +49,10 @@ def write_scene(
     Raises:
         UserError: a suffix that is not written, or a type that the format does not have.
     """
+    check_type(path, cube.dtype)
     suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise UserError(f"{path}: unknown kind of file; expected one ending in {', '.join(FORMATS)}")
     if suffix in (".hdr", ".img", ".dat"):
-        return _write_envi(path, cube, scale, wavelengths, source)
+        return _write_envi(path, cube, scale, wavelengths, georeference, source)
     if suffix in (".tif", ".tiff"):
         write_geotiff(path, cube, None if georeference is None else scaled_georeference(georeference, scale))
     elif suffix == ".mat":
@@ -68,33 +72,70 @@ def write_scene(
             np.save(temporary, cube)
     if wavelengths is None:
         return [path]
-    listed = path.with_name(f"{path.stem}.wavelengths.txt")
+    listed = output_files(path)[1]
     with atomic_path(listed) as temporary:
         temporary.write_text("".join(f"{value:g}\n" for value in wavelengths), encoding="utf-8")
     return [path, listed]
 
 
+def output_files(path: Path) -> list[Path]:
+    """The files that `write_scene` may write for an output, itself among them.
+
+    Raises:
+        UserError: a suffix that is not written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise UserError(f"{path}: unknown kind of file; expected one ending in {', '.join(FORMATS)}")
+    if suffix in (".hdr", ".img", ".dat"):
+        return [path.with_suffix(".hdr"), path.with_suffix(".img") if suffix == ".hdr" else path]
+    return [path] if suffix in (".mat", ".npz") else [path, path.with_name(f"{path.stem}.wavelengths.txt")]
+
+
+def check_type(path: Path, dtype: np.dtype) -> None:
+    """Refuse a type that the output's format does not have, before any work is done.
+
+    Raises:
+        UserError: or a suffix that is not written.
+    """
+    header = output_files(path)[0]
+    if header.suffix == ".hdr" and dtype.name not in _ENVI_TYPES:
+        raise UserError(f"{path}: ENVI has no type {dtype}; choose .npy or .tif for --output")
+
+
 def scaled_georeference(georeference: Georeference, scale: int) -> Georeference:
     """The place of a picture whose pixels are `scale` times smaller; its upper left corner stays where it is.
 
-    A tie point names a pixel position counted from the upper left corner, so positions grow with the scale.
+    A tie point names a pixel position, counted from the upper left corner of the first pixel or, where the file
+    says so (key 1025 is 2), from its centre; counted from the corner, positions grow with the scale.
     """
     tags = dict(georeference.tags)
     size, ties, matrix = tags.get(33550), tags.get(33922), tags.get(34264)
+    first = 0.5 if geo_key(georeference, 1025) == 2 else 0.0
     if isinstance(size, tuple):
         tags[33550] = (size[0] / scale, size[1] / scale, *size[2:])
     if isinstance(ties, tuple):
-        tags[33922] = tuple(value * scale if i % 6 < 2 else value for i, value in enumerate(ties))
+        tags[33922] = tuple((v + first) * scale - first if i % 6 < 2 else v for i, v in enumerate(ties))
     if isinstance(matrix, tuple):  # columns 0 and 1 of the 4 × 4 matrix multiply the column and the row
-        tags[34264] = tuple(value / scale if i % 4 < 2 and i < 12 else value for i, value in enumerate(matrix))
+        values = [value / scale if i % 4 < 2 and i < 12 else value for i, value in enumerate(matrix)]
+        for row in (0, 4, 8):
+            values[row + 3] += first * (matrix[row] + matrix[row + 1]) * (1 / scale - 1)
+        tags[34264] = tuple(values)
     return Georeference(tags)
 
 
-def _write_envi(path: Path, cube: np.ndarray, scale: int, wavelengths: np.ndarray | None, source: str) -> list[Path]:
-    if cube.dtype.name not in _ENVI_TYPES:
-        raise UserError(f"{path}: ENVI has no type {cube.dtype}; choose .npy or .tif for --output")
-    header = path.with_suffix(".hdr")
-    binary = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
+def geo_key(georeference: Georeference, key: int) -> int | None:
+    """A number of a GeoTIFF's key directory, such as 3072, the projected coordinate system's EPSG code."""
+    directory = georeference.tags.get(34735, ())
+    entries = [directory[i : i + 4] for i in range(4, len(directory), 4)]
+    return next((int(value) for number, location, _, value in entries if number == key and location == 0), None)
+
+
+def _write_envi(  # noqa: PLR0917
+    path: Path, cube: np.ndarray, scale: int, wavelengths: np.ndarray | None, georeference: Georeference | None,
+    source: str,
+) -> list[Path]:  # fmt: skip
+    header, binary = output_files(path)
     lines = [
         "ENVI",
         "description = {enlarged by a factor of " + f"{scale}" + "}",
@@ -107,12 +148,15 @@ def _write_envi(path: Path, cube: np.ndarray, scale: int, wavelengths: np.ndarra
         "interleave = bsq",
         "byte order = 0",
     ]
-    if wavelengths is not None:
+    known = _header_fields(source)
+    lines += [f"{name} = {known[name]}" for name in _KEPT_TEXTS if known.get(name)]
+    lines += [f"{name} = {{{known[name]}}}" for name in _KEPT_LISTS if known.get(name)]
+    if wavelengths is not None and not known.get("wavelength"):
         lines += [
             "wavelength units = Nanometers",
             "wavelength = {" + ", ".join(f"{value:.6g}" for value in wavelengths) + "}",
         ]
-    lines += _scaled_place(source, scale)
+    lines += _map_info(known, georeference, scale)
     with atomic_path(binary) as temporary, temporary.open("wb") as file:
         for band in range(cube.shape[2]):  # band by band: a turned copy of the whole scene is not needed
             file.write(np.ascontiguousarray(cube[..., band], dtype=cube.dtype.newbyteorder("<")).tobytes())
@@ -121,20 +165,39 @@ def _write_envi(path: Path, cube: np.ndarray, scale: int, wavelengths: np.ndarra
     return [header, binary]
 
 
-def _scaled_place(source: str, scale: int) -> list[str]:
-    """`map info` and `coordinate system string` of the input's header; pixels are counted from 1 there."""
+def _header_fields(source: str) -> dict[str, str]:
+    """The fields of the input's ENVI header; empty for another format."""
     path = Path(source)
     found = envi.find_header(path) if path.is_file() and path.suffix.lower() not in FORMATS[3:] else None
-    if found is None:
+    return envi.read_header(found) if found else {}
+
+
+def _map_info(known: dict[str, str], georeference: Georeference | None, scale: int) -> list[str]:
+    """`map info` of the smaller pixels, in which positions count from 1 at the corner of the first pixel."""
+    info = [field.strip() for field in known.get("map info", "").split(",")]
+    if len(info) >= 7:
+        try:
+            place = [(float(value) - 1) * scale + 1 for value in info[1:3]]
+            size = [float(value) / scale for value in info[5:7]]
+        except ValueError:  # no such list: it says nothing about the place
+            return []
+        return [_joined_info(info[0], place, info[3:5], size, info[7:])]
+    tags = scaled_georeference(georeference, scale).tags if georeference else {}
+    size_tag, ties = tags.get(33550), tags.get(33922)
+    if georeference is None or not isinstance(size_tag, tuple) or not isinstance(ties, tuple):
         return []
-    text = found.read_text(encoding="utf-8", errors="replace")
-    kept = re.findall(r"^\s*coordinate system string\s*=\s*\{[^}]*\}", text, flags=re.MULTILINE)
-    info = re.search(r"^\s*map info\s*=\s*\{([^}]*)\}", text, flags=re.MULTILINE)
-    if info is not None:
-        fields = [field.strip() for field in info[1].split(",")]
-        for i in (1, 2):
-            fields[i] = f"{(float(fields[i]) - 1) * scale + 1:.10g}"
-        for i in (5, 6):
-            fields[i] = f"{float(fields[i]) / scale:.15g}"
-        kept.insert(0, "map info = {" + ", ".join(fields) + "}")
-    return [line.strip() for line in kept]
+    first = 1.5 if geo_key(georeference, 1025) == 2 else 1.0
+    place = [float(ties[0]) + first, float(ties[1]) + first]
+    code = geo_key(georeference, 3072) or 0
+    name, rest = "Arbitrary", []
+    if code // 100 in (326, 327):
+        name, rest = "UTM", [str(code % 100), "North" if code // 100 == 326 else "South", "WGS-84", "units=Meters"]
+    elif geo_key(georeference, 2048) == 4326:
+        name, rest = "Geographic Lat/Lon", ["WGS-84", "units=Degrees"]
+    corner = [f"{float(value):.15g}" for value in ties[3:5]]
+    return [_joined_info(name, place, corner, [float(value) for value in size_tag[:2]], rest)]
+
+
+def _joined_info(name: str, place: list[float], corner: list[str], size: list[float], rest: list[str]) -> str:
+    numbers = [*(f"{v:.10g}" for v in place), *corner, *(f"{v:.15g}" for v in size)]
+    return "map info = {" + ", ".join([name, *numbers, *rest]) + "}"
