@@ -57,6 +57,8 @@ class EvaluateConfig:
     """Loading processes per process."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the forward pass."""
+    upright: bool | None = None
+    """Turn pictures as their EXIF orientation says; by default as in training, for the authors' weights not."""
     save_pictures: int = 0
     """Copy this many of the scored pictures, evenly spread, into the output folder, as PNG below their class."""
     output: Path | None = None
@@ -120,8 +122,11 @@ def pictures_to_score(options: EvaluateConfig) -> Pictures:
     if options.data_root is None and not options.dataset:
         training, test = demo_pictures()
         return test if options.split == "validation" else training
+    upright = options.upright
+    if upright is None:  # as in training; the authors' weights as the release scores them
+        upright = config.recorded(options.checkpoint).get("upright", False)
     root = options.data_root or Path(".")
-    return open_split(root, options.split, dataset=options.dataset, split_file=options.split_file)
+    return open_split(root, options.split, dataset=options.dataset, split_file=options.split_file, upright=upright)
 
 
 def check_fit(model: BiFormer, pictures: Pictures, checkpoint: Path) -> None:

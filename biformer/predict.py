@@ -15,21 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from timm.data import ImageNetInfo
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from biformer.augmentation import check_image_size, evaluation_transform
 from biformer.checkpoints import load_model
-from biformer.data import UnreadablePicture, list_pictures, reading
+from biformer.data import UnreadablePicture, list_pictures, reading, relative
 from biformer.model import BiFormer
 from biformer.pictures import routing_figure
 from common import config
 from common.config import Fraction, Positive
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
+from common.images import read_rgb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class PredictConfig:
     batch_size: Positive[int] = 32
     """Pictures per forward pass."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
 
 @command
@@ -69,10 +70,8 @@ def main() -> None:
     """Classify everything that can be read; say how much could not."""
     options = config.parse(PredictConfig, __doc__)
     check(options)
-    files = list_pictures(options.input)
-    device = torch.device(
-        options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    )
+    device = choose_device(options.device)
+    files = list_pictures(options.input, outside=options.output)
     model = load_model(options.checkpoint, ema=options.ema).float().to(device)
     names = class_names(model)
     size = options.image_size or model.image_size
@@ -87,8 +86,8 @@ def main() -> None:
             batch = []
             for file in files[start : start + options.batch_size]:
                 try:
-                    with reading(file), Image.open(file) as picture:
-                        batch.append((relative(file, options.input), transform(picture.convert("RGB"))))
+                    with reading(file):
+                        batch.append((relative(file, options.input), transform(read_rgb(file))))
                 except UnreadablePicture as error:
                     if options.strict:
                         raise UserError(f"{error}; remove it, or leave out --strict to skip it") from None
@@ -123,11 +122,6 @@ def check(options: PredictConfig) -> None:
         raise UserError("--top, --routing-pictures and --batch-size must be at least 1")
     if not all(0 <= share < 1 for share in options.query):
         raise UserError(f"--query {options.query[0]} {options.query[1]}: expected shares of height and width in [0, 1)")
-
-
-def relative(file: Path, source: Path) -> str:
-    """How the CSV names a file: relative to the input folder."""
-    return file.relative_to(source).as_posix() if source.is_dir() else file.name
 
 
 def class_names(model: BiFormer) -> list[str]:

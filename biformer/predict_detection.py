@@ -15,19 +15,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
-from biformer.data import UnreadablePicture, list_pictures, reading
+from biformer.data import UnreadablePicture, list_pictures, reading, relative
 from biformer.detection.model import Detector, check_size, load_detector
 from biformer.detection.pictures import SCORE, draw_found
 from biformer.detection.scoring import results_of
 from biformer.detection.transforms import to_tensor
 from common import config
 from common.config import Fraction
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path, write_json
+from common.images import read_rgb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +51,17 @@ class PredictConfig:
     strict: bool = False
     """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
 
 @command
 def main() -> None:
     """Detect in everything that can be read; say how much could not."""
     options = config.parse(PredictConfig, __doc__)
-    files = list_pictures(options.input)
+    device = choose_device(options.device)
+    files = list_pictures(options.input, outside=options.output)
     targets = drawn_names([relative(file, options.input) for file in files])
     check(options, targets)
-    device = torch.device(
-        options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    )
     detector = load_detector(options.checkpoint).to(device)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -115,15 +115,10 @@ def read(file: Path, detector: Detector) -> Image.Image:
     Raises:
         UnreadablePicture: it cannot be decoded, or is too narrow for the detector.
     """
-    with reading(file), Image.open(file) as picture:
-        upright = ImageOps.exif_transpose(picture).convert("RGB")
-        check_size(upright.size, detector, file)
-    return upright
-
-
-def relative(file: Path, source: Path) -> str:
-    """How the JSON names a file: relative to the input folder."""
-    return file.relative_to(source).as_posix() if source.is_dir() else file.name
+    with reading(file):
+        picture = read_rgb(file)
+        check_size(picture.size, detector, file)
+    return picture
 
 
 def drawn_names(names: list[str]) -> list[str]:

@@ -14,19 +14,20 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from biformer.data import FORMATS, UnreadablePicture
+from biformer.data import UnreadablePicture, list_pictures
 from biformer.segmentation.data import read_picture
 from biformer.segmentation.inference import MULTI_SCALE, Protocol, predict_labels
 from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.pictures import label_picture, overlay
 from common import config
 from common.config import Positive
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path
+from common.images import SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +51,16 @@ class PredictConfig:
     strict: bool = False
     """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 ...; auto takes a GPU where there is one."""
+    """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
 
 @command
 def main() -> None:
     """Segment everything that can be read; say how much could not."""
     options = config.parse(PredictConfig, __doc__)
+    device = choose_device(options.device)
     jobs = list_jobs(options.input, options.output)
     refuse_overwriting(jobs, options)
-    device = torch.device(
-        options.device if options.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    )
     model = load_segmenter(options.checkpoint).float().to(device)
     scales = MULTI_SCALE if options.multi_scale else (1.0,)
     protocol = Protocol(options.image_size or model.image_size, model.size_divisor, scales, options.multi_scale)
@@ -96,22 +95,13 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
     Raises:
         UserError: there is none, or the output is a file.
     """
-    if output.is_file() or (output.suffix.lower() in FORMATS and not output.is_dir()):
+    if output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
         raise UserError(f"{output}: is a picture's name, expected a folder for labels and overlays")
     if source.is_file():
         return [(source, output / source.stem)]
-    if not source.is_dir():
-        raise UserError(f"{source}: no such picture or folder; correct --input")
-    inside = output.resolve()
-    found = [
-        path
-        for path in sorted(source.rglob("*"))
-        if path.suffix.lower() in FORMATS and path.is_file() and not path.resolve().is_relative_to(inside)
-    ]
-    if source.resolve() == inside:
+    if source.resolve() == output.resolve():
         raise UserError(f"{output}: is the input folder itself; choose another --output")
-    if not found:
-        raise UserError(f"{source}: found no pictures, expected files ending in {', '.join(FORMATS)}")
+    found = list_pictures(source, outside=output)
     stems = [output / path.relative_to(source).with_suffix("") for path in found]
     often = Counter(stems)
     return [

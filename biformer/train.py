@@ -120,6 +120,7 @@ def datasets(config: Config) -> tuple[Pictures, Pictures]:
         split_file=config.split_file,
         holdout=config.holdout,
         seed=config.seed,
+        upright=config.upright,
     )
 
 

@@ -238,7 +238,7 @@ def test_damaged_pictures_are_refused_if_strict(root: Path) -> None:
     damage(root)
     training, validation = open_both(root)
     data = TrainingPictures(training, training_transform(config()), seed=0, strict=True)
-    with pytest.raises(UserError, match=r"train/dog/2\.png: cannot be read as a picture .*--strict"):
+    with pytest.raises(UserError, match=r"train/dog/2\.png: .* damaged; copy it again, or leave out --strict"):
         data[0, training.names.index("train/dog/2.png")]
     with pytest.raises(UserError, match=r"val/cat/0\.png"):
         EvaluationPictures(validation, evaluation_transform(32), strict=True)[0]
@@ -278,3 +278,29 @@ def test_presets_are_the_published_experiments() -> None:
     assert [p.drop_path for p in (tiny, small, base, stl)] == [0.1, 0.15, 0.4, 0.1]
     for name, preset in PRESETS.items():
         assert ("unconfirmed" in (preset.__doc__ or "")) == (name in ("imagenet_tiny", "imagenet_base"))
+
+
+def test_only_pictures_are_listed_links_are_followed_and_orientation_is_a_choice(root: Path, tmp_path: Path) -> None:
+    class_folder = root / "train" / "cat"
+    names = open_split(root, "train").names
+    (class_folder / "._0.png").write_bytes(b"macOS")
+    (class_folder / ".ipynb_checkpoints").mkdir()
+    Image.new("RGB", (9, 9)).save(class_folder / ".ipynb_checkpoints" / "copy.png")
+    assert open_split(root, "train").names == names
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    photograph = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3).repeat(8, 0).repeat(8, 1)[:16])
+    photograph.save(elsewhere / "on_its_side.png", exif=_exif(6))
+    (root / "train" / "turned").symlink_to(elsewhere)
+    pictures = open_split(root, "train")
+    index = pictures.names.index("train/turned/on_its_side.png")
+    assert pictures.classes == ["cat", "dog", "owl", "turned"]
+    upright, stored = pictures.read(index)[0], open_split(root, "train", upright=False).read(index)[0]
+    assert (upright.size, stored.size) == ((16, 32), (32, 16))
+    assert upright.tobytes() == stored.transpose(Image.Transpose.ROTATE_270).tobytes()
+
+
+def _exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif

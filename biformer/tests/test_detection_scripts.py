@@ -171,7 +171,7 @@ def test_a_truncated_picture_is_said_in_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:900])
     done = train(root, tmp_path / "run", "--max-steps", 1, "--workers", 1, status=2)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ") and "000000000001.jpg: cannot be read as a picture" in last
+    assert last.startswith("error: ") and "000000000001.jpg: the picture is truncated or damaged" in last
     assert "Traceback" not in done.stderr
 
 

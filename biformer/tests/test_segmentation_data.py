@@ -68,7 +68,7 @@ def test_class_names_come_from_the_published_table(tmp_path: Path) -> None:
         ("size", r"00000003\.png: is 100x96 pixels, its picture 128x96"),
         ("label", r"00000003\.png: holds label 7, expected 0 for unlabelled and 1 to 6"),
         ("colour", r"00000003\.png: holds RGB pixels, expected 8-bit class numbers"),
-        ("truncated picture", r"00000003\.jpg: cannot be read as a picture"),
+        ("truncated picture", r"00000003\.jpg: the picture is truncated or damaged"),
         ("truncated annotation", r"00000003\.png: cannot be read as a picture"),
     ],
 )

@@ -51,7 +51,9 @@ class BiLevelRoutingAttention(nn.Module):
             released, padding comes before the projection and padded keys are not masked.
 
     Shape:
-        `(B, H, W, C)` → the same; without `auto_pad` H and W are multiples of S.
+        `(B, H, W, C)` → the same; without `auto_pad` H and W are multiples of S. A map `(B, C, H, W)` with W = C
+        has the right shape too and gives wrong numbers without an error: for such maps take
+        `biformer.blocks.BRABlock`, which cannot be confused.
 
     Raises:
         ValueError: options that do not fit together, or a map that does not fit.
@@ -100,7 +102,11 @@ class BiLevelRoutingAttention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, H, W, C)` → the same."""
+        """Attend.
+
+        Args:
+            x: `(B, H, W, C)`, channels last; `BRABlock` takes `(B, C, H, W)`.
+        """
         height, width = x.shape[1:3]
         x = self._padded(x)
         qkv = self.qkv(x)

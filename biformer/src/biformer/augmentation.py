@@ -122,7 +122,7 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
                 return self.pictures.read(i)
             except UnreadablePicture as error:
                 if self.strict:
-                    raise UserError(f"{error}; copy it again, or leave out --strict to skip it") from None
+                    raise UserError(f"{error}, or leave out --strict to skip it") from None
                 self._unreadable[i] = True
         raise UserError(
             f"{self.pictures.names[index]} and the {_ATTEMPTS - 1} pictures after it cannot be read; "
@@ -152,7 +152,7 @@ class EvaluationPictures(Dataset[tuple[Tensor, int, int]]):
             picture, label = self.pictures.read(index)
         except UnreadablePicture as error:
             if self.strict:
-                raise UserError(f"{error}; copy it again, or leave out --strict to skip it") from None
+                raise UserError(f"{error}, or leave out --strict to skip it") from None
             return self.blank, -1, index
         return self.transform(picture), label, index
 

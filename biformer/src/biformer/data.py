@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +26,9 @@ from PIL import Image
 from timm.data import create_dataset
 
 from common.errors import UserError
-from common.files import write_json
+from common.files import printable, write_json
+from common.images import SUFFIXES, list_images, read_rgb
 
-FORMATS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _FOLDERS = {"train": ("train", "training"), "validation": ("val", "validation", "valid", "eval", "test")}
 _EXPECTED = "the layouts that are read stand at the top of biformer/data.py and in the README"
 
@@ -40,16 +39,18 @@ class UnreadablePicture(UserError):
 
 @contextlib.contextmanager
 def reading(name: str | Path) -> Iterator[None]:
-    """Turn whatever pillow raises inside into one sentence about the picture `name`.
+    """Turn whatever is raised inside into one sentence about the picture `name`.
 
     Raises:
         UnreadablePicture: it cannot be decoded.
     """
     try:
         yield
+    except UserError as error:
+        raise UnreadablePicture(str(error)) from None
     except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UnreadablePicture(f"{name}: cannot be read as a picture ({reason})") from None
+        raise UnreadablePicture(f"{printable(name)}: cannot be read as a picture ({reason}); copy it again") from None
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Pictures:
         names: unique, a path relative to the data set's folder where there is one.
         labels: class number per picture; None where only reading tells.
         classes: names, sorted.
-        load: index → picture in any mode and class number; may raise what pillow raises.
+        load: index → picture and class number; may raise what pillow raises.
     """
 
     names: Sequence[str]
@@ -93,7 +94,13 @@ class Pictures:
 
 
 def open_both(
-    root: Path, *, dataset: str = "", split_file: Path | None = None, holdout: float = 0.0, seed: int = 0
+    root: Path,
+    *,
+    dataset: str = "",
+    split_file: Path | None = None,
+    holdout: float = 0.0,
+    seed: int = 0,
+    upright: bool = True,
 ) -> tuple[Pictures, Pictures]:
     """Training and validation pictures of a data set, with the same classes.
 
@@ -103,21 +110,26 @@ def open_both(
         split_file: written by `save_split`; for a data set that comes in one piece.
         holdout: without a split file, share of every class that is held out of that piece.
         seed: of that choice.
+        upright: turn pictures as their EXIF orientation says; see `open_split`.
 
     Raises:
         UserError: a folder is missing or empty, or the classes of the two differ, with their names.
     """
     if split_file is None and holdout:
-        whole = open_split(root, "any", dataset=dataset)
+        whole = open_split(root, "any", dataset=dataset, upright=upright)
         train, validation = stratified_split(whole, holdout, seed)
         return whole.subset(train), whole.subset(validation)
-    training = open_split(root, "train", dataset=dataset, split_file=split_file)
-    validation_set = open_split(root, "validation", dataset=dataset, split_file=split_file)
+    training, validation_set = (
+        open_split(root, split, dataset=dataset, split_file=split_file, upright=upright)
+        for split in ("train", "validation")
+    )
     check_classes(validation_set.classes, training.classes, f"{root}: the validation pictures", "the training pictures")
     return training, validation_set
 
 
-def open_split(root: Path, split: str, *, dataset: str = "", split_file: Path | None = None) -> Pictures:
+def open_split(
+    root: Path, split: str, *, dataset: str = "", split_file: Path | None = None, upright: bool = True
+) -> Pictures:
     """One split of a data set.
 
     Args:
@@ -125,6 +137,9 @@ def open_split(root: Path, split: str, *, dataset: str = "", split_file: Path | 
         split: "train", "validation", or "any" for the only one there is.
         dataset: a name of timm's dataset factory; "" for folders and zips.
         split_file: written by `save_split`.
+        upright: turn pictures as their EXIF orientation says. The release does not, so ImageNet's published
+            scores need False; 1 of its photographs in some thousands is stored on its side. timm's data
+            sets decode by themselves and are left as they are.
 
     Raises:
         UserError: nothing there, with what was found and what is expected.
@@ -134,18 +149,18 @@ def open_split(root: Path, split: str, *, dataset: str = "", split_file: Path | 
     if not root.is_dir():
         raise UserError(f"{root}: the folder does not exist; put the data set there or correct --data-root")
     if split_file is not None:
-        return _from_split_file(root, split_file, split)
+        return _from_split_file(root, split_file, split, upright)
     names = _FOLDERS.get(split, (*_FOLDERS["train"], *_FOLDERS["validation"]))
     for name in names:
         if (root / name).is_dir():
-            return _from_names(root, _walk(root, root / name), str(root / name))
+            return _from_names(root, _walk(root, root / name), str(root / name), upright)
         archive = next((path for path in sorted(root.glob("*.zip")) if _is_archive_of(path, name)), None)
         if archive is not None:
-            return _from_zip(archive)
+            return _from_zip(archive, upright)
     if split != "train":  # the root may be the split itself, such as ImageNet's val folder
         pictures = _walk(root, root)
         if pictures and all(len(PurePosixPath(name).parts) > 1 for name in pictures[:100]):
-            return _from_names(root, pictures, str(root))
+            return _from_names(root, pictures, str(root), upright)
     found = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:6]
     raise UserError(
         f"{root}: no {split} pictures (expected {names[0]}/<class>/* or {names[0]}.zip), found "
@@ -154,8 +169,11 @@ def open_split(root: Path, split: str, *, dataset: str = "", split_file: Path | 
     )
 
 
-def list_pictures(source: Path) -> list[Path]:
+def list_pictures(source: Path, *, outside: Path | None = None) -> list[Path]:
     """The picture, or the sorted pictures of a folder at any depth.
+
+    Args:
+        outside: the script's own output, left out.
 
     Raises:
         UserError: there is none.
@@ -163,11 +181,16 @@ def list_pictures(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise UserError(f"{source}: no such picture or folder; correct --input")
-    found = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in FORMATS and path.is_file()]
+        raise UserError(f"{printable(source)}: no such picture or folder; correct --input")
+    found = list_images(source, outside=outside)
     if not found:
-        raise UserError(f"{source}: found no pictures, expected files ending in {', '.join(FORMATS)}")
+        raise UserError(f"{printable(source)}: found no pictures, expected files ending in {', '.join(SUFFIXES)}")
     return found
+
+
+def relative(file: Path, source: Path) -> str:
+    """How results name a picture: relative to the input folder; bytes that are no UTF-8 as escapes."""
+    return printable(file.relative_to(source).as_posix() if source.is_dir() else file.name)
 
 
 def check_classes(found: Sequence[str], expected: Sequence[str], whose: str, others: str) -> None:
@@ -217,7 +240,7 @@ def save_split(path: Path, training: Pictures, validation: Pictures) -> None:
     write_json(path, {"train": list(training.names), "validation": list(validation.names)})
 
 
-def _from_split_file(root: Path, path: Path, split: str) -> Pictures:
+def _from_split_file(root: Path, path: Path, split: str, upright: bool) -> Pictures:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         lists = {part: list(map(str, content[part])) for part in ("train", "validation")}
@@ -234,22 +257,22 @@ def _from_split_file(root: Path, path: Path, split: str) -> Pictures:
             f"{root}: {len(missing)} of {len(lists[split])} pictures that {path.name} lists are missing "
             f"(first: {missing[0]}); finish copying the data set"
         )
-    return _from_names(root, lists[split], f"{path}: the split {split}")
+    return _from_names(root, lists[split], f"{path}: the split {split}", upright)
 
 
-def _from_names(root: Path, names: list[str], whose: str) -> Pictures:
+def _from_names(root: Path, names: list[str], whose: str, upright: bool) -> Pictures:
     classes, labels = _classes(names, whose)
-    return Pictures(names, labels, classes, partial(_load_file, root, names, labels))
+    return Pictures(names, labels, classes, partial(_load_file, root, names, labels, upright))
 
 
-def _from_zip(path: Path) -> Pictures:
+def _from_zip(path: Path, upright: bool) -> Pictures:
     try:
         with zipfile.ZipFile(path) as archive:
             members = [name for name in sorted(archive.namelist()) if _is_picture(name)]
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{path}: is not a readable zip ({error}); copy it again") from None
     classes, labels = _classes(members, str(path))
-    return Pictures(members, labels, classes, partial(_load_member, path, members, labels))
+    return Pictures(members, labels, classes, partial(_load_member, path, members, labels, upright))
 
 
 def _from_timm(name: str, root: Path, split: str) -> Pictures:
@@ -284,30 +307,30 @@ def _classes(names: Sequence[str], whose: str) -> tuple[list[str], list[int]]:
 
 def _walk(root: Path, folder: Path) -> list[str]:
     """Pictures below `folder`, as sorted paths relative to `root`."""
-    found = []
-    for where, _, files in os.walk(folder, followlinks=True):
-        prefix = Path(where).relative_to(root).as_posix()
-        found += [f"{prefix}/{name}" if prefix != "." else name for name in files if _is_picture(name)]
-    return sorted(found)
+    return sorted(path.relative_to(root).as_posix() for path in list_images(folder))
 
 
 def _is_picture(name: str) -> bool:
-    return name.lower().endswith(FORMATS) and not PurePosixPath(name).name.startswith(".")
+    parts = PurePosixPath(name).parts
+    return name.lower().endswith(SUFFIXES) and not any(part.startswith((".", "__MACOSX")) for part in parts)
 
 
 def _is_archive_of(path: Path, name: str) -> bool:
     return path.stem.lower() == name or path.stem.lower().endswith((f"_{name}", f"-{name}"))
 
 
-def _load_file(root: Path, names: Sequence[str], labels: Sequence[int], index: int) -> tuple[Image.Image, int]:
-    with Image.open(root / names[index]) as picture:
-        return picture.convert("RGB"), labels[index]
+def _load_file(
+    root: Path, names: Sequence[str], labels: Sequence[int], upright: bool, index: int
+) -> tuple[Image.Image, int]:
+    return read_rgb(root / names[index], upright=upright), labels[index]
 
 
-def _load_member(path: Path, names: Sequence[str], labels: Sequence[int], index: int) -> tuple[Image.Image, int]:
+def _load_member(
+    path: Path, names: Sequence[str], labels: Sequence[int], upright: bool, index: int
+) -> tuple[Image.Image, int]:
     # Opened anew: a handle that loading processes share would share its position too.
-    with zipfile.ZipFile(path) as archive, archive.open(names[index]) as member, Image.open(member) as picture:
-        return picture.convert("RGB"), labels[index]
+    with zipfile.ZipFile(path) as archive, archive.open(names[index]) as member:
+        return read_rgb(member, name=f"{path}:{names[index]}", upright=upright), labels[index]
 
 
 def _load_subset(

@@ -69,23 +69,26 @@ def list_images(
         current = folders.pop() if folders else links.pop(0)
         try:
             status = current.stat()
-            entries = sorted(current.iterdir())
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
         except OSError as error:
             raise UserError(f"{printable(current)}: cannot be listed ({error.strerror}); correct the folder") from None
         if (status.st_dev, status.st_ino) in seen or os.path.realpath(current) == excluded:
             continue
         seen.add((status.st_dev, status.st_ino))
-        for path in entries:
-            if path.name.startswith("."):
+        for entry in entries:
+            if entry.name.startswith("."):
                 continue
-            if path.is_dir():
-                (links if path.is_symlink() else folders).append(path)
-            elif path.suffix.lower() in endings and (path.is_file() or path.is_symlink()):
+            path = current / entry.name
+            link = entry.is_symlink()
+            # A link that leads to itself is no folder for os.path, and an error for the entry.
+            if os.path.isdir(path) if link else entry.is_dir():
+                (links if link else folders).append(path)
+            elif path.suffix.lower() in endings and (link or entry.is_file()):
                 found.append(path)
     return sorted(path for path in found if excluded is None or os.path.realpath(path) != excluded)
 
 
-def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None) -> Image.Image:
+def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None, upright: bool = True) -> Image.Image:
     """Read a photograph as 8-bit RGB, upright.
 
     - EXIF orientation is applied, so a telephone's photograph stands as the telephone shows it.
@@ -97,6 +100,7 @@ def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None) 
     Args:
         source: a file's name, or an open binary file (a member of an archive).
         name: what error messages call an open file.
+        upright: False leaves the pixels as they are stored, for protocols that ignore EXIF.
 
     Returns:
         A loaded image of mode "RGB".
@@ -124,7 +128,7 @@ def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None) 
     # Telephones write JPEGs with a second, hidden picture (MPO); the first is the photograph.
     if pictures > 1 and image.format not in ("JPEG", "MPO"):
         warnings.warn(f"{shown}: holds {pictures} pictures, the first is read", stacklevel=2)
-    turn = _TURNS.get(orientation(image))
+    turn = _TURNS.get(orientation(image)) if upright else None
     rgb = _eight_bit(image, shown)
     return rgb if turn is None else rgb.transpose(turn)
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from pycocotools import mask as coco_mask
 
-from biformer.data import UnreadablePicture, reading
 from common.errors import UserError
+from common.images import read_rgb
 
 SPLITS = {"train": "train2017", "validation": "val2017"}
 LAYOUT = "expected COCO's layout, annotations/instances_train2017.json with train2017/, and the same for val2017"
@@ -84,20 +84,15 @@ class CocoPictures:
             UserError: it is missing, cannot be decoded, or has another size than annotated.
         """
         path, (height, width) = self.folder / self.names[index], self.sizes[index]
-        try:
-            with reading(path), Image.open(path) as file:
-                picture = file.convert("RGB")
-        except UnreadablePicture as error:
-            raise UserError(f"{error}; copy it again") from None
-        if picture.size != (width, height):  # a camera's picture may be stored on its side
-            turned = ImageOps.exif_transpose(picture)
-            if turned.size != (width, height):
-                raise UserError(
-                    f"{path}: has {picture.width}x{picture.height} pixels, {self.annotation_file.name} says "
-                    f"{width}x{height}; copy the pictures that belong to the annotations"
-                )
-            picture = turned
-        return picture
+        # A camera's picture may be stored on its side: the annotated size tells whether it was annotated upright.
+        for upright in (False, True):
+            picture = read_rgb(path, upright=upright)
+            if picture.size == (width, height):
+                return picture
+        raise UserError(
+            f"{path}: has {picture.width}x{picture.height} pixels, {self.annotation_file.name} says "
+            f"{width}x{height}; copy the pictures that belong to the annotations"
+        )
 
     def masks(self, index: int) -> np.ndarray:
         """The objects' masks, `(N, H, W)` uint8 of 0 and 1."""
@@ -147,16 +142,16 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
     content = read_annotations(path)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of pictures; {LAYOUT}")
-    categories = {int(c["id"]): str(c["name"]) for c in sorted(content["categories"], key=lambda c: c["id"])}
+    categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
     labels = {number: label for label, number in enumerate(categories)}
-    by_picture: dict[int, list[tuple[list[float], int, Any]]] = {int(image["id"]): [] for image in content["images"]}
-    sizes = {int(image["id"]): (int(image["height"]), int(image["width"])) for image in content["images"]}
+    by_picture: dict[int, list[tuple[list[float], int, Any]]] = {image["id"]: [] for image in content["images"]}
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     crowds = degenerate = 0
     for annotation in content["annotations"]:
-        where = f"{path}: annotation {annotation.get('id', 'without a number')}"
+        where = f"{path}: annotation {annotation.get('id', 'without an id')}"
         picture, box, label = _checked(annotation, where, labels, sizes)
-        shape = _shape(annotation.get("segmentation"))
-        if annotation.get("iscrowd", 0):
+        shape = _shape(annotation.get("segmentation"), where, sizes[picture])
+        if annotation.get("iscrowd"):
             crowds += 1
         elif box is None or (masks and shape == []):
             degenerate += 1
@@ -164,7 +159,7 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
             raise UserError(f"{where}: has no segmentation, which Mask R-CNN needs; add it, or use --method retinanet")
         else:
             by_picture[picture].append((box, label, shape))
-    names = [str(image["file_name"]) for image in content["images"]]
+    names = [image["file_name"] for image in content["images"]]
     there = {entry.name for entry in os.scandir(folder)}
     missing = [name for name in names if name not in there and not (folder / name).is_file()]
     if missing:
@@ -198,16 +193,33 @@ def read_annotations(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: no such annotation file; {LAYOUT}") from None
     except ValueError as error:
         raise UserError(f"{path}: is not valid JSON ({error}); copy it again") from None
-    wanted = {"images": ("id", "file_name", "height", "width"), "annotations": (), "categories": ("id", "name")}
-    for part, keys in wanted.items():
+    wanted: dict[str, dict[str, type]] = {
+        "images": {"id": int, "file_name": str, "height": int, "width": int},
+        "annotations": {},
+        "categories": {"id": int, "name": str},
+    }
+    for part, kinds in wanted.items():
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise UserError(f"{path}: has no list of {part}; expected COCO's images, annotations and categories")
-        lacking = next((key for entry in content[part] for key in keys if key not in entry), None)
-        if lacking is not None:
-            raise UserError(f"{path}: an entry of {part} has no {lacking}; expected {', '.join(keys)} in each")
-        numbers = [entry["id"] for entry in content[part]] if keys else []
+        for entry in content[part]:
+            if not isinstance(entry, dict):
+                raise UserError(f"{path}: an entry of {part} is {_shown(entry)}; expected an object with names")
+            for key, kind in kinds.items():
+                if key not in entry:
+                    raise UserError(f"{path}: an entry of {part} has no {key}; expected {', '.join(kinds)} in each")
+                if type(entry[key]) is not kind:
+                    raise UserError(
+                        f"{path}: {part} hold the {key} {_shown(entry[key])}; expected "
+                        f"{'a whole number' if kind is int else 'text'}"
+                    )
+        numbers = [entry["id"] for entry in content[part]] if kinds else []
         if len(set(numbers)) < len(numbers):
             raise UserError(f"{path}: two entries of {part} have the same id; number them anew")
+    for image in content["images"]:
+        if min(image["height"], image["width"]) < 1:
+            raise UserError(
+                f"{path}: {image['file_name']} is {image['width']}x{image['height']} pixels; expected its real size"
+            )
     if not content["categories"]:
         raise UserError(f"{path}: lists no categories; expected their id and name")
     return content
@@ -253,6 +265,9 @@ def _checked(
     box: Any = annotation.get("bbox")
     picture: Any = annotation.get("image_id")
     category: Any = annotation.get("category_id")
+    for name, value in (("image_id", picture), ("category_id", category)):
+        if type(value) is not int:
+            raise UserError(f"{where}: has the {name} {_shown(value)}; expected a whole number, as the id it refers to")
     if picture not in sizes:
         raise UserError(f"{where}: belongs to picture {picture}, which the file does not list; correct its image_id")
     if category not in labels:
@@ -260,20 +275,56 @@ def _checked(
             f"{where}: is of category {category}, which the file does not list (it has "
             f"{_few([str(number) for number in labels])}); add the category"
         )
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(x, (int, float)) for x in box)
-    if not numbers or not all(map(math.isfinite, box)) or min(box[2:]) < 0:
-        raise UserError(f"{where}: has the box {box}, expected left, top, width and height in pixels; correct it")
+    if annotation.get("iscrowd") not in (None, 0, 1):
+        raise UserError(f"{where}: has iscrowd {_shown(annotation['iscrowd'])}; expected 0 or 1")
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))) or min(box[2:]) < 0:
+        raise UserError(
+            f"{where}: has the box {_shown(box)}, expected left, top, width and height in pixels; correct it"
+        )
     (left, top, width, height), (down, across) = box, sizes[picture]
     inside = [max(left, 0.0), max(top, 0.0), min(left + width, across), min(top + height, down)]
     degenerate = min(width, height, inside[2] - inside[0], inside[3] - inside[1]) < 1
     return picture, None if degenerate else inside, labels[category]
 
 
-def _shape(segmentation: Any) -> Any:
-    """Polygons as arrays, which loading processes share without copying; run lengths as they are; None for none."""
-    if isinstance(segmentation, list) and segmentation:
+def _shape(segmentation: Any, where: str, size: tuple[int, int]) -> Any:
+    """Polygons as arrays, which loading processes share without copying; run lengths as they are; None for none.
+
+    Raises:
+        UserError: neither polygons nor run lengths of a picture of this size.
+    """
+    if not segmentation:  # absent, null or an empty list
+        return None
+    if isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation):
+        for polygon in segmentation:
+            if len(polygon) % 2 or not all(map(_is_number, polygon)):
+                raise UserError(f"{where}: has the polygon {_shown(polygon)}; expected x, y, x, y ... in pixels")
+        # Fewer than three points enclose nothing.
         return [np.asarray(polygon, dtype=np.float64) for polygon in segmentation if len(polygon) >= 6]
-    return segmentation if isinstance(segmentation, Mapping) and "counts" in segmentation else None
+    if not isinstance(segmentation, dict) or not {"counts", "size"} <= set(segmentation):
+        raise UserError(f"{where}: has the segmentation {_shown(segmentation)}; expected polygons or run lengths")
+    counts, expected = segmentation["counts"], list(size)
+    runs = isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts)
+    if segmentation["size"] != expected or (runs and sum(counts) != size[0] * size[1]):
+        raise UserError(
+            f"{where}: its run lengths are of a picture of {_shown(segmentation['size'])}; expected {expected}, "
+            "height and width, all pixels counted"
+        )
+    if not runs:
+        try:
+            coco_mask.area({"size": expected, "counts": counts.encode()})
+        except (AttributeError, ValueError, TypeError):
+            raise UserError(f"{where}: has the run lengths {_shown(counts)}; expected numbers or COCO's text") from None
+    return segmentation
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _objects(found: Sequence[tuple[list[float], int, Any]]) -> Objects:

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from biformer.data import FORMATS, UnreadablePicture, reading
+from biformer.data import UnreadablePicture, reading
 from biformer.segmentation.model import IGNORED
 from common.errors import UserError
+from common.images import SUFFIXES, list_images, read_rgb
 
 FOLDER = "ADEChallengeData2016"
 _TABLE = "objectInfo150.txt"
@@ -58,7 +59,7 @@ class Scenes:
             picture = read_picture(self.root / "images" / self.split / self.names[index])
             labels = _read_annotation(path, len(self.classes))
         except UnreadablePicture as error:
-            raise UserError(f"{error}; copy it again") from None
+            raise UserError(str(error)) from None
         if labels.shape != picture.shape[1:]:
             raise UserError(
                 f"{path}: is {labels.shape[1]}x{labels.shape[0]} pixels, its picture "
@@ -85,14 +86,10 @@ def open_scenes(root: Path, split: str) -> Scenes:
                 f"{folder}: no such folder; expected images/{split} and annotations/{split} below {FOLDER}, "
                 "as ADE20K is published: put the data set there or correct --data-root"
             )
-    names = sorted(
-        path.relative_to(images).as_posix()
-        for path in images.rglob("*")
-        if path.suffix.lower() in FORMATS and not path.name.startswith(".")
-    )
+    names = sorted(path.relative_to(images).as_posix() for path in list_images(images))
     if not names:
-        raise UserError(f"{images}: holds no pictures, expected files ending in {', '.join(FORMATS)}")
-    there = {path.relative_to(annotations).as_posix() for path in annotations.rglob("*.png")}
+        raise UserError(f"{images}: holds no pictures, expected files ending in {', '.join(SUFFIXES)}")
+    there = {path.relative_to(annotations).as_posix() for path in list_images(annotations, suffixes=(".png",))}
     missing = [name for name in names if annotation_of(Path(), name).as_posix() not in there]
     if missing:
         raise UserError(
@@ -143,9 +140,8 @@ def read_picture(path: Path) -> Tensor:
     Raises:
         UnreadablePicture: it cannot be decoded.
     """
-    with reading(path), Image.open(path) as file:
-        picture = ImageOps.exif_transpose(file).convert("RGB")
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    with reading(path):
+        return torch.from_numpy(np.array(read_rgb(path))).permute(2, 0, 1)
 
 
 def _read_annotation(path: Path, classes: int) -> Tensor:
