@@ -1,0 +1,217 @@
+"""Score a network on whole test scenes, measured beside the noisy input, methods without training, and published.
+
+    python hcanet/evaluate.py --checkpoint runs/hcanet_demo                           what the run was to be tested on
+    python hcanet/evaluate.py --checkpoint runs/abu_0 runs/abu_1 runs/abu_2 --data-root DIR     mean over three seeds
+    python hcanet/evaluate.py --checkpoint FILE.pth --dataset icvl --data-root DIR --cases case1 case5
+    accelerate launch --num_processes 8 hcanet/evaluate.py ...                        scenes shared out over GPUs
+
+Prints and writes PSNR, SSIM and SAM in both families of definitions and the median-band PSNR, pictures with error
+maps, and spectra of a few pixels. The noise of a scene comes from --noise-seed and its name: every network is
+tested on the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from accelerate import Accelerator
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from common import config
+from common.checkpoints import locate
+from common.config import AnyNumber, Positive, Seed
+from common.environment import choose_device
+from common.errors import UserError, command
+from common.figures import comparison_sheet
+from common.hyperspectral.noise import Noisy
+from common.hyperspectral.scene import BandAxis
+from common.memory import parse_size
+from common.results import markdown, measured, write_rows
+from hcanet import scoring
+from hcanet.checkpoints import load_model, load_preparation
+from hcanet.denoising import denoise, released_mix, tile_for_memory
+from hcanet.metrics import DEFINITIONS
+from hcanet.model import HCANet
+from hcanet.pictures import colours, difference, draw_spectra, shown_bands, stretch
+from hcanet.published import published_lines
+from hcanet.scenes import TITLES, Preparation, Region, icvl_names, icvl_test_region, load_regions, require_root
+
+METHODS = {"variation": scoring.VARIATION, "subspace": scoring.SUBSPACE, "outliers": scoring.OUTLIERS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Flags of this script."""
+
+    checkpoint: tuple[Path, ...]
+    """A run's folder, its model folder, or a file in the published form; several of them are seeds of one network."""
+    data_root: Path | None = None
+    """Folder that holds the data set; by default the run's."""
+    dataset: str | None = None
+    """icvl, pavia, abu, jasper_ridge or demo; by default the run's."""
+    cube: str | None = None
+    """FILE[:KEY] of your own clean scene; its lower 40 % is tested on, see scenes.py."""
+    band_axis: BandAxis | None = None
+    """Where the bands of --cube are: first or last."""
+    no_data: AnyNumber[float] | None = None
+    """Value of the pixels of --cube without data."""
+    preparation: Preparation | None = None
+    """How ICVL's test scenes are cut: mafnet or qrnn3d; by default the run's."""
+    cases: tuple[str, ...] = ()
+    """gaussian, blind, case1 to case5 or complex; by default what the run was to be tested on."""
+    sigma: float | None = None
+    """Noise level of gaussian on the scale of 0 to 255; by default the run's, else 50."""
+    framework: str | None = None
+    """Whose noise parameters: mafnet, qrnn3d or sert; by default the run's."""
+    noise_seed: Seed[int] | None = None
+    """Of the noise; by default the run's."""
+    test_noise: Literal["scene", "plain"] | None = None
+    """Generator of the noise: from the seed and the scene's name, or from the seed alone; by default the run's."""
+    methods: tuple[Literal["variation", "subspace", "outliers"], ...] = ("variation", "subspace")
+    """What stands beside the network: total variation per band, SVD with non-local means, and that without outliers."""
+    tile: Positive[int] | None = None
+    """Side of the tiles in pixels; by default the training size in released mode, else what --memory allows."""
+    whole: bool = False
+    """No tiles: each scene at once."""
+    memory: str = "4G"
+    """Memory for a forward pass."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    output: Path | None = None
+    """Folder for results.json and pictures; by default evaluation beside the first checkpoint."""
+
+
+@command
+def main() -> None:
+    """Load, score, print, write."""
+    options = config.parse(EvaluateConfig, __doc__)
+    checkpoints = [locate(checkpoint) for checkpoint in options.checkpoint]
+    if not checkpoints:
+        raise UserError("--checkpoint needs at least one folder or file")
+    accelerator = Accelerator()
+    device = accelerator.device if options.device == "auto" else choose_device(options.device)
+    trained = config.recorded(checkpoints[0])
+    regions, title = test_regions(options, trained, checkpoints[0])
+    cases = scoring.cases_to_test(
+        trained.get("order", ("gaussian",)), options.cases or tuple(trained.get("test_cases", ()))
+    )
+    noise = scoring.SceneNoise(
+        options.framework or trained.get("framework", "mafnet"),
+        trained.get("sigma", 50.0) if options.sigma is None else options.sigma,
+        trained.get("noise_seed", 0) if options.noise_seed is None else options.noise_seed,
+        options.test_noise or trained.get("test_noise", "scene"),
+    )
+    output = options.output or checkpoints[0].parent / "evaluation"
+    drawn = Drawing(output)
+    runs, seeds, said = [], [], ""
+    for number, checkpoint in enumerate(checkpoints):
+        model = load_model(checkpoint).float().to(device)
+        tile = tile_of(model, options, load_preparation(checkpoint).tile)
+        said = f"groups of {model.bands} bands, " + ("whole scenes" if tile is None else f"tiles of {tile}")
+        runs.append(
+            scoring.score_scenes(
+                regions, restorer(model, tile, options.memory, quiet=not accelerator.is_main_process), cases, noise,
+                others=[METHODS[name] for name in options.methods] if number == 0 else (),
+                rank=accelerator.process_index, processes=accelerator.num_processes,
+                show=drawn.show if number == 0 else None,
+            )
+        )  # fmt: skip
+        seeds += [config.recorded(checkpoint)["seed"]] if "seed" in config.recorded(checkpoint) else []
+    if accelerator.is_main_process:
+        name = f"test {regions[0].name}" if len(regions) == 1 else "test"
+        found = scoring.rows(runs, title, f"{name}, network in {said}", trained["preset"], seeds)
+        write_rows(output / "results.json", measured(found, device))
+        drawn.save()
+        print(scoring.comparison(runs[0]))
+        if len(runs) > 1:
+            for row in found:
+                if row.std is not None:
+                    print(f"{row.dataset}: {row.metric} {row.value:.4f} ± {row.std:.4f} over {len(runs)} seeds")
+        if title == TITLES["icvl"]:
+            lines = [[kind, *line] for kind in map(noise.title, cases) for line in published_lines(kind)]
+            if lines:
+                print(markdown(["noise", "published by", "method", "PSNR (dB)", "SSIM", "SAM"], lines))
+        print(f"network in {said}")
+        print("\n".join(f"{metric}: {text}" for metric, text in DEFINITIONS.items()))
+        print(f"rows: {output / 'results.json'}; pictures and spectra: {output}")
+
+
+def test_regions(options: EvaluateConfig, trained: dict[str, Any], checkpoint: Path) -> tuple[list[Region], str]:
+    """What is tested, and the data set's name."""
+    cube = options.cube or (None if options.dataset else trained.get("cube"))
+    dataset = options.dataset or trained.get("dataset", "demo")
+    root = options.data_root or (Path(trained["data_root"]) if trained.get("data_root") else None)
+    if dataset == "icvl" and cube is None:
+        root = require_root("icvl", root)
+        cases = options.cases or tuple(trained.get("test_cases", ())) or tuple(trained.get("order", ("gaussian",)))[-1:]
+        hard = any(case not in ("gaussian", "blind") for case in cases)
+        prepared: Any = options.preparation or trained.get("preparation", "mafnet")
+        names = icvl_names("test_complex" if hard else "test_gauss")
+        return [icvl_test_region(root, name, prepared, complex_noise=hard) for name in tqdm(names)], TITLES["icvl"]
+    own = options.cube is not None
+    regions = load_regions(
+        dataset, root, load_preparation(checkpoint).scaling, cube=cube,
+        band_axis=options.band_axis if own else trained.get("band_axis"),
+        no_data=options.no_data if own else trained.get("no_data"),
+    )["test"]  # fmt: skip
+    return regions, regions[0].scene.name if cube else TITLES[dataset]
+
+
+def tile_of(model: HCANet, options: EvaluateConfig, trained: int) -> int | None:
+    """The side of the tiles, or None for whole scenes."""
+    if options.whole:
+        return None
+    return options.tile or (trained if released_mix(model) else None)
+
+
+def restorer(model: HCANet, tile: int | None, memory: str, *, quiet: bool) -> Any:
+    """A function that denoises one scene within the memory."""
+
+    def restore(image: Tensor) -> Tensor:
+        limit = tile_for_memory(model, parse_size(memory), *image.shape[1:])
+        side = tile or limit
+        with tqdm(unit="px", unit_scale=True, leave=False, disable=quiet) as bar:
+            return denoise(model, image, side, batch=max(1, limit**2 // side**2), progress=bar.update)
+
+    return restore
+
+
+class Drawing:
+    """The pictures of the first scenes.
+
+    Args:
+        folder: for `pictures.png` and `spectra.png`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[list[np.ndarray]] = []
+        self.below: list[list[str]] = []
+
+    def show(self, region: Region, noisy: Noisy, clean: np.ndarray, restored: np.ndarray, score: Any) -> None:
+        """Keep the pictures of a scene; draw the spectra of the first."""
+        if len(self.rows) >= 4:
+            return
+        if not self.rows:
+            images = {"noisy": noisy.image, "HCANet": restored, "clean": clean}
+            draw_spectra(self.folder / "spectra.png", region.scene, images)
+        bands = shown_bands(region.scene)
+        limits = stretch(clean, bands)
+        row = [colours(image, bands, limits) for image in (noisy.image, restored, clean)]
+        self.rows.append([*row, difference(restored, clean)])
+        captions = [scoring.caption(score.values[method]) for method in (scoring.NOISY, scoring.NETWORK)]
+        self.below.append([f"{score.noise}: {captions[0]}", captions[1], region.name, "white: 0.1"])
+
+    def save(self) -> None:
+        """Write the sheet."""
+        if self.rows:
+            titles = ["noisy", "HCANet", "clean", "error of HCANet"]
+            comparison_sheet(self.rows, titles, self.folder / "pictures.png", self.below)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Remove the noise of a scene of any size and any number of bands; no clean reference is needed.
+
+    python hcanet/predict.py --checkpoint runs/hcanet_scene --input SCENE.hdr --output CLEAN.hdr
+    python hcanet/predict.py --checkpoint DIR --input scene.mat:cube --output clean.mat --memory 2G
+    python hcanet/predict.py --checkpoint DIR --input SCENE.tif --output CLEAN.tif --tile 64
+
+MATLAB, NumPy, ENVI and GeoTIFF in, the same or another of them out, in the input's type, with wavelengths, place and
+pixels without data. Scenes with more bands than the network go through it in groups. Beside the output lie a
+before/after sheet with the residual, and spectra of a few pixels. The noise level of every band is estimated from the
+scene itself and printed.
+
+A network with the released local branch depends on the size of its image, so by default it gets tiles of its
+training size, blended where they overlap. With local_mix pixel the whole scene goes at once where --memory allows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from common import config
+from common.checkpoints import locate
+from common.config import AnyNumber, Positive
+from common.environment import choose_device
+from common.errors import UserError, command
+from common.figures import comparison_sheet
+from common.hyperspectral.noise import estimated_sigmas
+from common.hyperspectral.scene import BandAxis, Scene, open_scene
+from common.memory import parse_size
+from hcanet.checkpoints import load_model, load_preparation
+from hcanet.denoising import band_groups, denoise, released_mix, tile_for_memory
+from hcanet.pictures import ERROR_SHOWN, colours, difference, draw_spectra, grey, shown_bands, stretch, worst_band
+from hcanet.scenes import Scaling, limits
+from hcanet.writing import check_output, restored, write_scene
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Flags of this script."""
+
+    checkpoint: Path
+    """A run's folder or its model folder, or a file in the published form."""
+    input: str
+    """FILE[:KEY] of the noisy scene."""
+    output: Path
+    """The denoised scene; the suffix chooses the format, without one it is the input's."""
+    band_axis: BandAxis | None = None
+    """Where the bands of --input are: first or last."""
+    no_data: AnyNumber[float] | None = None
+    """Value of the pixels without data, instead of the one that the file declares."""
+    scaling: Scaling | None = None
+    """How values come to [0, 1]: by the 99.9 percentile or by least and largest value; by default as in training."""
+    tile: Positive[int] | None = None
+    """Side of the tiles in pixels; by default the training size in released mode, else what --memory allows."""
+    memory: str = "4G"
+    """Memory for the network on one tile, for example 800M or 2G."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    existing: Literal["refuse", "skip", "replace"] = "refuse"
+    """What to do where the output exists."""
+
+
+@command
+def main() -> None:
+    """Read, denoise, write, draw."""
+    options = config.parse(PredictConfig, __doc__)
+    checkpoint = locate(options.checkpoint)
+    source = Path(options.input if Path(options.input).exists() else options.input.rpartition(":")[0] or options.input)
+    target = options.output if options.output.suffix else options.output.with_suffix(source.suffix)
+    if target.exists() and options.existing == "skip":
+        print(f"{target}: exists, skipped")
+        return
+    if target.exists() and options.existing == "refuse":
+        raise UserError(f"{target}: exists; add --existing replace or --existing skip, or choose another --output")
+    if target.resolve() == source.resolve():
+        raise UserError(f"{target}: is the input; choose another --output")
+    device = choose_device(options.device)
+    scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
+    check_output(target, scene.cube.dtype)
+    model = load_model(checkpoint).float().to(device)
+    preparation = load_preparation(checkpoint)
+    groups = band_groups(scene.bands, model.bands)
+    if not scene.valid.all():
+        print(f"note: {int((~scene.valid).sum())} of {scene.valid.size} pixels hold no data; they stay as they are")
+    offset, divisor = limits(scene.cube, scene.valid, options.scaling or preparation.scaling, scene.source)
+    # Unlike clean training scenes a noisy one is not clipped: noise goes beyond both ends.
+    noisy = (np.moveaxis(scene.cube, -1, 0).astype(np.float32) - np.float32(offset)) / np.float32(divisor)
+    levels = report_noise(noisy)
+
+    limit = tile_for_memory(model, parse_size(options.memory), *scene.shape)
+    tile = options.tile or (preparation.tile if released_mix(model) else limit)
+    passes = f"{len(groups)} group(s) of {model.bands} bands"
+    if max(scene.shape) > tile:
+        why = "the size it was trained on" if tile == preparation.tile else "as --tile or --memory say"
+        print(f"{passes}, tiles of {tile} × {tile} pixels, {why}")
+    else:
+        print(f"{passes}, the whole scene at once")
+    with tqdm(unit="px", unit_scale=True) as bar:
+        try:
+            batch = max(1, limit**2 // tile**2)
+            denoised = denoise(model, torch.from_numpy(noisy), tile, batch=batch, progress=bar.update).numpy()
+        except torch.OutOfMemoryError:
+            raise UserError("the device's memory does not suffice; state a smaller --memory or --tile") from None
+    files = write_scene(target, restored(denoised, offset, divisor, scene), scene)
+    files += draw(target, scene, noisy, denoised)
+    removed = 255 * float(np.sqrt(((noisy - denoised)[:, scene.valid] ** 2).mean()))
+    left = float(np.median(estimated_sigmas(denoised)))
+    print(
+        f"removed: root mean square {removed:.1f} of 255; median level {np.median(levels):.1f} before, {left:.1f} after"
+    )
+    print(f"{scene.shape[0]} × {scene.shape[1]} × {scene.bands}: {', '.join(map(str, files))}")
+
+
+def report_noise(noisy: np.ndarray) -> np.ndarray:
+    """Print and return the estimated level of every band, on the scale of 0 to 255 of the scaled values."""
+    if min(noisy.shape[1:]) < 3:
+        print("noise: the scene is too small to estimate its level")
+        return np.zeros(len(noisy))
+    levels = estimated_sigmas(noisy)
+    print(f"estimated noise level of each band, of 255 (median {np.median(levels):.1f}):")
+    for first in range(0, len(levels), 16):
+        print(f"  band {first:3d}: " + " ".join(f"{level:5.1f}" for level in levels[first : first + 16]))
+    return levels
+
+
+def draw(output: Path, scene: Scene, noisy: np.ndarray, denoised: np.ndarray) -> list[Path]:
+    """The sheet and the spectra, beside the output."""
+    bands = shown_bands(scene)
+    shown = stretch(denoised, bands)
+    worst = worst_band(noisy, denoised)
+    low, high = np.percentile(denoised[worst], (2, 98))
+    pictures = [
+        colours(noisy, bands, shown), colours(denoised, bands, shown), grey(noisy[worst], (low, high)),
+        grey(denoised[worst], (low, high)), difference(noisy, denoised),
+    ]  # fmt: skip
+    titles = ["before", "after", f"band {worst}, which changed most", "after", f"residual (white: {ERROR_SHOWN:g})"]
+    path, spectra = (output.with_name(f"{output.stem}_{name}.png") for name in ("before_after", "spectra"))
+    images = {"noisy": noisy, "HCANet": denoised}
+    return [comparison_sheet([pictures], titles, path), draw_spectra(spectra, scene, images)]
+
+
+if __name__ == "__main__":
+    main()
