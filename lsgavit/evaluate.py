@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 
-from common.config import Seed, parse
+from common.config import AnyNumber, Seed, parse
 from common.errors import UserError, command
 from common.figures import save
 from common.hyperspectral.drawing import confusion_figure
+from common.hyperspectral.scene import BandAxis
 from common.hyperspectral.seeds import model_folders, recorded_config
 from common.results import Row, measured, table, write_rows
 from lsgavit import scoring
@@ -36,6 +37,14 @@ class EvaluateConfig:
     """Folders of runs, exported model folders, or the authors' released file; each gives its own rows."""
     data_root: Path | None = None
     """Folder that holds the scene, if it is not where the run found it."""
+    cube: str | None = None
+    """FILE[:KEY] of your own scene, if it is not where the run found it."""
+    labels: str | None = None
+    """FILE[:KEY] of its class codes."""
+    band_axis: BandAxis | None = None
+    """Where the bands of the cube are, first or last; by default as the run was told."""
+    no_data: AnyNumber[float] | None = None
+    """Value of the cube's pixels without data; by default as the run was told, or the file declares."""
     preset: str | None = None
     """Scene and protocol for a released file."""
     seed: Seed[int] = 5
@@ -70,7 +79,10 @@ def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path) -> list[Ro
     else:
         folders = model_folders(checkpoint)
         configs = [recorded_config(folder, Config) for folder in folders]
-    scene = find_scene(replace(configs[0], data_root=options.data_root or configs[0].data_root))
+    given = {name: getattr(options, name) for name in ("data_root", "cube", "labels", "band_axis", "no_data")}
+    scene = find_scene(replace(configs[0], **{name: value for name, value in given.items() if value is not None}))
+    if scene.note:
+        print(scene.note)
 
     runs, samples = [], []
     for folder, config in zip(folders, configs, strict=True):

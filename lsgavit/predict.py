@@ -5,7 +5,8 @@
 
 Writes OUTPUT/classes.npy and classes.mat (H, W) in the codes of the training labels,
 probabilities.npy (H, W, K) float32, map.png with legend, and classes.tif with the place of the
-input when the input has one. Another scene goes through the training scene's principal components.
+input when the input has one. Pixels without data get code 0 and probabilities NaN. Another scene
+goes through the training scene's principal components.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import scipy.io
 import torch
 from tqdm.auto import tqdm
 
-from common.config import Positive, parse
+from common.config import AnyNumber, Positive, parse
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
 from common.hyperspectral.drawing import sheet
 from common.hyperspectral.geotiff import write_geotiff
-from common.hyperspectral.scene import BandAxis, open_scene
+from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
 from common.hyperspectral.transforms import SpectralTransform
 from lsgavit.checkpoints import load_model
@@ -47,7 +48,9 @@ class PredictConfig:
     input: str | None = None
     """FILE[:KEY] of another cube with the same bands; by default the scene of the run."""
     band_axis: BandAxis | None = None
-    """Where the bands of --input are: first or last."""
+    """Where the bands of the cube are, first or last; for the run's scene by default as the run was told."""
+    no_data: AnyNumber[float] | None = None
+    """Value of pixels without data, instead of the one that the cube's file declares; NaN always means no data."""
     data_root: Path | None = None
     """Folder that holds the run's scene, if it has moved."""
     batch_size: Positive[int] = 64
@@ -64,27 +67,32 @@ def main() -> None:
     if len(folders) > 1:
         raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
     if options.input is not None:
-        scene = open_scene(options.input, band_axis=options.band_axis)
+        scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
     else:
         config = recorded_config(folders[0], Config)
-        scene = find_scene(replace(config, data_root=options.data_root or config.data_root))
+        given = {name: getattr(options, name) for name in ("data_root", "band_axis", "no_data")}
+        scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
+    if scene.note:
+        print(scene.note)
     names, codes = recorded_classes(folders[0])
     components = SpectralTransform.load(folders[0] / COMPONENTS)
     model = load_model(folders[0]).to(options.device)
 
     windows = SceneWindows(components.apply(scene.cube), model.image_size).to(options.device)
     probabilities = classify(model, windows, options.batch_size)
-    classes = probabilities.argmax(axis=2) + 1
-    coded = np.array(codes, dtype=np.uint8 if max(codes) < 256 else np.uint16)[classes - 1]
+    classes = np.where(scene.valid, probabilities.argmax(axis=2) + 1, 0)
+    probabilities[~scene.valid] = np.nan
+    coded = in_codes(classes, codes)
     for name, array in (("classes", coded), ("probabilities", probabilities)):
         with atomic_path(options.output / f"{name}.npy") as temporary:
             np.save(temporary, array)
     with atomic_path(options.output / "classes.mat") as temporary:
         scipy.io.savemat(temporary, {"classes": coded}, do_compression=True)
     if scene.georeference is not None:
-        write_geotiff(options.output / "classes.tif", coded, scene.georeference)
+        write_geotiff(options.output / "classes.tif", coded, scene.georeference, no_data=0)
     save(sheet(replace(scene, class_names=names), classes, title="LSGA-ViT"), options.output / "map.png")
-    print(f"{classes.size:,} pixels, {len(np.unique(classes))} of {len(names)} classes; see {options.output}")
+    found = classes[scene.valid]
+    print(f"{found.size:,} pixels, {len(np.unique(found))} of {len(names)} classes; see {options.output}")
 
 
 def classify(model: LSGAViT, windows: SceneWindows, batch_size: int) -> np.ndarray:

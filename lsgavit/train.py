@@ -97,7 +97,7 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
         f"{overlap(sample.split, config.window)}; "
         f"{run.total - run.step:,} of {run.steps:,} updates to go, in {run.folder}"
     )
-    for note in sample.split.notes:
+    for note in (*scene.notes, *sample.split.notes):
         run.say(f"note: {note}")
 
     model.train()

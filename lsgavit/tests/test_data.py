@@ -34,7 +34,7 @@ def draw(
 
 def with_nan() -> np.ndarray:
     cube = CUBE.copy()
-    cube[3, 4, 2] = np.nan
+    cube[..., 2] = np.nan
     return cube
 
 
@@ -52,7 +52,7 @@ def one_pixel_class() -> np.ndarray:
         ({"key": "nothing"}, "has no key 'nothing'; it holds"),
         ({"cube": CUBE + 1j}, "holds complex numbers; expected real numbers"),
         ({"cube": np.array([[[{}]]], dtype=object)}, "cube: "),
-        ({"cube": with_nan()}, "1 pixels hold NaN or infinity"),
+        ({"cube": with_nan()}, r"no pixel holds data \(bands 2, counted from 0, hold NaN"),
         ({"labels": one_pixel_class()}, "class 4 has 1 labelled pixel"),
         ({"labels": np.zeros((20, 18))}, "every label is 0"),
         ({"components": 7}, "7 principal components asked for; expected 1 to 6"),

@@ -266,7 +266,7 @@ class Run:
             changed = [
                 f"{name} {theirs.get(name)!r} -> {value!r}"
                 for name, value in ours.items()
-                if name not in _MAY_CHANGE and theirs.get(name) != value
+                if name not in _MAY_CHANGE and json.dumps(theirs.get(name)) != json.dumps(value)  # NaN equals NaN
             ]
             if changed:
                 raise UserError(

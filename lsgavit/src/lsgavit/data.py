@@ -32,7 +32,7 @@ class Sample:
     Attributes:
         scene: cube and labels.
         split: training, validation and test pixels.
-        components: principal components of all pixels, as released.
+        components: principal components of all pixels with data, as released.
     """
 
     scene: Scene
@@ -63,7 +63,7 @@ class Sample:
             split = _hold_out(labels, stratified_split(labels, config.ratio, seed=seed), config.validation, seed)
         if config.patience and not len(split.validation):
             raise UserError("--patience needs validation pixels; pass --validation, for example 0.05")
-        return cls(scene, split, fit_pca(scene.cube, config.components))
+        return cls(scene, split, fit_pca(scene.cube, config.components, pixels=scene.data_pixels))
 
     def save(self, folder: Path) -> None:
         """Write split, components and class names beside a model."""
@@ -132,7 +132,9 @@ def find_scene(config: Config) -> Scene:
     if config.cube is not None:
         if config.split == "fixed":
             raise UserError("--split fixed belongs to a published scene; with --cube pass --split-file")
-        return open_scene(config.cube, config.labels, band_axis=config.band_axis)
+        return open_scene(config.cube, config.labels, band_axis=config.band_axis, no_data=config.no_data)
+    if config.no_data is not None:
+        raise UserError("--no-data belongs to --cube; the published scenes have data everywhere")
     if config.dataset == "demo":
         return synthetic_scene()
     scene = load_scene(config.dataset, data_root(config))

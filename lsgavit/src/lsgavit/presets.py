@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from common.config import BelowOne, Fraction, LoaderConfig, Positive, Seed
+from common.config import AnyNumber, BelowOne, Fraction, LoaderConfig, Positive, Seed
 from common.hyperspectral.scene import BandAxis
 
 
@@ -22,6 +22,8 @@ class Config(LoaderConfig):
     """Its class codes: FILE[:KEY], 0 for unlabelled."""
     band_axis: BandAxis | None = None
     """Where the bands of --cube are, if the labels' shape does not tell: first or last."""
+    no_data: AnyNumber[float] | None = None
+    """Value of the pixels of --cube without data, instead of the one its file declares; NaN always means no data."""
     seeds: tuple[Seed[int], ...] = (5, 6, 7)
     """One run each, with its own split and weights, in OUTPUT/seed_N; empty: only --seed, in OUTPUT."""
     split: Literal["random", "disjoint", "fixed"] = "random"

@@ -35,7 +35,8 @@ def composite(scene: Scene, *, colours: Literal["true", "infrared"] = "true", pe
         colours: "true" takes the bands nearest 640, 550 and 460 nm, "infrared" 860, 650 and 550 nm
             (vegetation red). Without wavelengths: the scene's own composite bands, else
             bands at 5/6, 1/2 and 1/6 of the spectrum.
-        percentile: each band is stretched between this percentile and its complement.
+        percentile: each band is stretched between this percentile and its complement, of the pixels with data;
+            the others are black.
     """
     if scene.wavelengths is not None:
         wanted = _TRUE_COLOUR if colours == "true" else _INFRARED
@@ -43,8 +44,9 @@ def composite(scene: Scene, *, colours: Literal["true", "infrared"] = "true", pe
     else:
         bands = list(scene.composite_bands or [scene.bands * part // 6 for part in (5, 3, 1)])
     picture = scene.cube[..., bands].astype(np.float32)
-    low, high = np.percentile(picture, (percentile, 100 - percentile), axis=(0, 1))
-    return np.clip((picture - low) / np.maximum(high - low, 1e-12), 0, 1).astype(np.float32)
+    low, high = np.percentile(picture[scene.valid], (percentile, 100 - percentile), axis=0)
+    picture = np.clip((picture - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return np.where(scene.valid[..., None], picture, 0).astype(np.float32)
 
 
 def class_colours(labels: np.ndarray) -> np.ndarray:
@@ -60,6 +62,7 @@ def class_map(labels: np.ndarray, class_names: Sequence[str], *, title: str = ""
 
 def sheet(scene: Scene, predicted: np.ndarray, *, title: str = "prediction") -> Figure:
     """Composite, ground truth where there is one, and prediction `(H, W)`, with the legend of the prediction."""
+    predicted = np.where(scene.valid, predicted, 0)
     panels = [(composite(scene), scene.name)]
     if scene.labels is not None:
         panels.append((class_colours(scene.labels), "ground truth"))

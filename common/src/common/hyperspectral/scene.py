@@ -86,12 +86,17 @@ class Scene:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What every script says about the scene: pixels without data, and what its files declare; one line each."""
+        """What every script says about the scene: pixels without data, and what its files declare; a sentence each."""
         missing = int((~self.valid).sum())
         if not missing:
             return self.remarks
         share = 100 * missing / self.valid.size
         return (*self.remarks, f"{missing:,} pixels ({share:.1f} %) hold no data and take part in nothing")
+
+    @property
+    def note(self) -> str:
+        """The notes as lines of text; empty when there are none."""
+        return "\n".join(f"note: {note}" for note in self.notes)
 
     def require_labels(self) -> np.ndarray:
         """The labels.
