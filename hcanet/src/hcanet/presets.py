@@ -159,7 +159,8 @@ def abu() -> Config:
     """
     return Config(
         model="hcanet_light", dataset="abu", order=("gaussian",), epochs=(1,), iterations=2_500, crop=32, batch_size=1,
-        workers=0, learning_rate=2e-3, test_noise="plain", framework="mafnet", validate_every=1_250, save_every=250, log_every=50,
+        workers=0, learning_rate=2e-3, test_noise="plain", framework="mafnet", validate_every=1_250, save_every=250,
+        log_every=50,
     )  # fmt: skip
 
 
