@@ -46,7 +46,8 @@ def _outcome(folder: Path) -> tuple[dict[str, Any], list[Any]]:
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Config) if field.name not in WITHOUT_CLAIM])
-def test_another_value_has_an_effect(name, train, tiny_config, tiny_scene, tmp_path, monkeypatch):
+def test_another_value_has_an_effect(name, train, tiny_config, tiny_scene, monkeypatch):
+    tmp_path = tiny_config.output.parent
     config = replace(tiny_config, epochs=5, **BESIDE.get(name, {}))
     value = getattr(config, name)
     if name in ("cube", "labels"):

@@ -46,7 +46,8 @@ def test_parts_are_disjoint_and_hold_every_labelled_pixel(model, tiny_scene):
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
-def test_nonsense_in_labels_that_do_not_train(part, train, tiny_config, tiny_scene, tmp_path, monkeypatch):
+def test_nonsense_in_labels_that_do_not_train(part, train, tiny_config, tiny_scene, monkeypatch):
+    tmp_path = tiny_config.output.parent
     split = per_class_split(tiny_scene.labels, ratio=0.05, validation=0.1, seed=1)
     monkeypatch.setattr(
         amgcfn.data, "per_class_split", lambda labels, **_: replace(split, labels_sha256=labels_sha256(labels))
