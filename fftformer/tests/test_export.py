@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fftformer import FFTformer
+from fftformer import DFFN, FSAS, FFTformer
 from fftformer.export import export_onnx
+from fftformer.fast import strips
 
 
 @pytest.mark.parametrize(("height", "width", "batch"), [(64, 32, 1), (20, 45, 3)])
@@ -24,6 +25,29 @@ def test_onnx_runtime_computes_the_same(height: int, width: int, batch: int, tmp
     (restored,) = session.run(["restored"], {"blurred": x.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(restored), model(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dynamo", [False, True], ids=["trace", "dynamo"])
+@pytest.mark.parametrize("part", ["fsas", "dffn", "network"])
+def test_both_exporters_on_a_second_input(part: str, dynamo: bool, tmp_path: Path) -> None:
+    """Large enough that the modules themselves work in strips, which no exporter knows."""
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    torch.manual_seed(0)
+    module, shape = {
+        "fsas": (FSAS(8), (1, 8, 224, 224)),
+        "dffn": (DFFN(8), (1, 8, 224, 224)),
+        "network": (FFTformer(8, (1, 1, 1), 1), (1, 3, 40, 70)),
+    }[part]
+    with torch.no_grad():
+        assert part == "network" or strips.worthwhile(torch.rand(shape).permute(0, 2, 3, 1), 48)
+    path = tmp_path / "part.onnx"
+    torch.onnx.export(module.eval(), (torch.rand(shape),), path, dynamo=dynamo, input_names=["x"], verbose=False)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    (ours,) = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x.numpy()})
+    with torch.no_grad():
+        expected = module(x)
+    torch.testing.assert_close(torch.from_numpy(ours), expected, rtol=0, atol=2e-6 * expected.abs().max().item())
 
 
 def test_sizes_must_be_positive(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fftformer import DFFN, FSAS, frequency, literal, strips
+from fftformer import DFFN, FSAS, frequency, literal
+from fftformer.fast import strips
 
 
 def random(*shape: int) -> torch.Tensor:

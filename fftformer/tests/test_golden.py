@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from fftformer import DFFN, FSAS, FFTformer, convert_released, export_released, strips
+from fftformer import DFFN, FSAS, FFTformer, convert_released, export_released
+from fftformer.fast import strips
 from support.reference import ReferenceCase
 
 GOLDEN = Path(__file__).parent / "golden"

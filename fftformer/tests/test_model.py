@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from fftformer import FFTformer, create_model, list_models, literal, strips
+from fftformer import DFFN, FSAS, FFTformer, create_model, list_models, literal
+from fftformer.fast import strips
 from fftformer.model import pad_to_multiple
 
 
@@ -93,6 +96,49 @@ def test_bfloat16_autocast_trains(model: FFTformer) -> None:
         if name in expected:
             assert parameter.grad is not None and parameter.grad.dtype == torch.float32
             assert F.cosine_similarity(parameter.grad.flatten(), expected[name].flatten(), dim=0) > 0.9, name
+
+
+TOLERANCES = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@pytest.mark.parametrize("part", ["network", "fsas", "dffn"])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_other_types_and_memory_formats(
+    model: FFTformer, part: str, dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    """Against double precision; the weights themselves are rounded too."""
+    module = {"network": model, "fsas": FSAS(8), "dffn": DFFN(8)}[part]
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 40, 72) if part == "network" else torch.randn(2, 8, 16, 24)
+    with torch.no_grad():
+        expected = deepcopy(module).double()(x.double())
+        module = module.to(dtype).to(memory_format=memory_format)
+        result = module(x.to(dtype).contiguous(memory_format=memory_format))
+    assert result.dtype == dtype
+    assert (result.double() - expected).abs().max() < TOLERANCES[dtype] * expected.abs().max()
+
+
+def test_half_precision_on_large_maps_and_large_values() -> None:
+    """Spectra of a map whose patch sums do not fit into half precision."""
+    torch.manual_seed(0)
+    for module in (FSAS(8), DFFN(8)):
+        x = 40 + 200 * torch.randn(1, 8, 64, 64)
+        with torch.no_grad():
+            expected, result = module(x), deepcopy(module).half()(x.half())
+        assert torch.isfinite(result).all()
+        assert (result.float() - expected).abs().max() < 1e-2 * expected.abs().max()
+
+
+def test_from_the_meta_device(model: FFTformer) -> None:
+    """Whatever is no parameter is computed anew, not left as the memory was."""
+    with torch.device("meta"):
+        empty = FFTformer(dim=8, num_blocks=(1, 1, 1), num_refinement_blocks=1)
+    empty = empty.to_empty(device="cpu")
+    empty.load_state_dict(model.state_dict())
+    x = torch.rand(1, 3, 32, 40)
+    with torch.no_grad():
+        assert torch.equal(empty(x), model(x))
 
 
 @pytest.mark.parametrize("way", ["strips", "whole"])

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fftformer import attention_strips, frequency, strips
+from fftformer import frequency
+from fftformer.fast import attention as fast
+from fftformer.fast import strips
 
 
 class FSAS(nn.Module):
@@ -28,7 +30,7 @@ class FSAS(nn.Module):
 
     Shape:
         input `(B, C, H, W)` with H and W multiples of 8, any memory format; output the same,
-        channels-last.
+        channels-last. In half precision and under autocast spectra, their product and the norm are float32.
     """
 
     def __init__(self, dim: int, *, conjugate: bool = False) -> None:
@@ -52,7 +54,7 @@ class FSAS(nn.Module):
         if strips.worthwhile(x, 6 * self.dim):
             outer = (None, None) if norm is None else (norm.weight, norm.bias)
             matrices = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
-            return attention_strips.attention(x, *outer, *matrices, self.project_out.weight.flatten(1), self.conjugate)
+            return fast.attention(x, *outer, *matrices, self.project_out.weight.flatten(1), self.conjugate)
         b, h, w, _ = x.shape
         hidden = F.linear(x if norm is None else norm(x), self.to_hidden.weight.flatten(1))
         hidden = self.to_hidden_dw(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -62,7 +64,9 @@ class FSAS(nn.Module):
             # As in the release, at least single precision: half precision cannot hold a spectrum.
             q, k = (frequency.analyse(part if part.dtype == torch.float64 else part.float()) for part in (q, k))
             attention = frequency.synthesise(frequency.multiply(q, k, conjugate=self.conjugate))
-        out = F.linear(v * self.norm(attention), self.project_out.weight.flatten(1))
+            weight, bias = (parameter.to(attention.dtype) for parameter in (self.norm.weight, self.norm.bias))
+            attention = F.layer_norm(attention, self.norm.normalized_shape, weight, bias, self.norm.eps)
+        out = F.linear((v * attention).to(v.dtype), self.project_out.weight.flatten(1))
         out = frequency.from_patches(out, b, h, w)
         return out if norm is None else x + out
 

@@ -8,12 +8,16 @@ of the 2 · hidden (six times more) inner ones, and only the way back runs on th
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fftformer import feed_forward_strips, frequency, strips
+from fftformer import frequency
 from fftformer.attention import check_map
+from fftformer.fast import feed_forward as fast
+from fftformer.fast import strips
 
 
 class DFFN(nn.Module):
@@ -27,7 +31,7 @@ class DFFN(nn.Module):
 
     Shape:
         input `(B, C, H, W)` with H and W multiples of 8, any memory format; output the same,
-        channels-last.
+        channels-last. In half precision and under autocast the spectra are float32.
     """
 
     def __init__(self, dim: int, expansion: float = 3.0) -> None:
@@ -41,6 +45,10 @@ class DFFN(nn.Module):
         self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=False)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> DFFN:
+        # `.to(memory_format=torch.channels_last)` refuses what has five axes; `fft` goes by as a matrix.
+        return super()._apply(lambda t: fn(t.flatten(1)).view(t.shape) if t.ndim == 5 else fn(t), recurse)
+
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` → the same."""
         check_map(x, self.dim)
@@ -51,17 +59,18 @@ class DFFN(nn.Module):
         if strips.worthwhile(x, len(self.fft)):
             outer = (None, None) if norm is None else (norm.weight, norm.bias)
             matrices = (self.project_in.weight.flatten(1), frequency.filter_factors(self.fft), self.dwconv.weight)
-            return feed_forward_strips.feed_forward(x, *outer, *matrices, self.project_out.weight.flatten(1))
+            return fast.feed_forward(x, *outer, *matrices, self.project_out.weight.flatten(1))
         b, h, w, _ = x.shape
         with torch.autocast(x.device.type, enabled=False):
             # As in the release, transforms and the learned matrix stay in single precision or better.
             inside = x if norm is None else norm(x)
             inside = inside if x.dtype == torch.float64 else inside.float()
             spectrum = frequency.analyse(frequency.to_patches(inside))
-        spectrum = F.linear(spectrum, self.project_in.weight.flatten(1))
+        # Under autocast this one product is in half precision; a network that is half itself widens its weights.
+        spectrum = F.linear(spectrum, self.project_in.weight.flatten(1).to(spectrum.dtype))
         with torch.autocast(x.device.type, enabled=False):
             spectrum = spectrum.to(inside.dtype) * frequency.filter_factors(self.fft.to(inside.dtype))
-            hidden = frequency.from_patches(frequency.synthesise(spectrum), b, h, w)
+            hidden = frequency.from_patches(frequency.synthesise(spectrum), b, h, w).to(self.dwconv.weight.dtype)
         gate, value = self.dwconv(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).chunk(2, dim=-1)
         out = F.linear(F.gelu(gate) * value, self.project_out.weight.flatten(1))
         return out if norm is None else x + out

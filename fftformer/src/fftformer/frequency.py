@@ -69,9 +69,12 @@ def _cached(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
         return torch.tensor(_constants()[name], dtype=dtype, device=device)
 
 
-@torch.compiler.assume_constant_result
 def _constant(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     return _cached(name, dtype, device)
+
+
+# What `torch.compiler.assume_constant_result` does, which as a decorator would load all of torch's compiler here.
+_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def constant(name: str, like: Tensor) -> Tensor:
@@ -80,7 +83,7 @@ def constant(name: str, like: Tensor) -> Tensor:
     `"analysis"` (64, 64): pixels → coefficients, unnormalised as `rfft2`. `"synthesis"` (64, 64):
     its inverse. `"gather"` (64, 40): a learned 8×5 matrix → its factor for every coefficient.
     """
-    if torch.compiler.is_exporting():  # a program of its own holds its own copy
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # a program of its own holds its own copy
         return torch.tensor(_constants()[name], dtype=like.dtype, device=like.device)
     return _constant(name, like.dtype, like.device)
 
@@ -103,13 +106,14 @@ def to_patches(x: Tensor) -> Tensor:
     """`(B, H, W, C)` → `(64, N, C)` with N = B · H/8 · W/8 patches, row by row of the picture."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // PATCH, PATCH, w // PATCH, PATCH, c)
-    return x.permute(2, 4, 0, 1, 3, 5).reshape(PATCH * PATCH, -1, c)
+    return x.permute(2, 4, 0, 1, 3, 5).reshape(PATCH * PATCH, b * (h // PATCH) * (w // PATCH), c)
 
 
 def from_patches(patches: Tensor, b: int, h: int, w: int) -> Tensor:
     """The inverse of `to_patches`: `(64, N, C)` → `(b, h, w, C)`."""
-    x = patches.reshape(PATCH, PATCH, b, h // PATCH, w // PATCH, -1)
-    return x.permute(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1)
+    c = patches.shape[-1]
+    x = patches.reshape(PATCH, PATCH, b, h // PATCH, w // PATCH, c)
+    return x.permute(2, 3, 0, 4, 1, 5).reshape(b, h, w, c)
 
 
 def analyse(patches: Tensor, *, transposed: bool = False) -> Tensor:

@@ -146,7 +146,7 @@ def pad_to_multiple(picture: Tensor, multiple: int = MULTIPLE) -> Tensor:
     """
     for axis in (-2, -1):
         size = picture.shape[axis]
-        target = -(-size // multiple) * multiple
+        target = (size + multiple - 1) // multiple * multiple  # positive numbers: traced ones round towards zero
         if target != size:
             period = max(2 * (size - 1), 1)
             place = torch.arange(target, device=picture.device) % period

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from fftformer import strips
+from fftformer.fast import strips
 from fftformer.model import MULTIPLE, FFTformer
 
 OVERLAP = 64

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fftformer.frequency import PATCH, halves
-from fftformer.strips import (
+from fftformer.fast.strips import (
     NormGradient,
     Window,
     channel_parts,
@@ -26,6 +25,7 @@ from fftformer.strips import (
     to_coefficients,
     to_pixels,
 )
+from fftformer.frequency import PATCH, halves
 
 
 @torch.library.custom_op("fftformer::feed_forward", mutates_args=())

@@ -1,8 +1,8 @@
 """Work on a CPU in pieces that stay in the cache: what the operators of FSAS and DFFN share.
 
 The inner maps of both have six times the channels of the picture's features: at 256×256 one is
-75 MB, and an operation on it waits for memory, not for arithmetic. `feed_forward_strips` and
-`attention_strips` therefore take one or a few rows of patches, a strip, and some of the inner
+75 MB, and an operation on it waits for memory, not for arithmetic. `fast.feed_forward` and
+`fast.attention` therefore take one or a few rows of patches, a strip, and some of the inner
 channels, a part, through all steps at a time. Inner channels are independent from the first 1×1
 convolution to the last; rows are coupled by the 3×3 depth-wise convolution, for which a `Window`
 carries two rows of pixels along. Backward passes store nothing but the input and compute the inner
@@ -34,12 +34,13 @@ saves computing twice."""
 
 
 def possible(x: Tensor) -> bool:
-    """Whether this way exists for `x`: on a CPU, in single or double precision, no autocast, no export."""
+    """Whether this way exists for `x`: on a CPU, in single or double precision, no autocast, no export or trace."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
+        and not torch.jit.is_tracing()
     )
 
 

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fftformer.frequency import LONELY, PAIRS, PATCH, halves, to_patches
-from fftformer.strips import (
+from fftformer.fast.strips import (
     NormGradient,
     Window,
     channel_parts,
@@ -27,6 +26,7 @@ from fftformer.strips import (
     to_pixels,
     write,
 )
+from fftformer.frequency import LONELY, PAIRS, PATCH, halves, to_patches
 
 
 @torch.library.custom_op("fftformer::attention", mutates_args=())
