@@ -214,9 +214,6 @@ def main() -> None:
     benchmark = config.parse(Benchmark, __doc__)
     if benchmark.model not in list_models():
         raise UserError(f"--model {benchmark.model} does not exist; choose one of {', '.join(list_models())}")
-    for flag in ("size", "batch", "repeats"):
-        if getattr(benchmark, flag) < 1:
-            raise UserError(f"--{flag} {getattr(benchmark, flag)}: expected at least 1")
     benchmark = replace(benchmark, device=str(choose_device(benchmark.device)))
     measured = (row for group in cases(benchmark) for row in measure(group, benchmark))
     print_rows(measured, COLUMNS, benchmark.output)

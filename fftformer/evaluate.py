@@ -12,28 +12,29 @@ is aligned as its authors do, Levin's pictures are shifted by whole pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
 
-from common import config
+from common import config, launch
 from common.checkpoints import locate
 from common.config import Positive
 from common.environment import choose_device
-from common.errors import UserError, command
+from common.errors import command
 from common.files import atomic_path
 from common.images import printable
+from common.memory import parse_size
 from common.restoration_metrics import quantise
 from common.results import measured, table, write_rows
 from fftformer import scoring
 from fftformer.checkpoints import load_model
 from fftformer.data import EvaluationPairs, find_layout, find_pairs
 from fftformer.shake import held_out_photographs
-from fftformer.tiling import parse_size, restore_tiled, tile_for_memory
+from fftformer.tiling import restore_tiled, tile_for_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +65,10 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
-    if options.pictures is not None and options.pictures < 1:
-        raise UserError(f"--pictures {options.pictures}: expected at least 1")
     budget = parse_size(options.memory)
     device = choose_device(options.device)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    accelerator = launch.accelerator(cpu=device.type == "cpu", patience=timedelta(days=30))
     if options.device in ("auto", "cuda"):
         device = accelerator.device  # of several processes each has a GPU of its own
     model = load_model(options.checkpoint).to(device)

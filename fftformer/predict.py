@@ -25,19 +25,19 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, gather_object
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from common import config
+from common import config, launch
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.files import atomic_path
 from common.images import list_images, printable
+from common.memory import parse_size
 from fftformer.checkpoints import load_model
 from fftformer.images import FORMATS, read_picture, to_float, write_picture
-from fftformer.tiling import MULTIPLE, OVERLAP, parse_size, restore_tiled, tile_for_memory
+from fftformer.tiling import MULTIPLE, OVERLAP, restore_tiled, tile_for_memory
 
 SHEET_ROWS = 6
 DETAIL = 200
@@ -83,8 +83,8 @@ def main() -> None:
     others = [sheet] * options.sheet + [failures] * several
     refuse_overwriting(jobs, others, options.existing)
     todo = [job for job in jobs if options.existing != "skip" or not job[1].exists()]
-    patience = InitProcessGroupKwargs(timeout=timedelta(days=30))  # shares differ; the first to finish waits
-    accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[patience])
+    # Shares differ; the first to finish waits.
+    accelerator = launch.accelerator(cpu=device.type == "cpu", patience=timedelta(days=30))
     if options.device in ("auto", "cuda"):
         device = accelerator.device  # of several processes each has a GPU of its own
     accelerator.wait_for_everyone()  # nobody writes before all have seen what exists

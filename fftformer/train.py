@@ -4,12 +4,14 @@
     accelerate launch fftformer/train.py --preset gopro_released --data-root DIR
     accelerate launch --num_machines 2 ... fftformer/train.py --preset gopro_paper --data-root DIR
 
-The last weights are exported to OUTPUT/model, as the published protocol scores them; those with the
-best validation PSNR to OUTPUT/model_best. Killed or interrupted, the same command continues exactly.
+The last weights are exported to OUTPUT/model, as the published protocol scores them; with --validation held_out,
+those with the best PSNR on the held-out pairs to OUTPUT/model_best. Which pairs train and validate stands in
+OUTPUT/splits.json. Killed or interrupted, the same command continues exactly.
 """
 
 from __future__ import annotations
 
+import os
 from copy import deepcopy
 from typing import Any
 
@@ -21,17 +23,19 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.config import from_command_line
-from common.errors import command
+from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
+from common.files import write_json
+from common.images import printable
 from common.results import measured, table, write_rows
 from common.run import Run
 from fftformer import scoring
 from fftformer.checkpoints import load_model
 from fftformer.data import EvaluationPairs, TrainingPairs, find_layout, find_pairs
 from fftformer.losses import fourier_l1
-from fftformer.model import create_model
+from fftformer.model import create_model, list_models
 from fftformer.presets import PRESETS, Config
-from fftformer.shake import ShakenPhotographs, held_out_photographs
+from fftformer.shake import TRAINING_PHOTOGRAPHS, ShakenPhotographs, held_out_photographs
 
 
 @command
@@ -40,7 +44,11 @@ def main() -> None:
     config = from_command_line(PRESETS, __doc__)
     run = Run(config, paper="fftformer", steps=config.iterations)
     accelerator = run.accelerator
-    layout, training, validation = datasets(config)
+    if config.model not in list_models():
+        raise UserError(f"--model {config.model}: no such variant; choose one of {', '.join(list_models())}")
+    layout, training, validation, names = datasets(config)
+    if run.is_main:
+        write_json(run.folder / "splits.json", names)
 
     model = load_model(config.weights) if config.weights else create_model(config.model, conjugate=config.conjugate)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
@@ -83,7 +91,7 @@ def main() -> None:
     run.export(final)
     scores = validate(run, final, validation, layout, sheet="restored.png")
     if run.is_main:
-        dataset = scoring.DATASETS.get(layout, config.data_root.name if config.data_root else layout)
+        dataset = scoring.DATASETS.get(layout, printable(config.data_root.name) if config.data_root else layout)
         rows = measured(
             scoring.rows(scores, layout, dataset, "validation", config.preset, [config.seed]), accelerator.device
         )
@@ -95,17 +103,46 @@ def main() -> None:
     run.close()
 
 
-def datasets(config: Config) -> tuple[str, Any, Any]:
-    """The data's layout, the training crops and the validation pictures."""
+def datasets(config: Config) -> tuple[str, Any, Any, dict[str, list[str]]]:
+    """The data's layout, the training crops, the validation pictures, and the names of both.
+
+    Raises:
+        UserError: a preset or flag of a data set without --data-root, or pairs that both train and validate.
+    """
     if config.data_root is None:
-        held_out = held_out_photographs()
-        return "demo", ShakenPhotographs(config.crop, config.seed), held_out[: config.validation_pictures]
+        demo = PRESETS["demo"]()
+        asked = [
+            name for name in ("layout", "saturation_jitter", "validation") if vars(config)[name] != vars(demo)[name]
+        ]
+        if config.preset != "demo" or asked:
+            flag = f"--{asked[0].replace('_', '-')}" if config.preset == "demo" else f"--preset {config.preset}"
+            raise UserError(f"{flag}: needs a data set; name its folder with --data-root")
+        held_out = held_out_photographs()[: config.validation_pictures]
+        names = {"train": list(TRAINING_PHOTOGRAPHS), "validation": [item["name"] for item in held_out]}
+        return "demo", ShakenPhotographs(config.crop, config.seed), held_out, names
     layout = find_layout(config.data_root, "train") if config.layout == "auto" else config.layout
     pairs = find_pairs(config.data_root, "train", layout)
+    candidates = pairs if config.validation == "held_out" else find_pairs(config.data_root, "test", layout)
+    validation = candidates[:: -(-len(candidates) // config.validation_pictures)]
+    if config.validation == "held_out":
+        sharp = {os.path.realpath(pair.sharp) for pair in validation}
+        pairs = [pair for pair in pairs if os.path.realpath(pair.sharp) not in sharp]
+    both = {os.path.realpath(pair.sharp) for pair in pairs} & {os.path.realpath(pair.sharp) for pair in validation}
+    if not pairs or both:
+        found = (
+            f"{len(both)} sharp pictures train and validate (first: {min(both)})"
+            if both
+            else "nothing is left to train"
+        )
+        raise UserError(
+            f"{config.data_root}: {found}; use --validation held_out, fewer --validation-pictures or separate splits"
+        )
     training = TrainingPairs(pairs, config.crop, config.seed, saturation_jitter=config.saturation_jitter)
-    test = find_pairs(config.data_root, "test", layout)
-    spread = test[:: -(-len(test) // config.validation_pictures)]
-    return layout, training, EvaluationPairs(spread)
+    names = {
+        "train": [printable(pair.name) for pair in pairs],
+        "validation": [printable(pair.name) for pair in validation],
+    }
+    return layout, training, EvaluationPairs(validation), names
 
 
 def weights_to_score(run: Run, model: nn.Module, ema: AveragedModel | None) -> nn.Module:
@@ -126,12 +163,13 @@ def validate(run: Run, model: nn.Module, pictures: Any, layout: str, sheet: str 
         if len(rows) < 4:
             rows.append([p.permute(1, 2, 0).numpy() for p in (item["blurred"], restored, item["sharp"])])
             psnr = [f"{of['PSNR (dB)']:.2f} dB" for of in (score.blurred, score.restored)]
-            captions.append([f"{item['name']}: {psnr[0]}", psnr[1], ""])
+            captions.append([f"{printable(item['name'])}: {psnr[0]}", psnr[1], ""])
 
     scores = scoring.score_pictures(pictures, restore, layout, rank=run.rank, processes=run.processes, show=show)
     psnr, before = (scoring.mean(scores, "PSNR (dB)", of) for of in ("restored", "blurred"))
     if sheet is None:
-        best = run.keep_if_best(psnr, model, "model_best")
+        # Pictures of the test split choose nothing.
+        best = run.config.validation == "held_out" and run.keep_if_best(psnr, model, "model_best")
         run.write(validation_psnr=psnr)
         run.say(f"step {run.step}: {psnr:.2f} dB on {len(scores)} pictures, blurred {before:.2f} dB{', best' * best}")
     if run.is_main:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from fftformer import create_model
-from fftformer.tiling import MULTIPLE, parse_size, peak_bytes, restore_tiled, tile_for_memory
+from fftformer.tiling import MULTIPLE, peak_bytes, restore_tiled, tile_for_memory
 
 SIZES = [(200, 330), (96, 512), (31, 400), (224, 97), (160, 160), (1, 300), (129, 257)]
 
@@ -120,15 +120,6 @@ def test_tiles_fit_the_budget_with_the_least_work() -> None:
         assert sum(seen) < (1.3 if share > 0.4 else 2.5) * 736 * 1280
     with pytest.raises(UserError, match="--memory of 1 MiB is too small"):
         tile_for_memory(model, 2**20, 720, 1280)
-
-
-def test_memory_sizes() -> None:
-    assert parse_size("2G") == 2 * 2**30 == parse_size("2048m") == parse_size(" 2 GiB ")
-    assert parse_size("1.5GB") == 3 * 2**29
-    assert parse_size("123") == 123
-    for text in ("lots", "", "2X", "1.2.3G", "-1G"):
-        with pytest.raises(UserError, match="expected a size such as"):
-            parse_size(text)
 
 
 def test_tiled_network_comes_close_to_the_whole_picture() -> None:

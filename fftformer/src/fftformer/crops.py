@@ -52,8 +52,6 @@ def prepare(pairs: Sequence[Pair], folder: str | Path, *, workers: int) -> Itera
     Raises:
         UserError: a source is damaged or a pair differs in size.
     """
-    if workers < 1:
-        raise UserError(f"--workers {workers}: expected at least 1")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     manifest, progress = folder / MANIFEST, folder / _PROGRESS

@@ -46,8 +46,12 @@ class Config(LoaderConfig):
     """Decay of an average of the weights that is validated and exported instead of them; 0 is off."""
     validate_every: int = 20_000
     """Optimiser updates between two validations on whole pictures."""
+    validation: Literal["test", "held_out"] = "test"
+    """What is scored while training. test: pictures of the test split, as the release does; no weights are chosen
+    by them. held_out: pairs of the training split that are not trained on; OUTPUT/model_best holds the weights
+    that score best on them."""
     validation_pictures: Positive[int] = 20
-    """How many pictures of the test split to validate on, evenly spread."""
+    """How many pictures to validate on, evenly spread."""
 
 
 def demo() -> Config:
@@ -58,6 +62,7 @@ def demo() -> Config:
     """
     return Config(
         model="fftformer_tiny",
+        saturation_jitter=False,
         crop=64,
         batch_size=4,
         workers=1,

@@ -11,7 +11,6 @@ it gives for the whole picture.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -135,19 +134,6 @@ def peak_bytes(model: FFTformer, pixels: int) -> int:
     if not strips.possible(stem.weight):
         return whole_maps
     return min(whole_maps, BYTES_PER_PIXEL_IN_STRIPS * stem.out_channels * pixels + BYTES_OF_STRIPS)
-
-
-def parse_size(text: str) -> int:
-    """Read a memory size such as `800M`, `2G` or `1.5GiB` as bytes, in powers of 1024.
-
-    Raises:
-        UserError: the text is no size.
-    """
-    match = re.fullmatch(r"([\d.]+)\s*([KMGT]?)(i?B)?", text.strip(), flags=re.IGNORECASE)
-    try:
-        return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))  # type: ignore[index]
-    except (TypeError, ValueError):
-        raise UserError(f"--memory {text}: expected a size such as 800M or 2G") from None
 
 
 def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor, Tensor]]:

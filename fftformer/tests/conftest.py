@@ -1,0 +1,85 @@
+"""What several test files share: pairs of pictures, and the scripts called in this process."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+from skimage import data
+
+import common.figures
+from fftformer import model
+
+PROJECT = Path(__file__).parents[1]
+
+
+def _call(script: str, *arguments: object) -> int:
+    """Run a script of the project in this process as if it were a new one; returns its exit status."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    path, before = str(PROJECT / script), sys.argv
+    sys.argv = [path, *map(str, arguments)]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    finally:
+        sys.argv = before
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return 0
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A function that runs a script of the project in this process: name, arguments → exit status."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    return _call
+
+
+@pytest.fixture(scope="session")
+def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five training and three test pairs of different sizes in the layout input/target."""
+    root = tmp_path_factory.mktemp("pairs")
+    photograph = data.astronaut()
+    sizes = {"train": [(48, 64)] * 5, "test": [(40, 56), (64, 48), (33, 35)]}
+    for split, shapes in sizes.items():
+        for number, (height, width) in enumerate(shapes):
+            sharp = photograph[40 * number : 40 * number + height, 180 : 180 + width]
+            blurred = (sharp.astype(float) + np.roll(sharp, 2, axis=1)) / 2
+            for folder, picture in (("target", sharp), ("input", blurred.astype(np.uint8))):
+                path = root / split / folder / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(path)
+    return root
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, pairs_folder: Path) -> Callable[..., Path]:
+    """Train a very small network for a few steps in this process; returns the run's folder."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    small = {"dim": 8, "num_blocks": (1, 1, 1), "num_refinement_blocks": 1}
+    monkeypatch.setitem(model._VARIANTS, "fftformer_tiny", small)
+    monkeypatch.setitem(model._VARIANTS, "fftformer", small | {"num_blocks": (1, 1, 2)})
+
+    def no_sheet(_: object, __: object, path: Path, *___: object) -> Path:
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+        return path
+
+    monkeypatch.setattr(common.figures, "comparison_sheet", no_sheet)
+    monkeypatch.setattr(common.figures, "curves", lambda *_: None)
+
+    def run(output: Path, *arguments: object, root: Path = pairs_folder, status: int = 0) -> Path:
+        command = ["--preset", "gopro_released", "--data-root", root, "--output", output, "--model", "fftformer_tiny"]
+        command += ["--crop", 32, "--batch-size", 2, "--workers", 0, "--save-every", 0, "--log-every", 1]
+        command += ["--iterations", 5, "--max-steps", 3]
+        assert _call("train.py", *command, *arguments) == status
+        return output
+
+    return run
