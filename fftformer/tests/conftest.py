@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +35,12 @@ def _call(script: str, *arguments: object) -> int:
     return 0
 
 
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+@pytest.fixture(scope="session")
+def call() -> Iterator[Callable[..., int]]:
     """A function that runs a script of the project in this process: name, arguments → exit status."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    return _call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield _call
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +61,8 @@ def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch, pairs_folder: Path) -> Callable[..., Path]:
+def train(monkeypatch: pytest.MonkeyPatch, pairs_folder: Path, call: Callable[..., int]) -> Callable[..., Path]:
     """Train a very small network for a few steps in this process; returns the run's folder."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     small = {"dim": 8, "num_blocks": (1, 1, 1), "num_refinement_blocks": 1}
     monkeypatch.setitem(model._VARIANTS, "fftformer_tiny", small)
     monkeypatch.setitem(model._VARIANTS, "fftformer", small | {"num_blocks": (1, 1, 2)})
@@ -79,7 +79,7 @@ def train(monkeypatch: pytest.MonkeyPatch, pairs_folder: Path) -> Callable[..., 
         command = ["--preset", "gopro_released", "--data-root", root, "--output", output, "--model", "fftformer_tiny"]
         command += ["--crop", 32, "--batch-size", 2, "--workers", 0, "--save-every", 0, "--log-every", 1]
         command += ["--iterations", 5, "--max-steps", 3]
-        assert _call("train.py", *command, *arguments) == status
+        assert call("train.py", *command, *arguments) == status
         return output
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,6 @@ from PIL import Image
 from common.errors import UserError
 from fftformer.crops import MANIFEST, prepare
 from fftformer.data import Pair, TrainingPairs, find_layout, find_pairs
-from support.scripts import run_script
-
-SCRIPT = Path(__file__).parents[1] / "prepare.py"
 
 
 @pytest.fixture
@@ -103,9 +101,10 @@ def test_different_sizes_are_refused(source: Path, tmp_path: Path) -> None:
         list(prepare([Pair("a", pair.blurred, pair.sharp)], tmp_path / "cache/train", workers=1))
 
 
-def test_script(source: Path, tmp_path: Path) -> None:
+def test_script(call: Callable[..., int], source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     flags = ["--data-root", source, "--output", tmp_path / "cache", "--workers", "2"]
-    assert "4 pairs verified, 4 of them made now" in run_script(SCRIPT, *flags).stdout
+    assert call("prepare.py", *flags) == 0
+    assert "4 pairs verified, 4 of them made now" in capfd.readouterr().out
     assert len(find_pairs(tmp_path / "cache", "train")) == 4
-    inside = ["--data-root", source, "--output", source]
-    assert "choose another --output" in run_script(SCRIPT, *inside, status=2).stderr
+    assert call("prepare.py", "--data-root", source, "--output", source) == 2
+    assert "choose another --output" in capfd.readouterr().err

@@ -204,13 +204,12 @@ def test_bfloat16(run, tmp_path: Path) -> None:
     assert 0 < difference.max() < 0.03
 
 
-def test_as_a_user_runs_it(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_real_picture(run, checkpoint: Path, tmp_path: Path) -> None:
     blurred = real_data("gopro_pairs") / "Istanbul_blur1.png"
     with Image.open(blurred) as image:
         image.crop((0, 0, 300, 200)).save(tmp_path / "in.png")
-    flags = ["--checkpoint", checkpoint, "--input", tmp_path / "in.png", "--output", tmp_path / "out.png"]
-    done = run_script(SCRIPT, *flags)
-    assert "1 of 1 pictures restored" in done.stdout and "Traceback" not in done.stderr
+    status, said, error = run(tmp_path / "in.png", tmp_path / "out.png")
+    assert status == 0 and "1 of 1 pictures restored" in said and "Traceback" not in error
     assert read_rgb(tmp_path / "out.png").shape == (200, 300, 3)
 
 

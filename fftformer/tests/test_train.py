@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from skimage import data
 from torch.nn import functional as F
 
 from common.results import read_rows
@@ -25,41 +26,25 @@ QUICK = ("--model", "fftformer_tiny", "--crop", 32, "--batch-size", 2, "--worker
 
 
 @pytest.fixture(scope="session")
-def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five training and three test pairs of different sizes in the layout input/target."""
-    root = tmp_path_factory.mktemp("pairs")
-    photograph = data.astronaut()
-    sizes = {"train": [(48, 64)] * 5, "test": [(40, 56), (64, 48), (33, 35)]}
-    for split, shapes in sizes.items():
-        for number, (height, width) in enumerate(shapes):
-            sharp = photograph[40 * number : 40 * number + height, 180 : 180 + width]
-            blurred = (sharp.astype(float) + np.roll(sharp, 2, axis=1)) / 2
-            for folder, picture in (("target", sharp), ("input", blurred.astype(np.uint8))):
-                path = root / split / folder / f"{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(path)
-    return root
-
-
-@pytest.fixture(scope="session")
-def trained(pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(call: Callable[..., int], pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "straight"
-    train(pairs_folder, folder, "--max-steps", 6)
+    assert call("train.py", *command(pairs_folder, folder, "--max-steps", 6)) == 0
     return folder
 
 
-def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0):
-    command = ["--preset", "gopro_released", "--data-root", root, "--output", output, *QUICK, *arguments]
-    return run_script(PROJECT / "train.py", *command, processes=processes, status=status)
+def command(root: Path, output: Path, *arguments: object) -> list[object]:
+    return ["--preset", "gopro_released", "--data-root", root, "--output", output, *QUICK, *arguments]
 
 
 def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
     return load_model(folder / name).state_dict()
 
 
-def test_an_interrupted_run_exports_the_same_weights(trained: Path, pairs_folder: Path, tmp_path: Path) -> None:
-    train(pairs_folder, tmp_path, "--max-steps", 3)
-    train(pairs_folder, tmp_path, "--max-steps", 6, "--workers", 1)
+def test_an_interrupted_run_exports_the_same_weights(
+    call: Callable[..., int], trained: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
+    for flags in (("--max-steps", 3), ("--max-steps", 6, "--workers", 1)):
+        assert call("train.py", *command(pairs_folder, tmp_path, *flags)) == 0
     ours, straight = weights(tmp_path), weights(trained)
     assert all(torch.equal(ours[name], value) for name, value in straight.items())
 
@@ -78,24 +63,31 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     assert all(min(Image.open(path).size) > 100 for path in pictures)
 
 
-def test_two_processes_learn_what_one_learns_with_twice_the_batch(pairs_folder: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns_with_twice_the_batch(
+    call: Callable[..., int], pairs_folder: Path, tmp_path: Path
+) -> None:
     """Same global batches, so the same gradients up to the order of summation, and one writer."""
-    train(pairs_folder, tmp_path / "two", "--max-steps", 2, processes=2)
-    train(pairs_folder, tmp_path / "one", "--max-steps", 2, "--batch-size", 4)
+    flags = ("--max-steps", 2, "--validation-pictures", 1)
+    run_script(PROJECT / "train.py", *command(pairs_folder, tmp_path / "two", *flags), processes=2)
+    assert call("train.py", *command(pairs_folder, tmp_path / "one", *flags, "--batch-size", 4)) == 0
     two, one = weights(tmp_path / "two"), weights(tmp_path / "one")
+    torch.manual_seed(0)  # the run's own seed, so that this is where it started
     start = create_model("fftformer_tiny").state_dict()
     moved = max((one[name] - start[name]).abs().max().item() for name in one)
     apart = max((two[name] - one[name]).abs().max().item() for name in one)
-    assert moved > 1e-3 and apart < 1e-5, f"moved {moved:.2g}, apart {apart:.2g}"
+    # Two updates of at most the learning rate each, the second weighed by the average.
+    assert 1e-3 < moved < 3e-3 and apart < 1e-5, f"moved {moved:.2g}, apart {apart:.2g}"
     lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2]
 
 
-def test_metrics_of_two_processes_count_every_picture_once(trained: Path, pairs_folder: Path, tmp_path: Path) -> None:
+def test_metrics_of_two_processes_count_every_picture_once(
+    call: Callable[..., int], trained: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
     """Three pictures on two processes: the uneven share must not weigh any picture twice."""
-    for processes in (1, 2):
-        arguments = ("--checkpoint", trained / "model", "--data-root", pairs_folder)
-        run_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / str(processes), processes=processes)
+    flags = ("--checkpoint", trained / "model", "--data-root", pairs_folder, "--output")
+    assert call("evaluate.py", *flags, tmp_path / "1") == 0
+    run_script(PROJECT / "evaluate.py", *flags, tmp_path / "2", processes=2)
     one, two = (read_rows(tmp_path / str(n) / "results.json") for n in (1, 2))
     assert [row.value for row in one] == pytest.approx([row.value for row in two], abs=1e-9)
     lines = (tmp_path / "2/pictures.csv").read_text().splitlines()
@@ -104,21 +96,23 @@ def test_metrics_of_two_processes_count_every_picture_once(trained: Path, pairs_
     assert one[0].value == pytest.approx(np.mean(values), abs=1e-4)
 
 
-def test_evaluate_reads_the_authors_file_too(pairs_folder: Path, tmp_path: Path) -> None:
+def test_evaluate_reads_the_authors_file_too(
+    call: Callable[..., int], pairs_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     torch.save({"params": export_released(create_model("fftformer_tiny"))}, tmp_path / "released.pth")
     arguments = ("--checkpoint", tmp_path / "released.pth", "--data-root", pairs_folder, "--save-pictures")
-    done = run_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "out")
-    assert "PSNR (dB)" in done.stdout and "blurred input" in done.stdout
+    assert call("evaluate.py", *arguments, "--output", tmp_path / "out") == 0
+    said = capfd.readouterr().out
+    assert "PSNR (dB)" in said and "blurred input" in said
     assert Image.open(tmp_path / "out/restored/2.png").size == (35, 33)
     assert read_rows(tmp_path / "out/results.json")[0].preset == "released"
 
 
-def test_training_lowers_the_loss(pairs_folder: Path, tmp_path: Path) -> None:
-    train(pairs_folder, tmp_path, "--max-steps", 40, "--clip", 1.0, "--validate-every", 20)
+def test_training_lowers_the_loss(train: Callable[..., Path], tmp_path: Path) -> None:
+    train(tmp_path, "--iterations", 60, "--max-steps", 40, "--clip", 1.0, "--validate-every", 20)
     losses = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     values = [line["pixel_loss"] for line in losses if "pixel_loss" in line]
     assert np.mean(values[-5:]) < 0.5 * np.mean(values[:5])
-    assert weights(tmp_path, "model_best").keys() == weights(tmp_path).keys()
 
 
 def test_the_spectral_loss_is_the_released_one() -> None:
@@ -136,9 +130,9 @@ def test_presets_are_the_published_experiments() -> None:
 
 
 @pytest.mark.parametrize("problem", ["missing", "half", "truncated", "sizes"])
-def test_bad_folders_are_refused_before_the_first_step(pairs_folder: Path, tmp_path: Path, problem: str) -> None:
-    import shutil
-
+def test_bad_folders_are_refused_before_the_first_step(
+    train: Callable[..., Path], pairs_folder: Path, tmp_path: Path, problem: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "data"
     if problem != "missing":
         shutil.copytree(pairs_folder, root)
@@ -149,27 +143,35 @@ def test_bad_folders_are_refused_before_the_first_step(pairs_folder: Path, tmp_p
         victim.write_bytes(victim.read_bytes()[:20])
     elif problem == "sizes":
         Image.fromarray(np.zeros((48, 60, 3), np.uint8)).save(victim)
-    done = train(root, tmp_path / "run", "--max-steps", 1, status=2)
-    assert "Traceback" not in done.stderr
-    assert str(root) in done.stderr.strip().splitlines()[-1]
+    train(tmp_path / "run", root=root, status=2)
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and str(root) in said.strip().splitlines()[-1]
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_another_model_s_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_another_model_s_checkpoint_is_refused(
+    call: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "other.pth")
-    done = run_script(PROJECT / "evaluate.py", "--checkpoint", tmp_path / "other.pth", status=2)
-    assert "another model" in done.stderr and "Traceback" not in done.stderr
+    assert call("evaluate.py", "--checkpoint", tmp_path / "other.pth") == 2
+    said = capfd.readouterr().err
+    assert "another model" in said and "Traceback" not in said
 
 
-def test_a_diverging_run_stops_with_the_step(pairs_folder: Path, tmp_path: Path) -> None:
-    done = train(pairs_folder, tmp_path, "--max-steps", 30, "--clip", 1e9, "--learning-rate", 1e18, status=2)
-    assert "training diverged at step" in done.stderr and "Traceback" not in done.stderr
+def test_a_diverging_run_stops_with_the_step(
+    train: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--iterations", 30, "--max-steps", 30, "--clip", 1e9, "--learning-rate", 1e18)
+    train(tmp_path, *flags, status=2)
+    said = capfd.readouterr().err
+    assert "training diverged at step" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py", "prepare.py", "benchmark.py"])
-def test_help_is_worth_reading(script: str) -> None:
-    done = run_script(PROJECT / script, "--help")
-    assert f"fftformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 15
+def test_help_is_worth_reading(call: Callable[..., int], script: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert call(script, "--help") == 0
+    said = capfd.readouterr().out
+    assert f"fftformer/{script}" in said and len(said.splitlines()) > 15
 
 
 def test_a_real_gopro_pair_is_read_and_scored(tmp_path: Path) -> None:
