@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from common.errors import UserError
 from common.run import Run
 from toy_trainer import Config, Toy, demo
 
@@ -88,3 +89,40 @@ def test_validation_is_due_at_multiples_and_at_the_end(tmp_path: Path) -> None:
                 steps.append(run.step)
     run.close()
     assert found == {0: [7], 2: [2, 4, 6, 7], 3: [3, 6, 7], 7: [7], 100: [7]}
+
+
+def test_a_run_continues_with_a_flag_that_is_no_number(tmp_path: Path) -> None:
+    """NaN does not equal itself; it is a value of --no-data."""
+    first = start(tmp_path, max_steps=1, slow=float("nan"))
+    first.restore(model=Toy())
+    assert len(list(first.updates())) == 1
+    first.close()
+    start(tmp_path, slow=float("nan"))
+    with pytest.raises(UserError, match=r"slow nan -> 0\.0"):
+        start(tmp_path, slow=0.0)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"config": 3}'])
+def test_a_damaged_record_of_the_flags_is_one_sentence(tmp_path: Path, content: str) -> None:
+    first = start(tmp_path, max_steps=1)
+    first.restore(model=Toy())
+    assert len(list(first.updates())) == 1
+    first.close()
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json: does not describe a run"):
+        start(tmp_path)
+
+
+def test_cut_off_lines_are_dropped_on_resume(tmp_path: Path) -> None:
+    first = start(tmp_path, max_steps=1, log_every=1)
+    first.restore(model=Toy())
+    for _ in first.updates():
+        first.log(loss=1.0)
+    first.close()
+    path = tmp_path / "metrics.jsonl"
+    (line,) = path.read_text().splitlines()
+    path.write_text(f"{line}\n{line[:9]}}}\n[1]\n" + line.replace('"step": 1', '"step": 2') + "\n")
+    second = start(tmp_path, log_every=1)
+    second.restore(model=Toy())
+    second.close()
+    assert path.read_text() == f"{line}\n"

@@ -179,6 +179,8 @@ def test_a_folder_of_another_model_or_half_a_folder_is_refused(tmp_path: Path) -
         '{"architecture": "Other"}': "holds a Other, expected a Toy",
         '{"architecture": "Toy", "depth": 3}': "does not describe a Toy",
         '{"architecture": "Toy", "width": 6}': "of another shape",
+        '{"architecture": "Toy", "width": -6}': "does not describe a Toy",
+        "[]": "holds a list, expected the network's arguments",
         "{": "not valid JSON",
     }.items():
         config.write_text(content)

@@ -77,7 +77,7 @@ class Pretrained(PyTorchModelHubMixin):
             raise UserError(f"{folder}: holds a {found}, expected a {cls.__name__}; use that project's script")
         try:
             model = cls(**config | keywords)
-        except TypeError as error:
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"{path / 'config.json'}: does not describe a {cls.__name__} ({error})") from None
         assert isinstance(model, nn.Module)
         load_strictly(model, read_tensors(path / "model.safetensors"), str(folder))
@@ -193,11 +193,14 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder}: has no config.json; expected a folder written by save_pretrained") from None
     except ValueError as error:
         raise UserError(f"{path}: is not valid JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds a {type(config).__name__}, expected the network's arguments by name")
+    return config
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -264,7 +264,7 @@ class Run:
         if exists and self.config.resume == "none" and any((self.folder / "checkpoints").glob("step_*")):
             raise UserError(f"{self.folder}: already holds a run; choose another --output, or --resume auto to go on")
         if exists and self._restored is not None and self.config.resume == "auto":
-            theirs = json.loads(path.read_text(encoding="utf-8"))["config"]
+            theirs = _read_flags(path)
             changed = [
                 f"{name} {theirs.get(name)!r} -> {value!r}"
                 for name, value in ours.items()
@@ -294,8 +294,8 @@ class Run:
         """Drop the lines that a killed run wrote after its last checkpoint; they come again."""
         path = self.folder / "metrics.jsonl"
         if self.is_main and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _step_of(line) <= self.step]
             with atomic_path(path) as temporary:
                 temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
@@ -362,3 +362,19 @@ class Run:
             return False
         flag = torch.tensor(int(self._stop), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum"))
+
+
+def _read_flags(path: Path) -> dict[str, Any]:
+    """The flags that a run's config.json records."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: does not describe a run ({error!r}); choose another --output") from None
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics.jsonl; infinite for a line that was cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -14,6 +14,9 @@ from common.files import write_json
 from common.hyperspectral.scores import Scores, from_confusion
 
 Config = TypeVar("Config", bound=RunConfig)
+
+# Flags that runs of version 0.1 recorded although they did nothing in a trainer without a loader.
+_RETIRED = {"batch_size", "workers", "mixed_precision", "gradient_accumulation"}
 _FORMER = ("batch_size", "workers", "gradient_accumulation", "mixed_precision")
 
 
@@ -49,6 +52,7 @@ def recorded_config(model_folder: Path, kind: type[Config]) -> Config:
     path = model_folder.parent / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))["config"]
+        values = {name: value for name, value in values.items() if name not in _RETIRED or hasattr(kind, name)}
         paths = {name: Path(values[name]) for name in ("data_root", "output") if values[name]}
         # Runs of earlier versions also recorded a loader's flags where none acted.
         values = {name: value for name, value in values.items() if name not in _FORMER or hasattr(kind, name)}
