@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
@@ -27,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.config import Positive, Seed, parse
 from common.errors import UserError, command
 from common.files import atomic_path
+from common.hyperspectral.scene import BandAxis
 from common.results import Row, markdown, measured, read_rows, write_rows
 from lsgavit import LSGAViT, create_model, literal
 from lsgavit.model import Block
@@ -54,6 +56,10 @@ class AblationConfig:
     """Your own scene instead of the preset's: FILE[:KEY]."""
     labels: str | None = None
     """Its class codes: FILE[:KEY]."""
+    band_axis: BandAxis | None = None
+    """Where the bands of --cube are, if the labels' shape does not tell: first or last."""
+    split: Literal["random", "disjoint", "fixed"] | None = None
+    """Instead of the preset's; see train.py."""
     seeds: tuple[Seed[int], ...] = (5, 6, 7)
     """Seeds of every variant."""
     epochs: Positive[int] | None = None
@@ -95,7 +101,7 @@ def train(variant: str, options: AblationConfig) -> list[Row]:
     folder = options.output / variant
     command_line = [sys.executable, str(Path(__file__).with_name("train.py")), "--preset", options.preset]
     command_line += ["--model", variant, "--output", str(folder), "--seeds", *map(str, options.seeds)]
-    for flag in ("data_root", "cube", "labels", "epochs", "max_steps"):
+    for flag in ("data_root", "cube", "labels", "band_axis", "split", "epochs", "max_steps"):
         if (value := getattr(options, flag)) is not None:
             command_line += [f"--{flag.replace('_', '-')}", str(value)]
     done = subprocess.run(command_line, check=False)

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from common.config import AnyNumber, Seed, parse
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
 from common.hyperspectral.drawing import confusion_figure
@@ -49,8 +50,8 @@ class EvaluateConfig:
     """Scene and protocol for a released file."""
     seed: Seed[int] = 5
     """Split for a released file."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1 ..."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
     output: Path | None = None
     """Where rows and confusion matrix go; by default the (first) checkpoint's folder."""
 
@@ -59,17 +60,18 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = parse(EvaluateConfig, __doc__)
+    device = choose_device(options.device)
     first = options.checkpoint[0]
     output = options.output or (first.parent if first.is_file() else first)
-    rows = [row for checkpoint in options.checkpoint for row in evaluate(checkpoint, options, output)]
-    rows = measured(rows, torch.device(options.device))
+    rows = [row for checkpoint in options.checkpoint for row in evaluate(checkpoint, options, output, device)]
+    rows = measured(rows, device)
     write_rows(output / "evaluation.json", rows)
     print(table(rows))
     print("\n".join(dict.fromkeys(f"{row.metric}: {row.definition}" for row in rows)))
     print(f"rows: {output / 'evaluation.json'}; confusion matrices: {output / 'figures'}")
 
 
-def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path) -> list[Row]:
+def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path, device: torch.device) -> list[Row]:
     """Score one run over its seeds, print its classes, draw its confusion matrix (summed over seeds)."""
     if checkpoint.is_file():
         if options.preset not in PRESETS:
@@ -86,7 +88,7 @@ def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path) -> list[Ro
 
     runs, samples = [], []
     for folder, config in zip(folders, configs, strict=True):
-        model = load_model(folder).to(options.device)
+        model = load_model(folder).to(device)
         config = replace(config, components=model.bands, window=model.image_size[0])  # noqa: PLW2901
         sample = Sample.draw(scene, config, config.seed) if folder.is_file() else Sample.load(folder, scene)
         if len(sample.components.offset) != scene.bands or model.num_classes != scene.num_classes:
@@ -94,7 +96,7 @@ def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path) -> list[Ro
                 f"{folder}: is for {len(sample.components.offset)} bands and {model.num_classes} classes, but "
                 f"{scene.name} has {scene.bands} and {scene.num_classes}; pass the scene it was trained on"
             )
-        windows = sample.windows(model.image_size).to(options.device)
+        windows = sample.windows(model.image_size).to(device)
         found = scoring.classify(model, windows, sample.split.test)
         runs.append(scoring.score_pixels(found, sample, sample.split.test))
         samples.append(sample)

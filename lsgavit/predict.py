@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import scipy.io
@@ -21,6 +22,7 @@ import torch
 from tqdm.auto import tqdm
 
 from common.config import AnyNumber, Positive, parse
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
@@ -55,14 +57,23 @@ class PredictConfig:
     """Folder that holds the run's scene, if it has moved."""
     batch_size: Positive[int] = 64
     """Windows per forward pass."""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1 ..."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    existing: Literal["refuse", "skip", "replace"] = "refuse"
+    """What to do when OUTPUT holds a map already: refuse, skip (do nothing), or replace it."""
 
 
 @command
 def main() -> None:
     """Load, classify, write, draw."""
     options = parse(PredictConfig, __doc__)
+    device = choose_device(options.device)
+    target = options.output / "classes.npy"
+    if target.exists() and options.existing == "refuse":
+        raise UserError(f"{target}: exists; add --existing replace or --existing skip, or choose another --output")
+    if target.exists() and options.existing == "skip":
+        print(f"{target}: exists, nothing done")
+        return
     folders = model_folders(options.checkpoint)
     if len(folders) > 1:
         raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
@@ -76,9 +87,9 @@ def main() -> None:
         print(scene.note)
     names, codes = recorded_classes(folders[0])
     components = SpectralTransform.load(folders[0] / COMPONENTS)
-    model = load_model(folders[0]).to(options.device)
+    model = load_model(folders[0]).to(device)
 
-    windows = SceneWindows(components.apply(scene.cube), model.image_size).to(options.device)
+    windows = SceneWindows(components.apply(scene.cube), model.image_size).to(device)
     probabilities = classify(model, windows, options.batch_size)
     classes = np.where(scene.valid, probabilities.argmax(axis=2) + 1, 0)
     probabilities[~scene.valid] = np.nan

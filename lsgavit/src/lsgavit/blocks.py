@@ -17,7 +17,7 @@ class LSGABlock(MapBlock):
         window: side of the windows in pixels.
         num_heads: by default the largest power of two that leaves each head 16 channels.
         gain: see `MapBlock`; None gives `LSGAttention` in every window.
-        position_bias: `"token_index"` as released, `"spatial"` as in the paper, or `"none"`.
+        token_mixing, light, position_bias, sigma: as in `LSGAttention`, by default as released.
 
     Shape:
         `(B, C, H, W)` → the same; padded with zeros at the bottom and the right to whole windows, cropped again.
@@ -30,11 +30,22 @@ class LSGABlock(MapBlock):
         window: int = 7,
         num_heads: int | None = None,
         gain: float | None = 0.0,
+        token_mixing: bool = True,
+        light: bool = True,
         position_bias: PositionBias = "token_index",
+        sigma: float = 10.0,
     ) -> None:
         super().__init__(channels, gain=gain)
         self.window = window
-        self.attention = LSGAttention(channels, num_heads or heads_for(channels), window, position_bias=position_bias)
+        self.attention = LSGAttention(
+            channels,
+            num_heads or heads_for(channels),
+            window,
+            token_mixing=token_mixing,
+            light=light,
+            position_bias=position_bias,
+            sigma=sigma,
+        )
 
     def function(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` → the same."""
