@@ -94,14 +94,15 @@ def main() -> None:
     classes = np.where(scene.valid, probabilities.argmax(axis=2) + 1, 0)
     probabilities[~scene.valid] = np.nan
     coded = in_codes(classes, codes)
-    for name, array in (("classes", coded), ("probabilities", probabilities)):
-        with atomic_path(options.output / f"{name}.npy") as temporary:
-            np.save(temporary, array)
+    with atomic_path(options.output / "probabilities.npy") as temporary:
+        np.save(temporary, probabilities)
     with atomic_path(options.output / "classes.mat") as temporary:
         scipy.io.savemat(temporary, {"classes": coded}, do_compression=True)
     if scene.georeference is not None:
         write_geotiff(options.output / "classes.tif", coded, scene.georeference, no_data=0)
     save(sheet(replace(scene, class_names=names), classes, title="LSGA-ViT"), options.output / "map.png")
+    with atomic_path(target) as temporary:  # comes last: --existing skip takes it for a finished map
+        np.save(temporary, coded)
     found = classes[scene.valid]
     print(f"{found.size:,} pixels, {len(np.unique(found))} of {len(names)} classes; see {options.output}")
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from training import load_trainer, train, write_scenes
 
 from common.hyperspectral.splits import stratified_split
+from common.hyperspectral.transforms import fit_pca
 from lsgavit import create_model
 
 SEED = 3
@@ -38,15 +39,13 @@ def by_hand(
     ema: float = 0.0,
 ) -> dict[str, Tensor]:
     """Adam, 5e-4, cross-entropy over windows of 5 × 5 pixels of 4 whitened principal components."""
-    pixels = cube.reshape(-1, cube.shape[2]).astype(np.float64)
-    values, vectors = np.linalg.eigh(np.cov(pixels.T))
-    whitened = (pixels - pixels.mean(axis=0)) @ vectors[:, ::-1][:, :4] / np.sqrt(values[::-1][:4])
-    padded = np.pad(whitened.reshape(*labels.shape, 4), ((2, 2), (2, 2), (0, 0)))
+    whitened = fit_pca(cube, 4).apply(cube)  # in test_data.py against their definition; signs are free
+    padded = np.pad(whitened, ((2, 2), (2, 2), (0, 0)))
     train_pixels = stratified_split(labels, 0.15, seed=SEED).train
     torch.manual_seed(SEED)
     model = create_model(image_size=5, bands=4, num_classes=3).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=5e-4)
+    optimizer = torch.optim.Adam(trained, lr=5e-4, fused=True)
     average = {name: value.clone() for name, value in model.state_dict().items()}
     updates = epochs * math.ceil(len(train_pixels) / (batch_size * gradient_accumulation))
     keys = [
@@ -85,7 +84,11 @@ def test_the_trainer_is_the_loop_by_hand(recipe: str, tmp_path: Path, monkeypatc
         expected = by_hand(file["cube"], file["labels"], **RECIPES[recipe])
     found = train(load_trainer(monkeypatch), tmp_path / "run", flags)
     assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        # A bias that a batch norm follows has no gradient but rounding, of which Adam makes whole steps.
-        if name not in ("tokenizer.conv3d.bias", "tokenizer.conv2d.bias"):
-            torch.testing.assert_close(found[name], value, rtol=0, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
+    # Biases that a batch norm follows have no gradient but rounding, of which Adam makes whole steps; means follow.
+    free = {
+        f"tokenizer.{name}" for name in ("conv3d.bias", "conv2d.bias", "norm3d.running_mean", "norm2d.running_mean")
+    }
+    for name in expected.keys() - free:
+        torch.testing.assert_close(
+            found[name], expected[name], rtol=0, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )

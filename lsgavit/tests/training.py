@@ -17,7 +17,7 @@ from common.hyperspectral.synthetic import synthetic_scene
 from lsgavit.data import find_scene
 from lsgavit.presets import Config
 
-NO_DATA = -77.0
+NO_DATA = 0.0
 SMALL = {"components": 4, "window": 5, "ratio": 0.15, "batch_size": 16, "epochs": 1, "seeds": (), "log_every": 1}
 
 
