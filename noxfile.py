@@ -66,7 +66,9 @@ def install(session: nox.Session, *projects: str, options: tuple[str, ...] = CON
 def pytest(session: nox.Session, project: str) -> None:
     # Two files at a time: a file's trained networks are made once.
     options = ("--config-file", "ci/pytest.ini", "--numprocesses", "2", "--dist", "loadfile")
-    session.run("pytest", *options, f"{project}/tests", *session.posargs, env=ENVIRONMENT)
+    # A task in a folder of its own has its tests there.
+    folders = [str(path) for pattern in ("tests", "*/tests") for path in sorted(Path(project).glob(pattern))]
+    session.run("pytest", *options, *folders, *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session(name="test", venv_backend="none")

@@ -10,9 +10,9 @@ python biformer/evaluate.py --checkpoint "$run/model" --output "$run/evaluation"
 python biformer/predict.py --checkpoint "$run/model" --input "$run/evaluation/pictures" \
     --output "$run/labels.csv" --routing "$run/figures/routing_query.png" --overwrite
 
-accelerate launch biformer/train_segmentation.py --output "$run/segmentation"
-python biformer/predict_segmentation.py --checkpoint "$run/segmentation/model" \
+accelerate launch biformer/segmentation/train.py --output "$run/segmentation"
+python biformer/segmentation/predict.py --checkpoint "$run/segmentation/model" \
     --input "$run/segmentation/data/ADEChallengeData2016/images/validation" --output "$run/segmentation/predicted" --overwrite
-accelerate launch biformer/train_detection.py --output "$run/detection"
-python biformer/predict_detection.py --checkpoint "$run/detection/model" \
+accelerate launch biformer/detection/train.py --output "$run/detection"
+python biformer/detection/predict.py --checkpoint "$run/detection/model" \
     --input "$run/detection/data/val2017" --output "$run/detection/predicted" --overwrite

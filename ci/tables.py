@@ -39,7 +39,7 @@ def main() -> None:
     if sys.argv[1:] and not check:
         raise UserError(f"unknown argument {' '.join(sys.argv[1:])}; there is only --check")
     stale = []
-    for page in sorted([*ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")]):
+    for page in sorted([*ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md"), *ROOT.glob("docs/*.md")]):
         text = page.read_text(encoding="utf-8")
         new = WEIGHTS.sub(lambda block: block[1] + weights() + block[2], filled(text, page.parent))
         if new != text:

@@ -15,7 +15,8 @@ from PIL import Image
 from biformer import create_model, export_released, load_model
 from biformer.photographs import demo_pictures
 from common.results import read_rows
-from support.scripts import run_script
+from support.inside import run_inside
+from support.scripts import Finished, run_script
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ("--model", "biformer_tiny", "--image-size", 32, "--num-regions", 2, "--batch-size", 4, "--workers", 0)
@@ -43,9 +44,11 @@ def trained(pictures_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0):
+def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0) -> Finished:
     command = ["--preset", "imagenet_tiny", "--data-root", root, "--output", output, *QUICK, *arguments]
-    return run_script(PROJECT / "train.py", *command, processes=processes, status=status)
+    if processes > 1:
+        return run_script(PROJECT / "train.py", *command, processes=processes, status=status)
+    return run_inside(PROJECT / "train.py", *command, status=status)
 
 
 def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
@@ -109,10 +112,9 @@ def test_accuracy_over_two_processes_counts_every_picture_once(
     trained: Path, pictures_folder: Path, tmp_path: Path
 ) -> None:
     """Seven pictures, batches of two on two processes: shares and last batches are uneven."""
-    for processes in (1, 2):
-        arguments = ("--checkpoint", trained / "model", "--data-root", pictures_folder, "--batch-size", 2)
-        arguments += ("--workers", 0, "--output", tmp_path / str(processes))
-        run_script(PROJECT / "evaluate.py", *arguments, processes=processes)
+    arguments = ("--checkpoint", trained / "model", "--data-root", pictures_folder, "--batch-size", 2, "--workers", 0)
+    run_inside(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "1")
+    run_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "2", processes=2)
     one, two = (read_rows(tmp_path / str(n) / "results.json") for n in (1, 2))
     assert [row.value for row in one] == [row.value for row in two]
     assert one[0].value == pytest.approx(read_rows(trained / "results.json")[0].value)
@@ -125,16 +127,16 @@ def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path,
     (tmp_path / "photos/broken.jpg").write_bytes(b"no picture")
     output, routes = tmp_path / "labels.csv", tmp_path / "routes.png"
     arguments = ("--checkpoint", trained / "model", "--input", tmp_path / "photos", "--output", output, "--top", 2)
-    done = run_script(PROJECT / "predict.py", *arguments, "--routing", routes, "--batch-size", 3)
+    done = run_inside(PROJECT / "predict.py", *arguments, "--routing", routes, "--batch-size", 3)
     assert "7 of 8 pictures classified, 1 could not be read" in done.stdout
     lines = list(csv.DictReader(output.open()))
     assert list(lines[0]) == ["file", "class", "probability", "class 2", "probability 2"] and len(lines) == 7
     right = np.mean([line["class"] == line["file"].split("/")[0] for line in lines]) * 100
     assert right == pytest.approx(read_rows(trained / "results.json")[0].value)
     assert min(Image.open(routes).size) > 300
-    again = run_script(PROJECT / "predict.py", *arguments, status=2)
+    again = run_inside(PROJECT / "predict.py", *arguments, status=2)
     assert "labels.csv: exists already; add --overwrite" in again.stderr
-    strict = run_script(PROJECT / "predict.py", *arguments, "--overwrite", "--strict", status=2)
+    strict = run_inside(PROJECT / "predict.py", *arguments, "--overwrite", "--strict", status=2)
     assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
 
 
@@ -142,19 +144,19 @@ def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_
     torch.save({"model": export_released(create_model("biformer_tiny"))}, tmp_path / "released.pth")
     arguments = ("--checkpoint", tmp_path / "released.pth", "--image-size", 64)
     picture = pictures_folder / "val/cat/0.png"
-    run_script(PROJECT / "predict.py", *arguments, "--input", picture, "--output", tmp_path / "labels.csv")
+    run_inside(PROJECT / "predict.py", *arguments, "--input", picture, "--output", tmp_path / "labels.csv")
     line = next(csv.DictReader((tmp_path / "labels.csv").open()))
     from timm.data import ImageNetInfo
 
     assert line["class"] in ImageNetInfo().label_descriptions()
-    done = run_script(PROJECT / "evaluate.py", *arguments, "--data-root", pictures_folder, status=2)
+    done = run_inside(PROJECT / "evaluate.py", *arguments, "--data-root", pictures_folder, status=2)
     assert "has 1000 classes, the pictures 3" in done.stderr
 
 
 def test_training_lowers_the_loss(pictures_folder: Path, tmp_path: Path) -> None:
-    plain = ("--mixup", 0, "--cutmix", 0, "--auto-augment", "", "--crop-area", 0.8, "--repeats", 1, "--epochs", 24)
+    plain = ("--mixup", 0, "--cutmix", 0, "--auto-augment", "", "--crop-area", 0.8, "--repeats", 1, "--epochs", 16)
     plain += ("--smoothing", 0, "--erasing", 0, "--drop-path", 0, "--batch-size", 12)
-    train(pictures_folder, tmp_path, *plain, "--validate-epochs", 24)
+    train(pictures_folder, tmp_path, *plain, "--validate-epochs", 16)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
@@ -193,5 +195,5 @@ def test_bad_input_is_said_in_one_sentence(pictures_folder: Path, tmp_path: Path
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py"])
 def test_help_is_worth_reading(script: str) -> None:
-    done = run_script(PROJECT / script, "--help")
+    done = run_inside(PROJECT / script, "--help")
     assert f"biformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 15

@@ -13,7 +13,6 @@ what is found in them), and so are boxes narrower or lower than one pixel inside
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,14 +21,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 
+from biformer.detection.coco import coco_mask, run_counts
 from common.errors import UserError
 from common.images import read_rgb
 
 SPLITS = {"train": "train2017", "validation": "val2017"}
 LAYOUT = "expected COCO's layout, annotations/instances_train2017.json with train2017/, and the same for val2017"
 _LEAST_SIDE = 32  # mmdetection trains on no smaller pictures
+_LARGEST_ID = 2**53  # pycocotools sorts ids in arrays
+_LARGEST = 1e5  # pixels; from larger coordinates pycocotools would draw outlines that fill the memory
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class CocoPictures:
         """The objects' masks, `(N, H, W)` uint8 of 0 and 1."""
         height, width = self.sizes[index]
         shapes = [run_lengths(shape, height, width) for shape in self.objects[index].shapes]
-        return np.ascontiguousarray(coco_mask.decode(shapes).transpose(2, 0, 1))
+        return np.ascontiguousarray(coco_mask().decode(shapes).transpose(2, 0, 1))
 
     def subset(self, indices: Sequence[int]) -> CocoPictures:
         """The pictures at `indices`, with all classes."""
@@ -136,6 +137,7 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
     Raises:
         UserError: a file or folder is missing, or an annotation is wrong, naming it.
     """
+    coco_mask()  # missing, it would be missed later, in a loading process
     folder, path = root / SPLITS[split], root / "annotations" / f"instances_{SPLITS[split]}.json"
     if not root.is_dir():
         raise UserError(f"{root}: the folder does not exist; put the data set there or correct --data-root")
@@ -148,9 +150,9 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     crowds = degenerate = 0
     for annotation in content["annotations"]:
-        where = f"{path}: annotation {annotation.get('id', 'without an id')}"
+        where = f"{path}: annotation {_shown(annotation['id']) if 'id' in annotation else 'without an id'}"
         picture, box, label = _checked(annotation, where, labels, sizes)
-        shape = _shape(annotation.get("segmentation"), where, sizes[picture])
+        shape = shape_of(annotation.get("segmentation"), where, sizes[picture])
         if annotation.get("iscrowd"):
             crowds += 1
         elif box is None or (masks and shape == []):
@@ -188,10 +190,10 @@ def read_annotations(path: Path) -> dict[str, Any]:
         UserError: no such file, no JSON, or not what COCO writes.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such annotation file; {LAYOUT}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not valid JSON ({error}); copy it again") from None
     wanted: dict[str, dict[str, type]] = {
         "images": {"id": int, "file_name": str, "height": int, "width": int},
@@ -207,7 +209,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
             for key, kind in kinds.items():
                 if key not in entry:
                     raise UserError(f"{path}: an entry of {part} has no {key}; expected {', '.join(kinds)} in each")
-                if type(entry[key]) is not kind:
+                if type(entry[key]) is not kind or (kind is int and abs(entry[key]) > _LARGEST_ID):
                     raise UserError(
                         f"{path}: {part} hold the {key} {_shown(entry[key])}; expected "
                         f"{'a whole number' if kind is int else 'text'}"
@@ -254,8 +256,8 @@ def run_lengths(shape: Any, height: int, width: int) -> Any:
         height, width: of the picture.
     """
     if isinstance(shape, Mapping):
-        return shape if isinstance(shape["counts"], (str, bytes)) else coco_mask.frPyObjects(shape, height, width)
-    return coco_mask.merge(coco_mask.frPyObjects([polygon.tolist() for polygon in shape], height, width))
+        return shape if isinstance(shape["counts"], (str, bytes)) else coco_mask().frPyObjects(shape, height, width)
+    return coco_mask().merge(coco_mask().frPyObjects([polygon.tolist() for polygon in shape], height, width))
 
 
 def _checked(
@@ -287,8 +289,16 @@ def _checked(
     return picture, None if degenerate else inside, labels[category]
 
 
-def _shape(segmentation: Any, where: str, size: tuple[int, int]) -> Any:
-    """Polygons as arrays, which loading processes share without copying; run lengths as they are; None for none.
+def shape_of(segmentation: Any, where: str, size: tuple[int, int]) -> Any:
+    """An annotation's shape: polygons as arrays, which loading processes share without copying, or run lengths.
+
+    Args:
+        segmentation: as the file has it.
+        where: names the annotation in errors.
+        size: height and width of the picture.
+
+    Returns:
+        None without a shape, an empty list for polygons that enclose nothing.
 
     Raises:
         UserError: neither polygons nor run lengths of a picture of this size.
@@ -304,22 +314,24 @@ def _shape(segmentation: Any, where: str, size: tuple[int, int]) -> Any:
     if not isinstance(segmentation, dict) or not {"counts", "size"} <= set(segmentation):
         raise UserError(f"{where}: has the segmentation {_shown(segmentation)}; expected polygons or run lengths")
     counts, expected = segmentation["counts"], list(size)
-    runs = isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts)
-    if segmentation["size"] != expected or (runs and sum(counts) != size[0] * size[1]):
+    try:
+        runs = run_counts(counts) if isinstance(counts, str) else counts
+        valid = isinstance(runs, list) and all(type(run) is int and run >= 0 for run in runs)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UserError(f"{where}: has the run lengths {_shown(counts)}; expected numbers or COCO's text")
+    # pycocotools writes as many pixels as are counted, beyond the picture too.
+    if segmentation["size"] != expected or sum(runs) != size[0] * size[1]:
         raise UserError(
             f"{where}: its run lengths are of a picture of {_shown(segmentation['size'])}; expected {expected}, "
             "height and width, all pixels counted"
         )
-    if not runs:
-        try:
-            coco_mask.area({"size": expected, "counts": counts.encode()})
-        except (AttributeError, ValueError, TypeError):
-            raise UserError(f"{where}: has the run lengths {_shown(counts)}; expected numbers or COCO's text") from None
     return segmentation
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST  # which NaN is not
 
 
 def _shown(value: Any) -> str:

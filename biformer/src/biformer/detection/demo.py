@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import skimage
 from PIL import Image, ImageDraw
-from pycocotools import mask as coco_mask
 from skimage import filters, measure, morphology, segmentation
 
+from biformer.detection.coco import coco_mask
 from biformer.detection.data import SPLITS
 from common.files import atomic_path, write_json
 
@@ -86,8 +86,8 @@ def _compose(split: str, number: int, *, empty: bool) -> tuple[Image.Image, list
 
 def _annotation(category: int, mask: np.ndarray, *, crowd: bool = False) -> dict[str, Any]:
     """COCO's fields of one object: polygons, or uncompressed run lengths for a crowd region."""
-    lengths = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
-    box = [float(x) for x in coco_mask.toBbox(lengths)]
+    lengths = coco_mask().encode(np.asfortranarray(mask.astype(np.uint8)))
+    box = [float(x) for x in coco_mask().toBbox(lengths)]
     if crowd:
         runs = mask.flatten(order="F")
         ends = np.flatnonzero(np.diff(runs)) + 1

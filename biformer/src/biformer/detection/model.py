@@ -280,8 +280,8 @@ def load_detector(path: Path) -> Detector:
     found = locate(path)
     if found.is_file():
         raise UserError(
-            f"{path}: is a file, expected a model folder that train_detection.py exported; the authors released no "
-            "detectors, and ImageNet weights go to train_detection.py --weights"
+            f"{path}: is a file, expected a model folder that detection/train.py exported; the authors released no "
+            "detectors, and ImageNet weights go to detection/train.py --weights"
         )
     return Detector.from_pretrained(found)
 

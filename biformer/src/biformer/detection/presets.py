@@ -71,7 +71,7 @@ class Config(LoaderConfig):
 def mask_rcnn_small() -> Config:
     """COCO, Mask R-CNN 1x, small model: 12 epochs, global batch 16, half precision.
 
-    accelerate launch --num_processes 8 biformer/train_detection.py --preset mask_rcnn_small --data-root COCO \\
+    accelerate launch --num_processes 8 biformer/detection/train.py --preset mask_rcnn_small --data-root COCO \\
         --weights biformer_small.pth
     Expected: 47.8 box AP and 43.2 mask AP (published; 48.1 and 43.6 in the authors' re-run; not yet measured here).
     """
@@ -81,7 +81,7 @@ def mask_rcnn_small() -> Config:
 def mask_rcnn_base() -> Config:
     """COCO, Mask R-CNN 1x, base model.
 
-    accelerate launch --num_processes 8 biformer/train_detection.py --preset mask_rcnn_base --data-root COCO \\
+    accelerate launch --num_processes 8 biformer/detection/train.py --preset mask_rcnn_base --data-root COCO \\
         --weights biformer_base.pth
     Expected: 48.6 box AP and 43.7 mask AP (published; not yet measured here).
     """
@@ -91,7 +91,7 @@ def mask_rcnn_base() -> Config:
 def retinanet_small() -> Config:
     """COCO, RetinaNet 1x, small model.
 
-    accelerate launch --num_processes 8 biformer/train_detection.py --preset retinanet_small --data-root COCO \\
+    accelerate launch --num_processes 8 biformer/detection/train.py --preset retinanet_small --data-root COCO \\
         --weights biformer_small.pth
     Expected: 45.9 box AP (published; 47.3 in the authors' re-run; not yet measured here).
     """
@@ -101,7 +101,7 @@ def retinanet_small() -> Config:
 def retinanet_base() -> Config:
     """COCO, RetinaNet 1x, base model.
 
-    accelerate launch --num_processes 8 biformer/train_detection.py --preset retinanet_base --data-root COCO \\
+    accelerate launch --num_processes 8 biformer/detection/train.py --preset retinanet_base --data-root COCO \\
         --weights biformer_base.pth
     Expected: 47.1 box AP (published; not yet measured here).
     """
@@ -118,7 +118,7 @@ def retinanet_base() -> Config:
 def demo() -> Config:
     """Coins, cups and horses pasted on photographs, in COCO's layout, reduced Mask R-CNN, 90 s on one core.
 
-    accelerate launch biformer/train_detection.py
+    accelerate launch biformer/detection/train.py
     Expected: box AP50 and mask AP50 of 73 to 81 on 8 other pictures, above 90 on the 24 of training.
     """
     return Config(

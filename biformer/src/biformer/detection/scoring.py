@@ -17,14 +17,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from biformer.detection.data import CocoPictures, read_annotations
+from biformer.detection.coco import coco_mask, coco_tools
+from biformer.detection.data import CocoPictures, read_annotations, run_lengths, shape_of
 from biformer.detection.model import Detector, check_size, pasted
 from biformer.detection.published import PUBLISHED
 from biformer.detection.transforms import EvaluationPictures
@@ -132,7 +130,7 @@ def results_of(found: dict[str, Tensor], detector: Detector, picture: int, heigh
         }
         if "masks" in found:
             mask = pasted(found["masks"][i], box, height, width)
-            lengths = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            lengths = coco_mask().encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
             result["segmentation"] = {"size": lengths["size"], "counts": lengths["counts"].decode("ascii")}
         results.append(result)
     return results
@@ -209,24 +207,32 @@ def dataset_name(root: Path | None, pictures: CocoPictures) -> str:
     return COCO_2017 if coco else root.resolve().name if root else "demo objects"
 
 
-def _truth(pictures: CocoPictures) -> COCO:
+def _truth(pictures: CocoPictures) -> Any:
     """The annotations as pycocotools wants them; what a file may leave out is filled in."""
     content = read_annotations(pictures.annotation_file)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     for number, annotation in enumerate(content["annotations"], start=1):
+        left, top, width, height = annotation["bbox"]
         annotation["id"] = number  # pycocotools takes an object of number 0 for none
-        annotation.setdefault("iscrowd", 0)
-        annotation.setdefault("area", annotation["bbox"][2] * annotation["bbox"][3])
-    truth = COCO()
+        annotation["iscrowd"] = int(bool(annotation.get("iscrowd")))
+        if type(annotation.get("area")) not in (int, float) or not annotation["area"] >= 0:
+            annotation["area"] = width * height
+        size = sizes[annotation["image_id"]]
+        box = [np.array([left, top, left + width, top, left + width, top + height, left, top + height], dtype=float)]
+        shape = shape_of(annotation.get("segmentation"), f"{pictures.annotation_file}: annotation {number}", size)
+        annotation["segmentation"] = run_lengths(shape or box, *size)
+    truth = coco_tools()[0]()
     truth.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
     return truth
 
 
-def _evaluate(truth: COCO, results: list[Result], ids: Sequence[int], kind: str) -> dict[str, float]:
+def _evaluate(truth: Any, results: list[Result], ids: Sequence[int], kind: str) -> dict[str, float]:
+    coco, coco_eval = coco_tools()
     with contextlib.redirect_stdout(io.StringIO()):
-        found = truth.loadRes(results) if results else COCO()
-        evaluation = COCOeval(truth, found, kind)
+        found = truth.loadRes(results) if results else coco()
+        evaluation = coco_eval(truth, found, kind)
         evaluation.params.imgIds = list(ids)
         evaluation.evaluate()
         evaluation.accumulate()

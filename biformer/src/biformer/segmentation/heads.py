@@ -11,7 +11,7 @@ The authors trained with mmsegmentation 0.30. What stands here are its `FPN` nec
   convolutions after the laterals, aligns corners when it enlarges, and needs sides that halve evenly.
 
 Initial values are mmseg's, not torch's. In the release the BatchNorms of heads (and backbone) are
-synchronised over the GPUs; `train_segmentation.py` does so too where there are several.
+synchronised over the GPUs; `segmentation/train.py` does so too where there are several.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FeaturePyramidNetwork
+
+from common.errors import extra
 
 
 class SemanticFPNHead(nn.Module):
@@ -88,6 +89,8 @@ class UPerNetHead(nn.Module):
 
     def __init__(self, channels: Sequence[int], num_classes: int, *, width: int = 512, dropout: float = 0.1) -> None:
         super().__init__()
+        with extra("fullpaper-biformer[segmentation]"):  # no other network needs it
+            from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder  # noqa: PLC0415
         # The library counts maps at strides 1 and 2 too, and does not look at them.
         self.decoder = UPerNetDecoder([0, 0, *channels], encoder_depth=len(channels) + 1, decoder_channels=width)
         self.decoder.feature_norms = nn.ModuleList(nn.Identity() for _ in channels)

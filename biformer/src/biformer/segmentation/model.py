@@ -125,7 +125,7 @@ def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def load_segmenter(folder: str | Path) -> Segmenter:
-    """The network of a folder that `train_segmentation.py` exported, in evaluation mode.
+    """The network of a folder that `segmentation/train.py` exported, in evaluation mode.
 
     Raises:
         UserError: no such folder, damaged, or another model's.
@@ -134,6 +134,6 @@ def load_segmenter(folder: str | Path) -> Segmenter:
     if found.is_file():
         raise UserError(
             f"{folder}: is a file, expected the model folder of a segmentation run; the authors released no "
-            "segmentation weights, and ImageNet's go to train_segmentation.py --weights"
+            "segmentation weights, and ImageNet's go to segmentation/train.py --weights"
         )
     return Segmenter.from_pretrained(found)

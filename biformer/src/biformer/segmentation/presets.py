@@ -92,7 +92,7 @@ def learning_rate(config: Config, step: int) -> float:
 def sfpn_small() -> Config:
     """ADE20K, Semantic FPN on the small model: 80,000 updates, global batch 32.
 
-    accelerate launch --num_processes 8 biformer/train_segmentation.py --preset sfpn_small --data-root DIR
+    accelerate launch --num_processes 8 biformer/segmentation/train.py --preset sfpn_small --data-root DIR
     --weights biformer_small.pth --mixed-precision fp16
     Expected: 48.9 mIoU (published; not yet measured here).
     """
@@ -102,7 +102,7 @@ def sfpn_small() -> Config:
 def sfpn_base() -> Config:
     """ADE20K, Semantic FPN on the base model: 80,000 updates, global batch 32.
 
-    accelerate launch --num_processes 8 biformer/train_segmentation.py --preset sfpn_base --data-root DIR
+    accelerate launch --num_processes 8 biformer/segmentation/train.py --preset sfpn_base --data-root DIR
     --weights biformer_base.pth --mixed-precision fp16
     Expected: 49.9 mIoU (published; not yet measured here).
     """
@@ -112,7 +112,7 @@ def sfpn_base() -> Config:
 def upernet_small() -> Config:
     """ADE20K, UPerNet on the small model: 160,000 updates, global batch 16.
 
-    accelerate launch --num_processes 8 biformer/train_segmentation.py --preset upernet_small --data-root DIR
+    accelerate launch --num_processes 8 biformer/segmentation/train.py --preset upernet_small --data-root DIR
     --weights biformer_small.pth --mixed-precision fp16
     Expected: 49.8 mIoU, multi-scale 50.8 (published; not yet measured here).
     """
@@ -122,7 +122,7 @@ def upernet_small() -> Config:
 def upernet_base() -> Config:
     """ADE20K, UPerNet on the base model: 160,000 updates, global batch 16.
 
-    accelerate launch --num_processes 8 biformer/train_segmentation.py --preset upernet_base --data-root DIR
+    accelerate launch --num_processes 8 biformer/segmentation/train.py --preset upernet_base --data-root DIR
     --weights biformer_base.pth --mixed-precision fp16
     Expected: 51.0 mIoU, multi-scale 51.7 (published; not yet measured here).
     """
@@ -132,7 +132,7 @@ def upernet_base() -> Config:
 def demo() -> Config:
     """Cups, cats and coins before bricks, tissue and galaxies, from photographs that scikit-image installs.
 
-    accelerate launch biformer/train_segmentation.py
+    accelerate launch biformer/segmentation/train.py
     Expected: 70 to 76 mIoU on other scenes, after about a minute on two CPU cores.
     """
     return Config(

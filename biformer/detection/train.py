@@ -1,7 +1,7 @@
 """Train a detector on BiFormer: RetinaNet, or Mask R-CNN for boxes and masks.
 
-    accelerate launch biformer/train_detection.py                              the demo, a minute and a half
-    accelerate launch --num_processes 8 biformer/train_detection.py --preset mask_rcnn_small --data-root COCO \\
+    accelerate launch biformer/detection/train.py                              the demo, a minute and a half
+    accelerate launch --num_processes 8 biformer/detection/train.py --preset mask_rcnn_small --data-root COCO \\
         --weights biformer_small.pth
 
 The last weights are exported to OUTPUT/model, those with the best box AP on validation to

@@ -1,6 +1,6 @@
 """Name the class of every pixel of a picture or of a folder tree of pictures.
 
-    python biformer/predict_segmentation.py --checkpoint runs/biformer_segmentation_demo/model \\
+    python biformer/segmentation/predict.py --checkpoint runs/biformer_segmentation_demo/model \\
         --input photos --output segmented
 
 For `photos/a/b.jpg` writes `segmented/a/b_labels.png` and `segmented/a/b_overlay.png`. Labels have the picture's

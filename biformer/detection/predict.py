@@ -1,6 +1,6 @@
 """Find the objects of a picture or of a folder of pictures: a JSON of all, and each picture drawn.
 
-    python biformer/predict_detection.py --checkpoint runs/biformer_detection_demo/model --input photos --output found
+    python biformer/detection/predict.py --checkpoint runs/biformer_detection_demo/model --input photos --output found
 
 OUTPUT/detections.json has COCO's layout (images, annotations with a score, categories), so that whatever
 reads COCO reads it. OUTPUT/pictures/ holds the input's tree as PNG, with boxes, masks, names and scores.
@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from pycocotools import mask as coco_mask
 from tqdm.auto import tqdm
 
 from biformer.data import UnreadablePicture, list_pictures, reading, relative
+from biformer.detection.coco import coco_mask
 from biformer.detection.model import Detector, check_size, load_detector
 from biformer.detection.pictures import SCORE, draw_found
 from biformer.detection.scoring import results_of
@@ -99,6 +99,7 @@ def main() -> None:
 
 def check(options: PredictConfig, targets: list[str]) -> None:
     """Refuse flags that cannot be met, before anything is loaded."""
+    coco_mask()  # missing, it would be missed after the first picture
     wanted = [options.output / "detections.json"]
     wanted += [options.output / "pictures" / target for target in targets] if options.draw else []
     there = [str(path) for path in wanted if path.exists()]
@@ -132,7 +133,7 @@ def coco_layout(images: list[dict[str, Any]], annotations: list[dict[str, Any]],
     """What was found, as COCO's annotation files are laid out."""
     for number, annotation in enumerate(annotations, start=1):
         width, height = annotation["bbox"][2:]
-        area = float(coco_mask.area(annotation["segmentation"])) if "segmentation" in annotation else width * height
+        area = float(coco_mask().area(annotation["segmentation"])) if "segmentation" in annotation else width * height
         annotation |= {"id": number, "area": area, "iscrowd": 0}
     categories = zip(detector.category_ids, detector.class_names, strict=True)
     return {

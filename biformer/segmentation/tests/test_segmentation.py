@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import runpy
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +17,10 @@ from biformer.segmentation.data import open_scenes
 from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.photographs import CLASSES, write_demo
 from common.results import read_rows
-from support.scripts import run_script
+from support.inside import run_inside
+from support.scripts import Finished, run_script
 
-PROJECT = Path(__file__).parents[1]
+TASK = Path(__file__).parents[1]
 QUICK = ("--preset", "upernet_small", "--model", "biformer_tiny", "--head-width", 16, "--image-size", 32)
 QUICK += ("--num-regions", 2, "--batch-size", 2, "--workers", 0, "--iterations", 4, "--warmup-iterations", 2)
 QUICK += ("--validate-every", 4, "--log-every", 1, "--learning-rate", 1e-3, "--drop-path", 0.2)
@@ -43,27 +42,11 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "straight"
 
 
-def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0):
+def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0) -> Finished:
     command = ["--data-root", root, "--output", output, *QUICK, *arguments]
-    return run_script(PROJECT / "train_segmentation.py", *command, processes=processes, status=status)
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run a script in this process: its exit status, output and error output."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-
-    def run(script: str, *arguments: object) -> tuple[int, str, str]:
-        path = str(PROJECT / f"{script}_segmentation.py")
-        monkeypatch.setattr("sys.argv", [path, *map(str, arguments)])
-        status = 0
-        try:
-            runpy.run_path(path, run_name="__main__")
-        except SystemExit as end:
-            status = int(end.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
+    if processes > 1:
+        return run_script(TASK / "train.py", *command, processes=processes, status=status)
+    return run_inside(TASK / "train.py", *command, status=status)
 
 
 def parameters(folder: Path) -> torch.Tensor:
@@ -124,7 +107,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(data: Path, tmp_pat
 def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, tmp_path: Path) -> None:
     """Five pictures on two processes; every pixel counted once, in training's validation and in evaluation."""
     arguments = ("--checkpoint", trained / "model", "--data-root", data, "--workers", 0)
-    run_script(PROJECT / "evaluate_segmentation.py", *arguments, "--output", tmp_path, processes=2)
+    run_script(TASK / "evaluate.py", *arguments, "--output", tmp_path, processes=2)
     one, two = read_rows(trained / "results.json"), read_rows(tmp_path / "results.json")
     assert [row.value for row in one] == [row.value for row in two]
     assert (tmp_path / "classes.csv").read_text() == (trained / "classes.csv").read_text()
@@ -134,17 +117,15 @@ def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, t
     assert sum(int(line["labelled pixels"]) for line in table) == labelled
 
 
-def test_prediction_agrees_with_evaluation(
-    trained: Path, data: Path, tmp_path: Path, here: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: Path) -> None:
     """A folder tree with a damaged picture and two names that differ in the suffix only."""
     photos, output = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(data / "images/validation", photos / "a")
     Image.open(photos / "a/ADE_val_00000001.jpg").resize((50, 20)).save(photos / "a/ADE_val_00000001.png")
     (photos / "broken.jpg").write_bytes(b"no picture")
     arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--device", "cpu")
-    status, out, _ = here("predict", *arguments)
-    assert status == 0 and "6 of 7 pictures segmented, 1 could not be read" in out
+    done = run_inside(TASK / "predict.py", *arguments)
+    assert "6 of 7 pictures segmented, 1 could not be read" in done.stdout
     names = {path.name for path in (output / "a").iterdir()}
     assert {
         "ADE_val_00000001.jpg_labels.png",
@@ -162,11 +143,11 @@ def test_prediction_agrees_with_evaluation(
     assert Image.open(output / "a/ADE_val_00000001.png_labels.png").size == (50, 20)
     assert Image.open(output / "a/ADE_val_00000002_overlay.png").width > 128 + 40
     before = (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns
-    status, _, error = here("predict", *arguments)
-    assert status == 2 and "add --overwrite or choose another --output" in error
+    error = run_inside(TASK / "predict.py", *arguments, status=2).stderr
+    assert "add --overwrite or choose another --output" in error
     assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
-    status, _, error = here("predict", *arguments, "--overwrite", "--strict")
-    assert status == 2 and "broken.jpg: " in error and "Traceback" not in error
+    error = run_inside(TASK / "predict.py", *arguments, "--overwrite", "--strict", status=2).stderr
+    assert "broken.jpg: " in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize(
@@ -186,14 +167,14 @@ def test_prediction_agrees_with_evaluation(
     ],
 )
 def test_bad_input_ends_with_one_sentence(
-    paths: dict[str, Path], tmp_path: Path, here: Callable[..., tuple[int, str, str]], case: tuple[str, tuple, str]
+    paths: dict[str, Path], tmp_path: Path, case: tuple[str, tuple[object, ...], str]
 ) -> None:
     script, arguments, words = case
     given = [paths.get(str(argument), argument) for argument in arguments]
     if script == "train":
         given = ["--output", tmp_path / "run", *QUICK, *given]
-    status, _, error = here(script, *given)
-    assert status == 2 and words in error.strip().splitlines()[-1] and "Traceback" not in error
+    error = run_inside(TASK / f"{script}.py", *given, status=2).stderr
+    assert words in error.strip().splitlines()[-1] and "Traceback" not in error
 
 
 @pytest.fixture
@@ -220,13 +201,13 @@ def test_training_learns_its_pictures(data: Path, tmp_path: Path) -> None:
     plain = ("--preset", "demo", "--head-width", 32, "--image-size", 48, "--num-regions", 2, "--iterations", 45)
     plain += ("--workers", 0, "--scale", 0.9, 1.1, "--category-share", 1, "--no-distort", "--dropout", 0)
     plain += ("--learning-rate", 3e-3, "--log-every", 1, "--validate-every", 45)
-    run_script(PROJECT / "train_segmentation.py", "--data-root", root, "--output", tmp_path / "run", *plain)
+    run_inside(TASK / "train.py", "--data-root", root, "--output", tmp_path / "run", *plain)
     found = losses(tmp_path / "run")
     assert np.mean(found[-5:]) < 0.4 * np.mean(found[:5])
     assert read_rows(tmp_path / "run/results.json")[0].value > 45
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "predict"])
-def test_help_is_worth_reading(script: str, here: Callable[..., tuple[int, str, str]]) -> None:
-    status, out, _ = here(script, "--help")
-    assert status == 0 and f"biformer/{script}_segmentation.py" in out and len(out.splitlines()) > 15
+def test_help_is_worth_reading(script: str) -> None:
+    out = run_inside(TASK / f"{script}.py", "--help").stdout
+    assert f"biformer/segmentation/{script}.py" in out and len(out.splitlines()) > 15

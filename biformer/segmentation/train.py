@@ -1,7 +1,7 @@
 """Train BiFormer for semantic segmentation.
 
-    accelerate launch biformer/train_segmentation.py                           the demo, about a minute on two cores
-    accelerate launch --num_processes 8 biformer/train_segmentation.py --preset sfpn_small \\
+    accelerate launch biformer/segmentation/train.py                           the demo, about a minute on two cores
+    accelerate launch --num_processes 8 biformer/segmentation/train.py --preset sfpn_small \\
         --data-root ADEChallengeData2016 --weights biformer_small.pth
 
 The last weights are exported to OUTPUT/model, the best on validation to OUTPUT/model_best. Killed or

@@ -1,9 +1,9 @@
 """Score a segmentation network, measured beside published.
 
-    python biformer/evaluate_segmentation.py --checkpoint runs/biformer_segmentation_demo/model      the demo's scenes
-    python biformer/evaluate_segmentation.py --checkpoint RUN/model --data-root ADEChallengeData2016
-    python biformer/evaluate_segmentation.py --checkpoint RUN/model --data-root ADEChallengeData2016 --multi-scale
-    accelerate launch --num_processes 8 biformer/evaluate_segmentation.py ...              pictures shared out over GPUs
+    python biformer/segmentation/evaluate.py --checkpoint runs/biformer_segmentation_demo/model      the demo's scenes
+    python biformer/segmentation/evaluate.py --checkpoint RUN/model --data-root ADEChallengeData2016
+    python biformer/segmentation/evaluate.py --checkpoint RUN/model --data-root ADEChallengeData2016 --multi-scale
+    accelerate launch --num_processes 8 biformer/segmentation/evaluate.py ...              pictures shared out over GPUs
 
 Prints and writes mIoU, mean and overall pixel accuracy of whole pictures, and each class's scores. `--multi-scale`
 averages six scales and their mirror images, as the published multi-scale column does.

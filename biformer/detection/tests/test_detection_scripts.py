@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from biformer.detection.demo import write_demo
 from biformer.detection.presets import PRESETS
 from common.errors import UserError
 from common.results import read_rows
+from support.inside import load_script, run_inside
 from support.scripts import Finished, run_script
 
-PROJECT = Path(__file__).parents[1]
+TASK = Path(__file__).parents[1]
 QUICK = ("--model", "biformer_tiny", "--depths", 1, 1, 1, 1, "--num-regions", 2, "--channels", 16, "--workers", 0)
 QUICK += ("--short-side", 64, "--long-side", 96, "--regions-per-picture", 16, "--batch-size", 2, "--log-every", 1)
 QUICK += ("--mixed-precision", "no", "--warmup-steps", 0, "--learning-rate", 0.01, "--validate-epochs", 99)
@@ -43,7 +43,9 @@ def trained(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0) -> Finished:
     command = ["--preset", "mask_rcnn_small", "--data-root", root, "--output", output, *QUICK, *arguments]
-    return run_script(PROJECT / "train_detection.py", *command, processes=processes, status=status)
+    if processes > 1:
+        return run_script(TASK / "train.py", *command, processes=processes, status=status)
+    return run_inside(TASK / "train.py", *command, status=status)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -98,10 +100,9 @@ def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_pat
 
 def test_scores_over_two_processes_count_every_picture_once(trained: Path, coco: Path, tmp_path: Path) -> None:
     """Three pictures on two processes: uneven shares; every number and every box the same."""
-    for processes in (1, 2):
-        arguments = ("--checkpoint", trained / "model", "--data-root", coco, "--workers", 0)
-        arguments += ("--output", tmp_path / str(processes), "--save-pictures", 2)
-        done = run_script(PROJECT / "evaluate_detection.py", *arguments, processes=processes)
+    arguments = ("--checkpoint", trained / "model", "--data-root", coco, "--workers", 0, "--save-pictures", 2)
+    run_inside(TASK / "evaluate.py", *arguments, "--output", tmp_path / "1")
+    done = run_script(TASK / "evaluate.py", *arguments, "--output", tmp_path / "2", processes=2)
     assert "at most 100 detections per picture" in done.stdout
     one, two = (read_rows(tmp_path / str(n) / "results.json") for n in (1, 2))
     assert [(row.metric, row.value) for row in one] == [(row.metric, row.value) for row in two]
@@ -124,7 +125,7 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     (photos / "broken.jpg").write_bytes(b"no picture")
     Image.new("RGB", (2000, 1)).save(photos / "line.png")
     arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--score", 0.05)
-    done = run_script(PROJECT / "predict_detection.py", *arguments)
+    done = run_inside(TASK / "predict.py", *arguments)
     assert "in 4 of 6 pictures, 2 could not be read" in done.stdout
     found = json.loads((output / "detections.json").read_text())
     by_name = {image["file_name"]: image for image in found["images"]}
@@ -142,9 +143,9 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     masks = [again.annToMask(annotation) for annotation in again.anns.values()]
     assert [float(mask.sum()) for mask in masks] == [annotation["area"] for annotation in again.anns.values()]
 
-    refused = run_script(PROJECT / "predict_detection.py", *arguments, status=2)
+    refused = run_inside(TASK / "predict.py", *arguments, status=2)
     assert "exists already; add --overwrite" in refused.stderr
-    strict = run_script(PROJECT / "predict_detection.py", *arguments, "--overwrite", "--strict", status=2)
+    strict = run_inside(TASK / "predict.py", *arguments, "--overwrite", "--strict", status=2)
     assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
 
 
@@ -159,7 +160,7 @@ def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     losses = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(losses[-3:]) < losses[0] / 3
     arguments = ("--checkpoint", tmp_path / "run/model", "--data-root", root, "--split", "train", "--workers", 0)
-    run_script(PROJECT / "evaluate_detection.py", *arguments, "--output", tmp_path / "scores")
+    run_inside(TASK / "evaluate.py", *arguments, "--output", tmp_path / "scores")
     scores = {row.metric: row.value for row in read_rows(tmp_path / "scores/results.json")}
     assert scores["box AP50"] > 80 and scores["mask AP50"] > 80, scores
 
@@ -177,16 +178,16 @@ def test_a_truncated_picture_is_said_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("problem", ["no data", "no root", "no file", "categories", "fp16", "weights", "model"])
 def test_bad_input_is_refused_before_the_first_step(tmp_path: Path, problem: str) -> None:
-    script, root = runpy.run_path(str(PROJECT / "train_detection.py")), tmp_path / "coco"
+    script, root = load_script(TASK / "train.py"), tmp_path / "coco"
     config = replace(PRESETS["retinanet_small"](), preset="retinanet_small", data_root=root, mixed_precision="no")
     pictures = open_split(write_demo(root, training=2, validation=1), "train")
     path = root / "annotations/instances_val2017.json"
-    call: Any = lambda: script["datasets"](config)  # noqa: E731
+    call: Any = lambda: script.datasets(config)  # noqa: E731
     if problem == "no data":
         config, words = replace(config, data_root=tmp_path / "nowhere"), "nowhere: the folder does not exist"
     elif problem == "no root":
         words = "--preset retinanet_small needs --data-root DIR"
-        call = lambda: script["check"](replace(config, data_root=None))  # noqa: E731
+        call = lambda: script.check(replace(config, data_root=None))  # noqa: E731
     elif problem == "no file":
         path.unlink()
         words = "instances_val2017.json: no such annotation file"
@@ -197,13 +198,13 @@ def test_bad_input_is_refused_before_the_first_step(tmp_path: Path, problem: str
         if torch.cuda.is_available():
             pytest.skip("there is a GPU")
         words = "--mixed-precision fp16 needs a GPU"
-        call = lambda: script["check"](replace(config, mixed_precision="fp16"))  # noqa: E731
+        call = lambda: script.check(replace(config, mixed_precision="fp16"))  # noqa: E731
     elif problem == "weights":
         config, words = replace(config, model="biformer_tiny", weights=tmp_path / "gone.pth"), "gone.pth: no such file"
-        call = lambda: script["starting_model"](config, pictures)  # noqa: E731
+        call = lambda: script.starting_model(config, pictures)  # noqa: E731
     else:
         config, words = replace(config, model="biformer_huge"), "--model biformer_huge: no variant"
-        call = lambda: script["starting_model"](config, pictures)  # noqa: E731
+        call = lambda: script.starting_model(config, pictures)  # noqa: E731
     with pytest.raises(UserError) as caught:
         call()
     assert words in str(caught.value)
@@ -214,11 +215,11 @@ def test_a_checkpoint_of_another_model_is_refused(trained: Path, coco: Path, tmp
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"architecture": "BiFormer"}))
     arguments = ("--checkpoint", path, "--data-root", coco)
-    done = run_script(PROJECT / "evaluate_detection.py", *arguments, status=2)
+    done = run_inside(TASK / "evaluate.py", *arguments, status=2)
     assert "holds a BiFormer, expected a Detector" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("script", ["train_detection.py", "evaluate_detection.py", "predict_detection.py"])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py"])
 def test_help_is_worth_reading(script: str) -> None:
-    done = run_script(PROJECT / script, "--help")
-    assert f"biformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 15
+    done = run_inside(TASK / script, "--help")
+    assert f"biformer/detection/{script}" in done.stdout and len(done.stdout.splitlines()) > 15

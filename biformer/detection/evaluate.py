@@ -1,8 +1,8 @@
 """Score a detector on COCO pictures, measured beside published.
 
-    python biformer/evaluate_detection.py --checkpoint runs/biformer_detection_demo/model        the demo's pictures
-    python biformer/evaluate_detection.py --checkpoint runs/biformer_detection_mask_rcnn_small/model --data-root COCO
-    accelerate launch --num_processes 8 biformer/evaluate_detection.py ...               pictures shared out over GPUs
+    python biformer/detection/evaluate.py --checkpoint runs/biformer_detection_demo/model        the demo's pictures
+    python biformer/detection/evaluate.py --checkpoint runs/biformer_detection_mask_rcnn_small/model --data-root COCO
+    accelerate launch --num_processes 8 biformer/detection/evaluate.py ...               pictures shared out over GPUs
 
 Prints and writes COCO's average precisions of boxes and, for Mask R-CNN, of masks, and what was found in
 COCO's results format. Pictures go through the network one at a time, so scores do not depend on batches.
@@ -93,7 +93,7 @@ def pictures_to_score(options: EvaluateConfig, *, masks: bool) -> CocoPictures:
 
 
 def save_pictures(pictures: CocoPictures, count: int, folder: Path) -> None:
-    """Write some pictures as PNG, for a look and for `predict_detection.py`."""
+    """Write some pictures as PNG, for a look and for `detection/predict.py`."""
     for index in range(0, len(pictures), -(-len(pictures) // count)):
         with atomic_path(folder / Path(pictures.names[index]).with_suffix(".png").name) as temporary:
             pictures.read(index).save(temporary)
