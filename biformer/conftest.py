@@ -14,12 +14,11 @@ from biformer.detection import pictures as detection_pictures
 from biformer.photographs import demo_pictures
 from biformer.segmentation import photographs as segmentation_demo
 from biformer.segmentation import pictures as segmentation_pictures
-from common import figures
-from support.scripts import run_here
+from support.inside import load_script, run_inside
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parent
 SMALL = {"depths": (1, 1, 1, 1), "dims": (32, 64, 128, 256)}
-SCRIPTS = {"classification": "train.py", "segmentation": "train_segmentation.py", "detection": "train_detection.py"}
+SCRIPTS = {"classification": "train.py", "segmentation": "segmentation/train.py", "detection": "detection/train.py"}
 FLAGS = {
     "classification": (
         *("--preset", "imagenet_tiny", "--image-size", 32, "--num-regions", 2, "--batch-size", 2, "--epochs", 2),
@@ -75,12 +74,13 @@ def train(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> Callable
         (detection_pictures, "detection_sheet"),
     ):
         monkeypatch.setattr(module, name, no_sheet)
-    monkeypatch.setattr(figures, "curves", lambda *_: None)
+    for script in SCRIPTS.values():
+        monkeypatch.setattr(load_script(PROJECT / script), "curves", lambda *_: None)
 
     def run(task: str, output: Path, *arguments: object, root: Path | None = None, status: int = 0) -> Path:
         command = ["--data-root", root or folders[task], "--output", output, *FLAGS[task], "--workers", 0]
         command += ["--max-steps", 3, "--save-every", 0, "--log-every", 1]
-        assert run_here(PROJECT / SCRIPTS[task], *command, *arguments) == status
+        run_inside(PROJECT / SCRIPTS[task], *command, *arguments, status=status)
         return output
 
     return run
