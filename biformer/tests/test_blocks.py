@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from torch import Tensor, nn
+
 from biformer.blocks import BRABlock
 from support.blocks import BlockContract
 
 
 class TestBRABlock(BlockContract):
     block = staticmethod(BRABlock)
+    second_derivatives = False
+
+    def bare(self, block: nn.Module, x: Tensor) -> Tensor:
+        return block.attention(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

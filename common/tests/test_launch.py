@@ -29,9 +29,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def start(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+def start(monkeypatch: pytest.MonkeyPatch, *words: str, launcher: tuple[str, ...] = ("accelerate", "launch")) -> None:
     """Pretend that `accelerate launch` with these words started this process."""
-    parent = type("Parent", (), {"cmdline": lambda self: ["python", "/bin/accelerate", "launch", *words]})()
+    parent = type("Parent", (), {"cmdline": lambda self: ["python", *launcher, *words]})()
     monkeypatch.setattr(psutil.Process, "parent", lambda self: parent)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
 
@@ -54,8 +54,13 @@ def test_only_processes_without_gpu_are_told_to_use_the_cpu(fresh: pytest.Monkey
 
 
 @pytest.mark.parametrize("words", [("--num_processes", "3"), ("--num-processes=3",)])
-def test_a_launcher_that_starts_one_process_only_says_so(fresh, words, capsys: pytest.CaptureFixture[str]) -> None:
-    start(fresh, *words, "train.py")
+@pytest.mark.parametrize(
+    "launcher", [("/bin/accelerate", "launch"), ("/bin/accelerate-launch",), ("-m", "a/launch.py")]
+)
+def test_a_launcher_that_starts_one_process_only_says_so(
+    fresh, launcher: tuple[str, ...], words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    start(fresh, *words, "train.py", launcher=launcher)
     launch.prepare()
     assert "--num_processes 3 runs a single process; for 3 processes start with: torchrun" in capsys.readouterr().out
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor, nn
+
 from fftformer.blocks import DFFNBlock, FSASBlock
 from support.blocks import BlockContract
 
@@ -9,6 +11,12 @@ from support.blocks import BlockContract
 class TestFSASBlock(BlockContract):
     block = staticmethod(FSASBlock)
 
+    def bare(self, block: nn.Module, x: Tensor) -> Tensor:
+        return block.attention(x)
+
 
 class TestDFFNBlock(BlockContract):
     block = staticmethod(DFFNBlock)
+
+    def bare(self, block: nn.Module, x: Tensor) -> Tensor:
+        return block.feed_forward(x)

@@ -77,7 +77,7 @@ def _asked_of_accelerate() -> int:
         words = psutil.Process().parent().cmdline()  # type: ignore[union-attr]
     except (psutil.Error, AttributeError):
         return 1
-    if "launch" not in words or "ACCELERATE_MIXED_PRECISION" not in os.environ:
+    if not any("launch" in word for word in words) or "ACCELERATE_MIXED_PRECISION" not in os.environ:
         return 1
     for position, word in enumerate(words):
         name, _, value = word.partition("=")

@@ -34,6 +34,7 @@ class BlockContract:
         tolerance: of float32 against float64 and against ONNX Runtime, relative to the largest value.
         half_tolerance: of bfloat16 and float16 against float64, on the same rounded input and weights.
         dynamic: whether height and width are free in exported files; else only the batch is.
+        second_derivatives: whether the block has them; PyTorch's fused attention on CPUs has none.
         keywords: given to every block.
     """
 
@@ -42,6 +43,7 @@ class BlockContract:
     tolerance: ClassVar[float] = 1e-4
     half_tolerance: ClassVar[float] = 0.05
     dynamic: ClassVar[bool] = True
+    second_derivatives: ClassVar[bool] = True
     keywords: ClassVar[dict[str, Any]] = {}
 
     def bare(self, block: nn.Module, x: Tensor) -> Tensor | None:
@@ -143,6 +145,12 @@ class BlockContract:
         assert len(gradients[0]) == len(gradients[1])
         for ours, theirs in zip(*gradients, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
+
+    def test_second_derivatives_are_right(self) -> None:
+        if not self.second_derivatives:
+            pytest.skip("a part of this block has no second derivative in PyTorch")
+        x = self.maps(1, self.channels, 8, 9, dtype=torch.float64).requires_grad_()
+        assert torch.autograd.gradgradcheck(self.make().double(), (x,), fast_mode=True)
 
     def test_it_exports_with_free_sizes(self) -> None:
         block = self.make()
