@@ -20,7 +20,7 @@ from torch import Tensor
 
 from common import config, launch
 from common.checkpoints import locate
-from common.config import Positive
+from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import command
 from common.figures import comparison_sheet
@@ -51,6 +51,8 @@ class EvaluateConfig:
     """FILE[:KEY] of your own scene; its lower 40 % is tested on, see scenes.py."""
     band_axis: BandAxis | None = None
     """Where the bands of the scene are, first or last; by default as the run was told."""
+    no_data: AnyNumber[float] | None = None
+    """Value of the scene's pixels without data; by default as the run was told, or the file declares."""
     test_scene: str | None = None
     """The scene of abu to test on; by default the run's."""
     memory: str = "4G"
@@ -81,7 +83,10 @@ def main() -> None:
     regions = load_regions(
         dataset, root, scaling, model.scale, test_scene=test_scene, cube=cube,
         band_axis=options.band_axis or trained.get("band_axis"),
+        no_data=trained.get("no_data") if options.no_data is None and cube else options.no_data,
     )["test"]  # fmt: skip
+    if regions[0].scene.note and accelerator.is_main_process:
+        print(regions[0].scene.note)
     check_bands(model, regions[0].scene.bands, regions[0].scene.source)
     items = EvaluationPictures(regions, model.scale)
     title = regions[0].scene.name if cube else TITLES[dataset]

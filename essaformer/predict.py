@@ -5,8 +5,9 @@
     python essaformer/predict.py --checkpoint DIR --input TRUTH.tif --reduce --output again.tif    reduce first, compare
 
 MATLAB, NumPy, ENVI and GeoTIFF in, the same or another of them out, in the input's type (integers are rounded
-and clipped to their range), with wavelengths, and the place scaled with the pixels. Beside the output lie a
-false-colour before/after sheet and spectra of a few pixels; with --truth or --reduce also an error map.
+and clipped to their range), with wavelengths, and the place scaled with the pixels. Pixels without data stay so,
+with the value that the input declares for them. Beside the output lie a false-colour before/after sheet and
+spectra of a few pixels; with --truth or --reduce also an error map.
 
 Scenes larger than --memory allows go in overlapping tiles, blended without seams. The attention meets all of a
 tile, so another tile size gives slightly different values; the message says which was used.
@@ -25,11 +26,12 @@ from tqdm.auto import tqdm
 
 from common import config
 from common.checkpoints import locate
-from common.config import Positive
+from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.hyperspectral import envi
+from common.hyperspectral.no_data import value_for
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
 from common.memory import parse_size
 from essaformer.checkpoints import load_model, load_scaling
@@ -61,6 +63,8 @@ class PredictConfig:
     """Take --input as the truth: reduce it first by the checkpoint's scale, as the protocols do."""
     band_axis: BandAxis | None = None
     """Where the bands of --input and --truth are: first or last."""
+    no_data: AnyNumber[float] | None = None
+    """Value of pixels without data, instead of the one that --input declares; NaN always means no data."""
     scaling: Literal["checkpoint", "maximum", "percentile"] = "checkpoint"
     """How values are divided: as in training, or by the scene's maximum or 99.9 percentile."""
     memory: str = "4G"
@@ -92,42 +96,75 @@ def main() -> None:
     if there and options.existing != "replace":
         raise UserError(f"{there[0]}: exists already; add --existing replace, or choose another --output")
     model = load_model(options.checkpoint).float().to(device)
-    scene = open_scene(options.input, band_axis=options.band_axis)
+    scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
+    if scene.note:
+        print(scene.note)
     true_scene = open_scene(options.truth, band_axis=options.band_axis) if options.truth else None
     refuse_inputs(outputs, [found.source for found in (scene, true_scene) if found])
     check_type(options.output, scene.cube.dtype)
     check_bands(model, scene.bands, scene.source)
     chosen = {"maximum": Scaling("maximum"), "percentile": Scaling("percentile", 99.9)}
     scaling = chosen[options.scaling] if options.scaling in chosen else load_scaling(options.checkpoint)
-    divisor = scaling.divisor(scene.cube, scene.source)
+    divisor = scaling.divisor(scene.spectra(), scene.source)
     report_values(scene, divisor)
-
-    low = scaled(scene.cube, divisor)
-    truth = None
-    if options.reduce:
-        height, width = (side // model.scale * model.scale for side in scene.shape)
-        truth = low[:height, :width]
-        low = np.moveaxis(imresize(np.moveaxis(truth, -1, 0), 1 / model.scale), 0, -1)
-    elif true_scene:
-        truth = scaled(true_scene.cube, divisor)
-        expected = (scene.shape[0] * model.scale, scene.shape[1] * model.scale, scene.bands)
-        if truth.shape != expected:
-            raise UserError(f"{options.truth}: has shape {truth.shape}; expected {expected}, {model.scale} × the input")
-    enlarged = enlarge(model, low, options, budget)
 
     # Reduced again, the scene has its own resolution: the place is that of the input.
     factor = 1 if options.reduce else model.scale
+    extent = scene.extent  # a border without data is cut off and put back
+    low, valid = scaled(scene.cube[extent], divisor), scene.valid[extent]
+    truth = None
+    if options.reduce:
+        height, width = (side // model.scale * model.scale for side in low.shape[:2])
+        truth, valid = low[:height, :width], valid[:height, :width]
+        low = np.moveaxis(imresize(np.moveaxis(truth, -1, 0), 1 / model.scale), 0, -1)
+    else:
+        valid = valid.repeat(factor, axis=0).repeat(factor, axis=1)
+    counted = valid
+    if true_scene:
+        expected = (scene.shape[0] * factor, scene.shape[1] * factor, scene.bands)
+        if true_scene.cube.shape != expected:
+            found = true_scene.cube.shape
+            raise UserError(f"{options.truth}: has shape {found}; expected {expected}, {factor} × the input")
+        box = tuple(slice(side.start * factor, side.stop * factor) for side in extent)
+        truth, counted = scaled(true_scene.cube[box], divisor), valid & true_scene.valid[box]
+    enlarged = enlarge(model, low, options, budget)
+
+    output, no_data = with_no_data(restored(enlarged, divisor, scene.cube.dtype), valid, scene, factor)
     files = write_scene(
-        options.output, restored(enlarged, divisor, scene.cube.dtype), factor,
-        wavelengths=scene.wavelengths, georeference=scene.georeference, source=scene.source,
+        options.output, output, factor, wavelengths=scene.wavelengths, georeference=scene.georeference,
+        source=scene.source, no_data=no_data,
     )  # fmt: skip
     bicubic = np.moveaxis(imresize(np.moveaxis(low, -1, 0), float(model.scale)), 0, -1)
     files += draw(drawn, scene, bicubic, enlarged, truth)
     if truth is not None:
         for name, cube in (("bicubic", bicubic), ("ESSAformer", enlarged)):
-            values = score(cube, truth, model.scale)
+            values = score(cube, truth, model.scale, valid=counted)
             print(f"{name}: " + ", ".join(f"{metric} {values[metric]:.4f}" for metric in METRICS) + " (sspsr)")
-    print(f"{enlarged.shape[0]} × {enlarged.shape[1]} × {enlarged.shape[2]}: {', '.join(map(str, files))}")
+    print(f"{output.shape[0]} × {output.shape[1]} × {output.shape[2]}: {', '.join(map(str, files))}")
+
+
+def with_no_data(
+    enlarged: np.ndarray, valid: np.ndarray, scene: Scene, factor: int
+) -> tuple[np.ndarray, float | int | None]:
+    """Put the border without data back, and the no-data value into every pixel without data.
+
+    Args:
+        enlarged: `(H, W, bands)` of the scene's extent, in the type of the output.
+        valid: `(H, W)` bool.
+        factor: size of the output by that of the scene.
+
+    Returns:
+        the output, and the value that it is to declare, None when it declares none.
+    """
+    if scene.valid.all():
+        held = scene.no_data is not None and value_for(enlarged.dtype, scene.no_data) == scene.no_data
+        return enlarged, scene.no_data if held else None
+    value = value_for(enlarged.dtype, scene.no_data)
+    rows, columns = scene.extent
+    around = ((rows.start, scene.shape[0] - rows.stop), (columns.start, scene.shape[1] - columns.stop))
+    enlarged[~valid] = value
+    border = [tuple(side * factor for side in sides) for sides in around]
+    return np.pad(enlarged, (*border, (0, 0)), constant_values=value), value
 
 
 def refuse_inputs(outputs: list[Path], sources: list[str]) -> None:
@@ -146,10 +183,11 @@ def refuse_inputs(outputs: list[Path], sources: list[str]) -> None:
 
 def report_values(scene: Scene, divisor: float) -> None:
     """Say what the network will not see as it is: clipped values, constant bands."""
-    above, below = float((scene.cube > divisor).mean()), float((scene.cube < 0).mean())
+    values = scene.spectra()
+    above, below = float((values > divisor).mean()), float((values < 0).mean())
     if above or below:
         print(f"note: {above:.2%} of the values lie above {divisor:g} and {below:.2%} below 0; they are clipped")
-    constant = np.flatnonzero(scene.cube.max(axis=(0, 1)) == scene.cube.min(axis=(0, 1)))
+    constant = np.flatnonzero(values.max(axis=(0, 1)) == values.min(axis=(0, 1)))
     if len(constant):
         print(f"note: {len(constant)} bands are constant (counted from 0, first {constant[0]})")
 

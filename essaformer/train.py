@@ -52,7 +52,7 @@ def main() -> None:
     scaling = Scaling(config.scaling, config.scaling_value)
     regions = load_regions(
         config.dataset, config.data_root, scaling, config.scale, test_scene=config.test_scene, cube=config.cube,
-        band_axis=config.band_axis,
+        band_axis=config.band_axis, no_data=config.no_data,
     )  # fmt: skip
     patches = training_patches(config, regions["train"])
     validation = EvaluationPictures(regions["validation"], config.scale)
@@ -78,6 +78,8 @@ def main() -> None:
         f"global batch {config.batch_size * config.gradient_accumulation * run.processes}, "
         f"{run.total - run.step:,} of {updates:,} updates to go, in {run.folder}"
     )
+    for note in regions["train"][0].scene.notes:
+        run.say(f"note: {note}")
 
     for batch in run.batches(patches):
         with accelerator.accumulate(model):

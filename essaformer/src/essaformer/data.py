@@ -20,7 +20,7 @@ from essaformer.scenes import Region
 
 
 class TrainingPatches(Dataset[dict[str, Tensor]]):
-    """Square patches on a grid, in eight flips and rotations.
+    """Square patches on a grid, in eight flips and rotations; those with pixels without data are left out.
 
     Args:
         regions: of the training split.
@@ -50,7 +50,17 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
                     f"{region.width} pixels, too few for a crop of {crop}; lower --crop"
                 )
             places = [range(0, side - crop + 1, stride) for side in (region.height, region.width)]
-            self.windows += [(region, top, left) for top in places[0] for left in places[1]]
+            self.windows += [
+                (region, top, left)
+                for top in places[0]
+                for left in places[1]
+                if region.valid[top : top + crop, left : left + crop].all()
+            ]
+        if not self.windows:
+            raise UserError(
+                f"{regions[0].scene.source or regions[0].scene.name}: every training patch of {crop} × {crop} pixels "
+                "holds pixels without data; lower --crop or --stride"
+            )
 
     @property
     def bands(self) -> int:
@@ -74,7 +84,8 @@ class EvaluationPictures(Dataset[dict[str, Any]]):
     """Whole regions for scoring.
 
     Item `index`:
-        `{"name": str, "region": Region, "low": (bands, h, w), "high": (bands, H, W)}`, float32.
+        `{"name": str, "region": Region, "low": (bands, h, w), "high": (bands, H, W)}`, float32; pixels without
+        data hold the nearest spectrum, `region.valid` says which they are.
     """
 
     def __init__(self, regions: Sequence[Region], scale: int) -> None:

@@ -46,13 +46,20 @@ DEFINITIONS["mcnet"] = {
 }
 
 
-def score(predicted: np.ndarray, truth: np.ndarray, scale: int, protocol: Protocol = "sspsr") -> dict[str, float]:
+def score(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    scale: int,
+    protocol: Protocol = "sspsr",
+    valid: np.ndarray | None = None,
+) -> dict[str, float]:
     """All six measures of one picture.
 
     Args:
         predicted, truth: `(H, W, bands)`, values nominally in [0, 1]; at least as large as the SSIM's window.
         scale: of the super-resolution, for ERGAS.
         protocol: see the module.
+        valid: `(H, W)` bool, pixels that count; SSIM counts the windows that lie in them. All by default.
 
     Returns:
         metric → value, in the order of `METRICS`.
@@ -65,9 +72,12 @@ def score(predicted: np.ndarray, truth: np.ndarray, scale: int, protocol: Protoc
     predicted, truth = predicted.astype(np.float64), truth.astype(np.float64)
     if protocol == "mcnet":
         predicted = predicted.clip(0, 1)
+    similarity = ssim(predicted, truth, gaussian=protocol == "mcnet", valid=valid)
+    if valid is not None and not valid.all():
+        predicted, truth = predicted[valid][None], truth[valid][None]
     return {
         "PSNR (dB)": psnr(predicted, truth, per_band=protocol == "sspsr"),
-        "SSIM": ssim(predicted, truth, gaussian=protocol == "mcnet"),
+        "SSIM": similarity,
         "SAM (°)": sam(predicted, truth),
         "CC": cc(predicted, truth),
         "RMSE": float(np.sqrt(np.mean((predicted - truth) ** 2))),
@@ -82,18 +92,23 @@ def psnr(predicted: np.ndarray, truth: np.ndarray, *, per_band: bool) -> float:
         return float(np.mean(-10 * np.log10(error)))
 
 
-def ssim(predicted: np.ndarray, truth: np.ndarray, *, gaussian: bool) -> float:
-    """Structural similarity, mean over bands.
+def ssim(predicted: np.ndarray, truth: np.ndarray, *, gaussian: bool, valid: np.ndarray | None = None) -> float:
+    """Structural similarity, mean over bands; NaN when no window holds data only.
 
     Args:
         gaussian: 11 × 11 Gaussian window of σ 1.5 with weighted moments; otherwise uniform 7 × 7 with the
             sample covariance (n − 1), which is scikit-image's default.
+        valid: `(H, W)` bool, only windows without a pixel that is False here count; all by default.
     """
     window = 11 if gaussian else 7
     if min(truth.shape[:2]) < window:
         raise ValueError(f"SSIM's window has {window} × {window} pixels, the picture only {truth.shape[:2]}")
     correction = 1.0 if gaussian else window**2 / (window**2 - 1)
     inside = slice(window // 2, -(window // 2))
+    counted = np.ones(truth.shape[:2], dtype=bool) if valid is None else ndimage.minimum_filter(valid, window)
+    counted = counted[inside, inside]
+    if not counted.any():
+        return float("nan")
 
     def mean(x: np.ndarray) -> np.ndarray:
         if gaussian:
@@ -110,7 +125,8 @@ def ssim(predicted: np.ndarray, truth: np.ndarray, *, gaussian: bool) -> float:
         covariance = mean(x * y) - mean_x * mean_y
         c1, c2 = 0.01**2, 0.03**2
         top = (2 * mean_x * mean_y + c1) * (2 * correction * covariance + c2)
-        values.append(np.mean(top / ((mean_x**2 + mean_y**2 + c1) * (correction * (var_x + var_y) + c2))))
+        similar = top / ((mean_x**2 + mean_y**2 + c1) * (correction * (var_x + var_y) + c2))
+        values.append(np.mean(similar if counted.all() else similar[counted]))
     return float(np.mean(values))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from common.config import BelowOne, LoaderConfig, Positive
+from common.config import AnyNumber, BelowOne, LoaderConfig, Positive
 from common.hyperspectral.scene import BandAxis
 from essaformer.scaling import Rule
 
@@ -34,6 +34,8 @@ class Config(LoaderConfig):
     """FILE[:KEY] of your own scene instead of a data set: MATLAB, NumPy, ENVI or GeoTIFF."""
     band_axis: BandAxis | None = None
     """Where the bands of --cube are: first or last."""
+    no_data: AnyNumber[float] | None = None
+    """Value of the pixels of --cube without data, instead of the one its file declares; NaN always means no data."""
     test_scene: str | None = None
     """The scene of abu that is tested on; the other four train."""
     scale: Positive[int] = 4

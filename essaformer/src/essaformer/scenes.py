@@ -68,6 +68,11 @@ class Region:
             return self.scene.name
         return f"{self.scene.name} {self.top}:{self.top + self.height},{self.left}:{self.left + self.width}"
 
+    @property
+    def valid(self) -> np.ndarray:
+        """Where the region holds data, `(height, width)` bool."""
+        return self.scene.valid[self.top : self.top + self.height, self.left : self.left + self.width]
+
     def values(self, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
         """Scaled values `(height, width, bands)` float32 in [0, 1] of a window inside the region."""
         rows = slice(self.top + top, self.top + top + (height or self.height - top))
@@ -81,7 +86,7 @@ Regions = dict[str, list[Region]]
 
 def load_regions(
     dataset: str, data_root: Path | None, scaling: Scaling, scale: int, *, test_scene: str | None = None,
-    cube: str | None = None, band_axis: BandAxis | None = None,
+    cube: str | None = None, band_axis: BandAxis | None = None, no_data: float | None = None,
 ) -> Regions:  # fmt: skip
     """Read a data set and cut it.
 
@@ -93,6 +98,7 @@ def load_regions(
         test_scene: of `abu`.
         cube: `FILE[:KEY]` of a user's scene.
         band_axis: where that scene's bands are, "last" by default.
+        no_data: value of that scene's pixels without data, instead of the one that its file declares.
 
     Returns:
         the regions of each split; all have the same bands.
@@ -100,8 +106,10 @@ def load_regions(
     Raises:
         UserError: unknown data set, files missing or not as published, or a scene too small.
     """
+    if no_data is not None and cube is None:
+        raise UserError("--no-data belongs to --cube; the published scenes have data everywhere")
     if cube is not None:
-        regions = _single(open_scene(cube, band_axis=band_axis), scaling)
+        regions = _single(open_scene(cube, band_axis=band_axis, no_data=no_data), scaling)
     elif dataset == "demo":
         regions = _single(demo_scene(seed=3), scaling)
     elif dataset not in DATASETS:
@@ -149,7 +157,7 @@ def find(data_root: Path, name: str) -> Path:
 
 
 def _region(scene: Scene, scaling: Scaling, *box: int, divisor: float | None = None) -> Region:
-    divisor = divisor or scaling.divisor(scene.cube, scene.source or scene.name)
+    divisor = divisor or scaling.divisor(scene.spectra(), scene.source or scene.name)
     return Region(scene, divisor, *(box or (0, 0, *scene.shape)))
 
 
@@ -161,22 +169,27 @@ def _whole(region: Region, scale: int) -> Region:
             f"{region.scene.source or region.scene.name}: leaves only {region.height} × {region.width} pixels to "
             "validate or test on; expected at least 11 × 11, so a scene of about 32 × 32 or more"
         )
-    return Region(region.scene, region.divisor, region.top, region.left, height, width)
+    found = Region(region.scene, region.divisor, region.top, region.left, height, width)
+    if not found.valid.any():
+        raise UserError(f"{region.scene.source or region.scene.name}: {found.name} is to be scored but holds no data")
+    return found
 
 
 def _single(scene: Scene, scaling: Scaling) -> Regions:
-    height, width = scene.shape
+    rows, columns = scene.extent  # a border without data is no part of any region
+    height, width = rows.stop - rows.start, columns.stop - columns.start
     if min(height, width) < 32:
         raise UserError(f"{scene.source or scene.name}: has {height} × {width} pixels; expected at least 32 × 32")
     # Multiples of 4, so that no pixel is lost at the usual scales. Rows, not columns: the right side of the
     # Pavia crop is open water, on which nothing can be seen of a method.
     cut = round(0.6 * height / 4) * 4
     first = cut - max(round(0.12 * height / 4) * 4, 12)
-    divisor = scaling.divisor(scene.cube[:cut], scene.source or scene.name)
+    top, left = rows.start, columns.start
+    divisor = scaling.divisor(scene.spectra(slice(top, top + cut)), scene.source or scene.name)
     return {
-        "train": [Region(scene, divisor, 0, 0, first, width)],
-        "validation": [Region(scene, divisor, first, 0, cut - first, width)],
-        "test": [Region(scene, divisor, cut, 0, height - cut, width)],
+        "train": [Region(scene, divisor, top, left, first, width)],
+        "validation": [Region(scene, divisor, top + first, left, cut - first, width)],
+        "test": [Region(scene, divisor, top + cut, left, height - cut, width)],
     }
 
 

@@ -58,7 +58,10 @@ def score_pictures(
         truth = _hwb(item["high"])
         bicubic = imresize(item["low"], size=(truth.shape[0], truth.shape[1]))
         ours, theirs = (
-            {str(protocol): score(_hwb(picture), truth, scale, protocol) for protocol in protocols}
+            {
+                str(protocol): score(_hwb(picture), truth, scale, protocol, item["region"].valid)
+                for protocol in protocols
+            }
             for picture in (result, bicubic)
         )
         picture_score = PictureScore(item["name"], ours, theirs)

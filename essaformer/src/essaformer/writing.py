@@ -31,7 +31,7 @@ FORMATS = (".hdr", ".img", ".dat", ".tif", ".tiff", ".mat", ".npy", ".npz")
 
 def write_scene(
     path: Path, cube: np.ndarray, scale: int, *, wavelengths: np.ndarray | None = None,
-    georeference: Georeference | None = None, source: str = "",
+    georeference: Georeference | None = None, source: str = "", no_data: float | None = None,
 ) -> list[Path]:  # fmt: skip
     """Write an enlarged cube; the suffix chooses the format.
 
@@ -42,6 +42,7 @@ def write_scene(
         wavelengths: in nm. ENVI and MATLAB keep them in the file, GeoTIFF and NumPy beside it
             (`NAME.wavelengths.txt`).
         source: the input, `FILE[:KEY]`; an ENVI header's map info and a MATLAB key are taken from it.
+        no_data: what pixels without data hold; ENVI and GeoTIFF declare it.
 
     Returns:
         the files written.
@@ -52,9 +53,10 @@ def write_scene(
     check_type(path, cube.dtype)
     suffix = path.suffix.lower()
     if suffix in (".hdr", ".img", ".dat"):
-        return _write_envi(path, cube, scale, wavelengths, georeference, source)
+        return _write_envi(path, cube, scale, wavelengths, georeference, source, no_data)
     if suffix in (".tif", ".tiff"):
-        write_geotiff(path, cube, None if georeference is None else scaled_georeference(georeference, scale))
+        place = None if georeference is None else scaled_georeference(georeference, scale)
+        write_geotiff(path, cube, place, no_data=no_data)
     elif suffix == ".mat":
         import scipy.io  # noqa: PLC0415 - slow to import
 
@@ -133,7 +135,7 @@ def geo_key(georeference: Georeference, key: int) -> int | None:
 
 def _write_envi(  # noqa: PLR0917
     path: Path, cube: np.ndarray, scale: int, wavelengths: np.ndarray | None, georeference: Georeference | None,
-    source: str,
+    source: str, no_data: float | None,
 ) -> list[Path]:  # fmt: skip
     header, binary = output_files(path)
     lines = [
@@ -148,6 +150,8 @@ def _write_envi(  # noqa: PLR0917
         "interleave = bsq",
         "byte order = 0",
     ]
+    if no_data is not None:
+        lines.append(f"data ignore value = {no_data:.17g}")
     known = _header_fields(source)
     lines += [f"{name} = {known[name]}" for name in _KEPT_TEXTS if known.get(name)]
     lines += [f"{name} = {{{known[name]}}}" for name in _KEPT_LISTS if known.get(name)]

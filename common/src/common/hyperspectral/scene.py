@@ -85,6 +85,17 @@ class Scene:
         return None if self.valid.all() else np.flatnonzero(self.valid)
 
     @property
+    def extent(self) -> tuple[slice, slice]:
+        """The smallest rectangle, rows and columns, that holds all pixels with data."""
+        rows, columns = (np.flatnonzero(self.valid.any(axis=axis)) for axis in (1, 0))
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+    def spectra(self, rows: slice = slice(None)) -> np.ndarray:
+        """The cube's rows, or, where some of their pixels lack data, the spectra of the others as `(1, n, bands)`."""
+        cube, valid = self.cube[rows], self.valid[rows]
+        return cube if valid.all() else cube[valid][None]
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What every script says about the scene: pixels without data, and what its files declare; a sentence each."""
         missing = int((~self.valid).sum())
