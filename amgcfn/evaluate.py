@@ -90,7 +90,7 @@ def main() -> None:
         seed = options.seed if released else recorded_config(folder, Config).seed
         sample = Sample.draw(scene, config, seed) if released else Sample.load(folder, scene)
         strip = rows_for_memory(model, scene.shape[1], budget)
-        logits = classify_scene(model, scene.cube, sample.graph, rows=strip)[0]
+        logits = classify_scene(model, scene.cube, sample.graph, rows=strip, extent=scene.extent)[0]
         runs.append(scoring.score_map((logits.argmax(dim=1) + 1).numpy().reshape(scene.shape), sample))
         splits.append(sample.split)
         seeds.append(seed)

@@ -98,7 +98,7 @@ def main() -> None:
     strips = -(-scene.shape[0] // rows)
     if strips > 1:
         print(f"{strips} strips of {rows} rows with {HALO} rows around")
-    probabilities = classify_scene(model, scene.cube, graph, rows=rows)[0].softmax(dim=1)
+    probabilities = classify_scene(model, scene.cube, graph, rows=rows, extent=scene.extent)[0].softmax(dim=1)
     probabilities = probabilities.numpy().reshape(*scene.shape, -1)
     found = np.where(scene.valid, probabilities.argmax(axis=2) + 1, 0)
     probabilities[~scene.valid] = np.nan

@@ -68,7 +68,9 @@ def train(config: Config, scene: Scene) -> None:
     device = run.accelerator.device
     sample = Sample.draw(scene, config, config.seed)
     arguments, classes = sample.tensors(device)
-    training, validation = (torch.from_numpy(p).to(device) for p in (sample.split.train, sample.split.validation))
+    training, validation = (
+        sample.positions(pixels).to(device) for pixels in (sample.split.train, sample.split.validation)
+    )
 
     model = AMGCFN(scene.bands, scene.num_classes, node_features=config.components).to(device)
     optimizer = Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -119,7 +121,7 @@ def validate(
 def test(run: Run, sample: Sample) -> None:
     """Score the kept weights on the test pixels and draw the seed's pictures."""
     model = load_model(run.folder / "model").to(run.accelerator.device)
-    logits = classify_scene(model, sample.scene.cube, sample.graph)[0]
+    logits = classify_scene(model, sample.scene.cube, sample.graph, extent=sample.scene.extent)[0]
     found = (logits.argmax(dim=1) + 1).numpy().reshape(sample.scene.shape) * sample.scene.valid
     scores = scoring.score_map(found, sample)
     write_scores(run.folder / "scores.json", scores)

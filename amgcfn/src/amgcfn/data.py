@@ -95,10 +95,21 @@ class Sample:
         return cls(scene, split, components, graph)
 
     def tensors(self, device: torch.device) -> tuple[tuple[Tensor, Tensor, Tensor, list[Tensor]], Tensor]:
-        """Return the network's arguments, and the classes of all pixels from 0, `(H·W,)`, −1 unlabelled."""
-        cube = torch.from_numpy(self.scene.cube.astype(np.float32)).to(device)
-        classes = torch.from_numpy(self.scene.require_labels().reshape(-1) - 1).to(device)
-        return (cube, *self.graph.tensors(device)), classes
+        """Return the network's arguments, and the classes of their pixels from 0, flat, −1 unlabelled.
+
+        A border without data is left out: the network takes averages and a softmax over all its pixels.
+        """
+        extent = self.scene.extent
+        cube = torch.from_numpy(self.scene.cube[extent].astype(np.float32)).to(device)
+        classes = torch.from_numpy(self.scene.require_labels()[extent].reshape(-1) - 1).to(device)
+        features, segments, hops = self.graph.tensors(device)
+        return (cube, features, segments[extent].contiguous(), hops), classes
+
+    def positions(self, pixels: np.ndarray) -> Tensor:
+        """Return where flat pixel indices of the scene lie among the pixels of `tensors`."""
+        rows, columns = self.scene.extent
+        row, column = np.divmod(pixels, self.scene.shape[1])
+        return torch.from_numpy((row - rows.start) * (columns.stop - columns.start) + column - columns.start)
 
 
 def find_scene(config: Config) -> Scene:

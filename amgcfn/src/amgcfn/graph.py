@@ -24,6 +24,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import atomic_path
+from common.hyperspectral.no_data import extent_of
 from common.hyperspectral.transforms import SpectralTransform
 
 FloatArray: TypeAlias = np.ndarray
@@ -105,6 +106,7 @@ def build_graph(
             `common.hyperspectral.transforms.fit_pca(cube, 3, pixels=split.train)`.
         valid: `(H, W)` bool, where there are data; everywhere when None. Other pixels take no part in any
             mean or edge; they get the superpixel of the nearest pixel with data, since each needs one.
+            A border without data changes nothing: the graph is that of the scene without the border.
         hops: number of hop graphs.
         sigma: scale of the edge weight, in standard deviations of the components.
         pixels_per_superpixel: 100 in the paper.
@@ -114,6 +116,9 @@ def build_graph(
         UserError: values that are not finite, or a scene that gives fewer than two superpixels.
     """
     valid = np.ones(cube.shape[:2], dtype=bool) if valid is None else valid
+    extent = extent_of(valid)
+    around = [(side.start, size - side.stop) for side, size in zip(extent, valid.shape, strict=True)]
+    cube, valid = cube[extent], valid[extent]
     colours = standardise(components.apply(cube), valid)
     if not np.isfinite(colours).all():
         bad = int((~np.isfinite(colours).all(axis=2)).sum()) or colours[..., 0].size
@@ -122,6 +127,7 @@ def build_graph(
     segments = _without_empty(segments, valid)
     features = superpixel_means(colours, segments, valid)
     adjacency = superpixel_adjacency(segments, features, valid, sigma=sigma)
+    segments = np.pad(segments, around, mode="edge")
     return SuperpixelGraph(segments, features, adjacency, tuple(hop_graphs(adjacency, hops)))
 
 

@@ -14,6 +14,7 @@ so training takes the scene as a whole; it needs about 8 kB of memory per pixel 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -29,7 +30,12 @@ HALO = LEVELS * (1 + max(KERNELS) // 2) + 2
 
 @torch.inference_mode()
 def classify_scene(
-    model: AMGCFN, cube: np.ndarray, graph: SuperpixelGraph, *, rows: int | None = None
+    model: AMGCFN,
+    cube: np.ndarray,
+    graph: SuperpixelGraph,
+    *,
+    rows: int | None = None,
+    extent: tuple[slice, slice] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Classify a scene of any size.
 
@@ -37,15 +43,23 @@ def classify_scene(
         model: in evaluation mode.
         cube: `(H, W, bands)`, raw values of any type; converted strip by strip, so it may be a memory map.
         rows: of a strip, without its halo; None takes the whole scene at once.
+        extent: rows and columns that hold data; what lies around them takes no part.
 
     Returns:
-        logits `(H·W, K)` on the CPU: fused, convolution, graph.
+        logits `(H·W, K)` on the CPU: fused, convolution, graph; NaN outside of the extent.
 
     Raises:
         ValueError: the model is in training mode, or a strip has no row.
     """
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() first")
+    if extent is not None:
+        inner = classify_scene(model, cube[extent], replace(graph, segments=graph.segments[extent]), rows=rows)
+        shape = (*cube.shape[:2], inner[0].shape[1])
+        whole = [torch.full(shape, torch.nan) for _ in inner]
+        for part, logits in zip(whole, inner, strict=True):
+            part[extent] = logits.view(part[extent].shape)
+        return whole[0].flatten(0, 1), whole[1].flatten(0, 1), whole[2].flatten(0, 1)
     device = model.embed.weight.device
     features, segments, hops = graph.tensors(device)
     if rows is None or rows >= len(cube):

@@ -53,6 +53,12 @@ def filled(cube: np.ndarray, valid: np.ndarray) -> np.ndarray:
     return result
 
 
+def extent_of(valid: np.ndarray) -> tuple[slice, slice]:
+    """Return the smallest rectangle, rows and columns, that holds all valid pixels; there is at least one."""
+    rows, columns = (np.flatnonzero(valid.any(axis=axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 def value_for(dtype: np.dtype, declared: float | None) -> float | int:
     """Return what pixels without data hold in an output of this type.
 

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from common.errors import UserError
-from common.hyperspectral.no_data import filled, in_type, is_declared, valid_pixels
+from common.hyperspectral.no_data import extent_of, filled, in_type, is_declared, valid_pixels
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.stored import Georeference
 
@@ -87,8 +87,7 @@ class Scene:
     @property
     def extent(self) -> tuple[slice, slice]:
         """The smallest rectangle, rows and columns, that holds all pixels with data."""
-        rows, columns = (np.flatnonzero(self.valid.any(axis=axis)) for axis in (1, 0))
-        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        return extent_of(self.valid)
 
     def spectra(self, rows: slice = slice(None)) -> np.ndarray:
         """The cube's rows, or, where some of their pixels lack data, the spectra of the others as `(1, n, bands)`."""
