@@ -468,6 +468,9 @@ def test_a_no_data_flag_that_names_nothing_is_said(tmp_path):
         ("description = {never\nclosed\n", "the brace of description is never closed"),
         ("data ignore value = lots\n", "data ignore value is 'lots'; expected a number"),
         ("byte order = 2\n", "byte order 0 or 1"),
+        ("lines = 6.0\n", "lines is '6.0'; expected a whole number"),
+        ("lines = 0\n", "describes 0 × 7 × 5 values; expected at least one"),
+        ("data type =\n", "'data type' is missing or unknown"),
     ],
 )
 def test_envi_headers_that_are_not_understood(tmp_path, extra, sentence):
@@ -554,6 +557,7 @@ def test_matlab_files_with_more_than_arrays(tmp_path):
         file["title"] = np.frombuffer("a scene".encode("utf-16-le"), np.uint16).reshape(-1, 1)
         file["title"].attrs["MATLAB_class"] = np.bytes_("char")
         file["complex"] = CUBE * 1j
+        file.create_dataset("nothing", dtype="f4")
     np.testing.assert_array_equal(read_array(f"{tmp_path}/new.mat:scene.cube", (3,)).values, CUBE)
     with pytest.raises(UserError, match=r"several arrays could be meant; it holds complex \(6, 7, 5\), scene.cube"):
         read_array(tmp_path / "new.mat", (3,))
@@ -586,3 +590,31 @@ def test_maps_come_in_the_codes_of_their_labels(tmp_path, codes, kind):
     with rasterio.open(tmp_path / "map.tif") as file:
         assert file.nodata == 0
         np.testing.assert_array_equal(file.read(1), written)
+
+
+@pytest.mark.parametrize(
+    ("cube", "codes", "sentence"),
+    [
+        (np.zeros((0, 7, 5)), CODES, r"has shape \(0, 7, 5\), so it holds nothing"),
+        (CUBE, np.where(CODES > 0, 1e300, 0), "labels hold 1e[+]300; expected class codes of at most 64 bits"),
+    ],
+)
+def test_arrays_that_cannot_be_used(tmp_path, cube, codes, sentence):
+    np.save(tmp_path / "cube.npy", cube)
+    np.save(tmp_path / "codes.npy", codes)
+    with pytest.raises(UserError, match=sentence):
+        open_scene(tmp_path / "cube.npy", tmp_path / "codes.npy")
+
+
+def test_long_floats_become_doubles(tmp_path):
+    np.save(tmp_path / "cube.npy", CUBE.astype(np.longdouble))
+    assert read_array(tmp_path / "cube.npy", (3,)).values.dtype == np.float64
+
+
+def test_a_declared_float_of_eight_digits_is_read_quietly(tmp_path, caplog):
+    tifffile.imwrite(
+        tmp_path / "scene.tif", with_hole(np.finfo(np.float32).min), photometric="minisblack", planarconfig="contig",
+        metadata=None, extratags=[(42113, "s", 0, "-3.4028235e+38", True)],
+    )  # fmt: skip
+    np.testing.assert_array_equal(open_scene(tmp_path / "scene.tif").valid, ~HOLE)
+    assert not caplog.records

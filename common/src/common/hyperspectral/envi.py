@@ -24,6 +24,8 @@ _INTERLEAVES = {"bsq": ("brc", (1, 2, 0)), "bil": ("rbc", (0, 2, 1)), "bip": ("r
 _BYTE_ORDERS: dict[str, Literal["<", ">"]] = {"0": "<", "1": ">"}
 _IN_NM = {"nanometers": 1.0, "nanometres": 1.0, "nm": 1.0, "micrometers": 1e3, "micrometres": 1e3, "microns": 1e3}
 _IN_NM |= {"um": 1e3, "µm": 1e3, "μm": 1e3, "millimeters": 1e6, "mm": 1e6, "angstroms": 0.1}
+# Fields that hold one number.
+_WHOLE = ("lines", "samples", "bands", "data type", "header offset")
 _BINARIES = ("", ".img", ".dat", ".raw", ".bsq", ".bil", ".bip", ".bin")
 """Usual suffixes of the binary file, the preferred first."""
 
@@ -50,23 +52,26 @@ def read(header: Path, binary: Path | None = None) -> Stored:
         UserError: not an ENVI header, a field missing or unknown, or a binary file that is
             missing or of another size.
     """
-    fields = read_header(header)
+    fields = {name: value for name, value in read_header(header).items() if value}
     for field in ("file compression", "major frame offsets", "minor frame offsets"):
         if fields.get(field, "").strip("0, "):
             raise UserError(f"{header}: {field} is {fields[field]}; expected a flat file, save the scene without it")
+    for name in _WHOLE:
+        if not re.fullmatch(r"\d+", fields.get(name, "0")):
+            raise UserError(f"{header}: {name} is {fields[name]!r}; expected a whole number")
     try:
         rows, columns, bands = (int(fields[name]) for name in ("lines", "samples", "bands"))
         dtype = np.dtype(_TYPES[int(fields["data type"])])
-        axes, order = _INTERLEAVES[(fields.get("interleave") or "bsq").lower()]
-        offset = int(fields.get("header offset") or 0)
-        stored = dtype.newbyteorder(_BYTE_ORDERS[fields.get("byte order") or "0"])
-    except (KeyError, ValueError) as error:
+        axes, order = _INTERLEAVES[(fields.get("interleave", "bsq")).lower()]
+        offset = int(fields.get("header offset", "0"))
+        stored = dtype.newbyteorder(_BYTE_ORDERS[fields.get("byte order", "0")])
+    except KeyError as error:
         raise UserError(
             f"{header}: {error} is missing or unknown; expected lines, samples, bands, a numeric data type, "
             "interleave bsq, bil or bip, and byte order 0 or 1"
         ) from None
-    if min(rows, columns, bands) < 1 or offset < 0:
-        raise UserError(f"{header}: describes {rows} × {columns} × {bands} values from byte {offset}; expected more")
+    if min(rows, columns, bands) < 1:
+        raise UserError(f"{header}: describes {rows} × {columns} × {bands} values; expected at least one")
     expected = offset + rows * columns * bands * dtype.itemsize
     binary = binary or _find_binary(header, expected)
     if (found := binary.stat().st_size) != expected:
@@ -183,7 +188,7 @@ def _wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray
     if not fields.get("wavelength"):
         return None
     try:
-        values = np.array([float(value) for value in fields["wavelength"].strip(" ,\n").split(",")])
+        values = np.array([float(value) for value in re.split(r"[,\s]+", fields["wavelength"].strip(" ,\n"))])
     except ValueError as error:
         raise UserError(f"{header}: wavelength: {error}; expected numbers separated by commas") from None
     if len(values) != bands:
@@ -211,6 +216,8 @@ def _place(fields: dict[str, str]) -> Georeference | None:
         zone = int(info[7]) if info[0].upper() == "UTM" and len(info) > 9 and "84" in info[9] else None
         angle = -math.radians(float(named.get("rotation") or 0))
     except ValueError:
+        return None
+    if not np.isfinite([column, row, x, y, width, height, angle]).all():
         return None
     tags: dict[int, tuple[float, ...] | str] = {33550: (width, height, 0.0)}
     tags[33922] = (column - 1, row - 1, 0.0, x, y, 0.0)

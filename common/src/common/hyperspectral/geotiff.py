@@ -7,6 +7,7 @@ Some compressions, LZW among them, need `pip install imagecodecs`.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,8 @@ def read(path: Path) -> Stored:
     with extra("fullpaper-common[hyperspectral]"):
         import tifffile  # noqa: PLC0415 - slow to import
 
+    # It also parses the no-data value, and complains where that is longer than its type.
+    logging.getLogger("tifffile").addFilter(_is_no_complaint)
     with tifffile.TiffFile(path) as file:
         series, known = file.series[0], file.pages.first.tags
         values, axes = series.asarray(), series.axes
@@ -58,6 +61,10 @@ def read(path: Path) -> Stored:
         no_data = float(declared.strip("\0 "))
     place = Georeference(tags) if tags else None
     return Stored(values, str(path), None, place, no_data, mask, bands, tuple(notes))
+
+
+def _is_no_complaint(record: logging.LogRecord) -> bool:
+    return "GDAL_NODATA" not in record.getMessage()
 
 
 def _notes(metadata: str) -> list[str]:

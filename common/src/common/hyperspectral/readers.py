@@ -73,8 +73,11 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
         raise UserError(f"{stored.source}: holds {what}; expected real numbers")
     if stored.values.ndim not in ranks:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}; expected {_describe(ranks)}")
-    if not kind.isnative:  # torch takes the machine's byte order only
-        stored = replace(stored, values=stored.values.astype(kind.newbyteorder("=")))
+    if not stored.values.size:
+        raise UserError(f"{stored.source}: has shape {stored.values.shape}, so it holds nothing; expected values")
+    native = np.dtype(np.float64) if kind.kind == "f" and kind.itemsize > 8 else kind.newbyteorder("=")
+    if native != kind:  # torch takes the machine's byte order only, and no longer floats
+        stored = replace(stored, values=stored.values.astype(native))
     return stored
 
 
@@ -98,7 +101,11 @@ def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> tuple[n
             shapes: dict[str, tuple[int, ...]] = {}
             other: list[str] = []
             for name, item in _datasets(file):
-                if item.dtype.kind in "buifcV" and item.attrs.get("MATLAB_class", b"") not in (b"char", b"cell"):
+                if (
+                    item.shape is not None
+                    and item.dtype.kind in "buifcV"
+                    and item.attrs.get("MATLAB_class", b"") not in (b"char", b"cell")
+                ):
                     shapes[name] = item.shape
                 else:
                     other.append(name)

@@ -266,6 +266,8 @@ def remap_labels(codes: np.ndarray, source: str) -> tuple[np.ndarray, tuple[int,
     if found[0] < 0:
         raise UserError(f"{source}: labels hold {found[0]:g}; expected codes from 0 (unlabelled) upwards")
     classes = tuple(int(code) for code in found if code > 0)
+    if classes and classes[-1] > np.iinfo(np.uint64).max:
+        raise UserError(f"{source}: labels hold {found[-1]:g}; expected class codes of at most 64 bits")
     if not classes:
         raise UserError(f"{source}: every label is 0, that is unlabelled; expected at least one labelled pixel")
     return inverse.reshape(codes.shape).astype(np.int64) + int(found[0] > 0), classes
