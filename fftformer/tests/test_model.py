@@ -145,7 +145,7 @@ def test_from_the_meta_device(model: FFTformer) -> None:
 def test_compiled_whole_without_a_graph_break(model: FFTformer, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.reset()
     monkeypatch.setattr(strips, "worthwhile", lambda *_: way == "strips")
-    x = torch.rand(1, 3, 32, 32)
+    model, x = model.double(), torch.rand(1, 3, 32, 32, dtype=torch.float64)
     # The backend only records the graph; what inductor makes of it is the benchmark's affair.
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     ours, expected = (torch.autograd.grad(net(x).sum(), model.output.weight)[0] for net in (compiled, model))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from common.blocks import MapBlock
 from fftformer.attention import FSAS
@@ -20,7 +20,8 @@ class FSASBlock(MapBlock):
         conjugate: see `FSAS`.
 
     Shape:
-        `(B, C, H, W)` → the same; mirrored at the bottom and the right to multiples of 8, and cropped again.
+        `(B, C, H, W)` → the same; mirrored at the bottom and the right to multiples of 8, and cropped again (a map
+        smaller than its padding goes on with its first row or column).
     """
 
     def __init__(self, channels: int, *, gain: float | None = 0.0, conjugate: bool = False) -> None:
@@ -54,11 +55,17 @@ class DFFNBlock(MapBlock):
 
 
 def _padded(module: FSAS | DFFN, x: Tensor) -> Tensor:
-    """A module of maps `(B, C, H, W)` whose sides are multiples of 8, on any map `(B, H, W, C)`."""
+    """A module of maps whose sides are multiples of 8, on any map `(B, H, W, C)`."""
+    # An exported program serves multiples of 8 and other sizes alike; comparing them here would tie it to one kind.
+    free = torch.compiler.is_exporting()
     height, width = x.shape[1:3]
-    x = x.permute(0, 3, 1, 2)
-    bottom, right = -height % PATCH, -width % PATCH
-    # A map smaller than its padding cannot be mirrored; its last row and column are repeated.
-    mirrored = height > bottom and width > right
-    x = F.pad(x, (0, right, 0, bottom), mode="reflect" if mirrored else "replicate")
-    return module(x)[:, :, :height, :width].permute(0, 2, 3, 1)
+    for axis, size in ((1, height), (2, width)):
+        if free or size % PATCH:
+            place = torch.arange((size + PATCH - 1) // PATCH * PATCH, device=x.device)
+            # Mirrored at the last row or column; a map smaller than its padding goes on with its first.
+            x = x.index_select(axis, (size - 1 - (place - (size - 1)).abs()).clamp(min=0))
+    x = module.channels_last(x)
+    if free:
+        rows, columns = (torch.arange(size, device=x.device) for size in (height, width))
+        return x.index_select(1, rows).index_select(2, columns)
+    return x[:, :height, :width]
