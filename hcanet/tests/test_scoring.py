@@ -39,6 +39,20 @@ def test_metrics_equal_scikit_image(pair: tuple[np.ndarray, np.ndarray]) -> None
     assert clipped["PSNR, clipped (dB)"] > found["PSNR (dB)"]
 
 
+def test_pixels_without_data_do_not_count(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    clean, noisy = pair
+    valid = np.ones(clean.shape[1:], dtype=bool)
+    valid[:, 30:] = False
+    worse = noisy.copy()
+    worse[:, :, 33:] = 9  # beyond the reach of a window of 7 from column 29
+    for family in ("range 1", "hsir"):
+        assert score(worse, clean, family, valid) == pytest.approx(score(noisy, clean, family, valid))
+        assert score(worse, clean, family) != pytest.approx(score(noisy, clean, family))
+    assert score(noisy, clean, valid=valid)["SAM (rad)"] == pytest.approx(
+        spectral_angle(noisy[:, :, :30], clean[:, :, :30])
+    )
+
+
 def test_the_spectral_angle_by_hand() -> None:
     one, other = np.zeros((2, 1, 2)), np.zeros((2, 1, 2))
     one[:, 0, 0], other[:, 0, 0] = (1, 0), (1, 1)

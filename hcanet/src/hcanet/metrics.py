@@ -29,29 +29,36 @@ DEFINITIONS: dict[str, str] = {
 }
 
 
-def score(image: np.ndarray, clean: np.ndarray, family: Family = "range 1") -> dict[str, float]:
+def score(
+    image: np.ndarray, clean: np.ndarray, family: Family = "range 1", valid: np.ndarray | None = None
+) -> dict[str, float]:
     """Every metric of a family.
 
     Args:
         image, clean: `(bands, H, W)`; SSIM needs at least 7 × 7 pixels and is left out below.
+        valid: `(H, W)` bool, the pixels that count; all by default.
 
     Raises:
         ValueError: the shapes differ.
     """
     if image.shape != clean.shape or image.ndim != 3:
         raise ValueError(f"expected two images (bands, H, W), got {image.shape} and {clean.shape}")
+    counted = np.ones(image.shape[1:], dtype=bool) if valid is None else valid
     image, clean = image.astype(np.float64), clean.astype(np.float64)
     if family == "hsir":
         image = np.clip(image, 0, 1)
-    errors = ((image - clean) ** 2).mean(axis=(1, 2))
+    errors = ((image - clean) ** 2)[:, counted].mean(axis=1)
     psnr = -10 * np.log10(np.maximum(errors, 1e-20))
     similarity = np.nan
     if min(image.shape[1:]) >= 7:
         data_range = 1.0 if family == "range 1" else 2.0
-        similarity = np.mean(
-            [structural_similarity(a, b, data_range=data_range) for a, b in zip(image, clean, strict=True)]
-        )
-    angle = spectral_angle(image, clean)
+        inner = (slice(3, -3), slice(3, -3))  # scikit-image leaves the border of half a window out
+        maps = [
+            structural_similarity(a, b, data_range=data_range, full=True)[1] for a, b in zip(image, clean, strict=True)
+        ]
+        if counted[inner].any():
+            similarity = np.mean([one[inner][counted[inner]].mean() for one in maps])
+    angle = spectral_angle(image, clean, counted)
     if family == "range 1":
         values = (psnr.mean(), similarity, angle, np.median(psnr))
     else:
@@ -59,8 +66,9 @@ def score(image: np.ndarray, clean: np.ndarray, family: Family = "range 1") -> d
     return {name: float(v) for name, v in zip(METRICS[family], values, strict=True) if not np.isnan(v)}
 
 
-def spectral_angle(image: np.ndarray, clean: np.ndarray) -> float:
+def spectral_angle(image: np.ndarray, clean: np.ndarray, valid: np.ndarray | None = None) -> float:
     """Mean angle between spectra in radians; the cosine is kept in [−1, 1], where rounding makes the released NaN."""
     product = (image * clean).sum(axis=0) + 1e-8
     norms = (np.linalg.norm(image, axis=0) + 1e-8) * (np.linalg.norm(clean, axis=0) + 1e-8)
-    return float(np.arccos(np.clip(product / norms, -1, 1)).mean())
+    angles = np.arccos(np.clip(product / norms, -1, 1))
+    return float(angles.mean() if valid is None else angles[valid].mean())

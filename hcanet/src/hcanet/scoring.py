@@ -112,9 +112,8 @@ def score_scenes(
         images = {NETWORK: restored, NOISY: noisy.image} | {
             name: without_training(name, noisy, case) for name in others
         }
-        scores = SceneScore(
-            region.name, noise.title(case), {name: measure(image, clean) for name, image in images.items()}
-        )
+        values = {name: measure(image, clean, region.valid()) for name, image in images.items()}
+        scores = SceneScore(region.name, noise.title(case), values)
         if show:
             show(region, noisy, clean, restored, scores)
         mine.append((number, scores))
@@ -131,9 +130,9 @@ def without_training(name: str, noisy: Noisy, case: str) -> np.ndarray:
     return classical.subspace(noisy.image, noisy.sigmas if case == "gaussian" else None)
 
 
-def measure(image: np.ndarray, clean: np.ndarray) -> dict[str, float]:
-    """Every metric of both families."""
-    return {name: value for family in FAMILIES for name, value in score(image, clean, family).items()}
+def measure(image: np.ndarray, clean: np.ndarray, valid: np.ndarray) -> dict[str, float]:
+    """Every metric of both families, over the pixels with data."""
+    return {name: value for family in FAMILIES for name, value in score(image, clean, family, valid).items()}
 
 
 def mean(scores: Sequence[SceneScore], method: str, metric: str, noise: str | None = None) -> float:
