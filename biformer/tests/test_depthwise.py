@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from biformer.depthwise import DepthwiseConv, depthwise
+from biformer.fast.depthwise import DepthwiseConv, depthwise
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7])

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from biformer import plain, routing
+from biformer.fast import plain, routing
+from biformer.fast.plain import plain_routed_attention
+from biformer.fast.routing import routed_attention
 from biformer.literal import literal_routed_attention
-from biformer.plain import plain_routed_attention
-from biformer.routing import routed_attention
 
 # batch, regions, tokens, key tokens, heads, head width, top_k: the three stages at 224 pixels, then odd ones
 STAGES = [(1, 49, 64, 64, 2, 8, 1), (1, 49, 16, 16, 4, 8, 4), (2, 49, 4, 4, 8, 8, 16)]

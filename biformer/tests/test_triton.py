@@ -12,8 +12,8 @@ import sys
 import pytest
 import torch
 
+from biformer.fast.routing import routed_attention
 from biformer.literal import literal_routed_attention
-from biformer.routing import routed_attention
 
 pytest.importorskip("triton")
 
@@ -119,7 +119,7 @@ def test_kernels_compile_for_a_gpu_that_is_not_here(kernel):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from biformer import triton_kernels, triton_launch
+    from biformer.fast import triton_kernels, triton_launch
 
     function = getattr(triton_kernels, kernel)
     _, tile = triton_launch.tiling(torch.empty(1, 49, 4, 256, dtype=torch.bfloat16), 4, 8, tensors=2)

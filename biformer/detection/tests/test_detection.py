@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 from biformer import create_model
 from biformer.dense import DenseBiFormer
 from biformer.detection import Detector, load_detector
+from biformer.detection.coco import run_counts
 from biformer.detection.data import check_categories, open_split, run_lengths
 from biformer.detection.demo import write_demo
 from biformer.detection.model import AlignedRoIAlign, pasted
@@ -400,6 +403,54 @@ def test_wrong_annotations_are_said_in_one_sentence(tmp_path: Path, problem: str
         open_split(root, "train", masks=True).for_training().read(0)
     assert words in str(caught.value) and "instances_train2017.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+ANYTHING: list[Any] = [None, "", "x", -1, 0, 1.5, True, [], {}, [[]], [None], [[1, 2]], 10**400, float("nan")]
+ANYTHING += [float("inf"), [1e300] * 4, [[0, 0, 1e9, 0, 9, 1e9]], {"size": [128, 160], "counts": "0" * 99}]
+
+
+def test_no_entry_of_any_shape_ends_in_a_traceback(tmp_path: Path) -> None:
+    """Every value of every entry, and every entry, replaced by anything: one sentence, or targets and scores."""
+    root = write_demo(tmp_path, training=2, validation=1)
+    path = root / "annotations/instances_train2017.json"
+    sound, read, sentences = json.loads(path.read_text()), 0, []
+    places = [(part, None) for part in sound] + [(part, key) for part in sound for key in sound[part][0]]
+    for (part, key), value in itertools.product(places, ANYTHING):
+        content = json.loads(json.dumps(sound))
+        if key is None:
+            content[part][0] = value
+        else:
+            content[part][0][key] = value
+        path.write_text(json.dumps(content))
+        try:
+            pictures = open_split(root, "train", masks=True)
+            training = TrainingPictures(pictures.for_training(), seed=0, masks=True)
+            targets = [training[0, index][1] for index in range(len(training))]
+            scores = average_precision([], pictures, SimpleNamespace(method="mask_rcnn"))  # type: ignore[arg-type]
+        except UserError as error:
+            sentences.append(str(error))
+            continue
+        read += 1
+        assert 0 <= scores.box["AP"] <= 100 and scores.mask
+        for target in targets:
+            left, top, right, bottom = target["boxes"].unbind(1)
+            assert bool(((right - left >= 1) & (bottom - top >= 1) & (left >= 0) & (right <= 176)).all())
+            assert bool((target["labels"] < 3).all()) and len(target["masks"]) == len(target["labels"])
+    assert read > 20  # what no one reads may be anything
+    assert len(sentences) > 100 and not [s for s in sentences if "\n" in s or len(s) > 600]
+
+
+def test_run_lengths_as_text_are_counted_before_they_are_decoded() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        mask = (random.random((17, 23)) < random.random()).astype(np.uint8)
+        text = coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
+        column_wise = np.concatenate([[0], mask.T.flatten(), [-1]])
+        changes = np.flatnonzero(np.diff(column_wise)[:-1])
+        assert run_counts(text) == np.diff(np.concatenate([[0], changes, [mask.size]])).tolist()
+    for damaged in ("a", "0 0", "o"):
+        with pytest.raises(ValueError, match="count"):
+            run_counts(damaged)
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 `BiLevelRoutingAttention` lets every region of a map choose the few regions that its tokens
 attend to (section 3.2, equations 3 to 6); stage 4 attends to the whole map, `FullAttention`.
 Numbers are the release's. Different is the inside: keys and values of the chosen regions are
-read through the route table instead of being copied first (`routing`).
+read through the route table instead of being copied first (`fast.routing`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from biformer.depthwise import depthwise
+from biformer.fast.depthwise import depthwise
+from biformer.fast.routing import routed_attention
 from biformer.literal import gather_regions, literal_routed_attention
-from biformer.routing import routed_attention
 
 Pooling = Literal["none", "adaptive_avg", "adaptive_max", "avg", "max"]
 

@@ -2,7 +2,7 @@
 
 From BiFormer (Zhu et al., CVPR 2023, arXiv 2303.08810), equations 5 and 6: `KVGather` and the
 pixel-level attention of the released `bra_legacy.py`. Here it is the reference that
-`routing.routed_attention` is tested and timed against. It copies every region's keys and values
+`fast.routing.routed_attention` is tested and timed against. It copies every region's keys and values
 once for each query region that chose them, and its gradient adds those copies up again.
 """
 

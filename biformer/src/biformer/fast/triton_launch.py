@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from biformer import triton_kernels as kernels
+from biformer.fast import triton_kernels as kernels
 
 # Chosen from what the compiler reports for sm_80 and sm_90, not timed: hardly a spilled register up to heads of
 # 128 channels, and less than the 99 KiB of shared memory of consumer cards up to 256.

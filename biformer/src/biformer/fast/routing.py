@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from biformer.plain import plain_routed_attention
+from biformer.fast.plain import plain_routed_attention
 
 _HAS_TRITON = find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -59,7 +59,7 @@ def _forward(  # noqa: PLR0917
     q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The output, and the log-sum-exp of each query's products, (B, R, num_heads, T), base 2."""
-    from biformer import triton_launch  # noqa: PLC0415 - machines without Triton never come here
+    from biformer.fast import triton_launch  # noqa: PLC0415 - machines without Triton never come here
 
     return triton_launch.forward(q, k, v, routes, num_heads, scale)
 
@@ -77,7 +77,7 @@ def _backward(  # noqa: PLR0917
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v."""
-    from biformer import triton_launch  # noqa: PLC0415
+    from biformer.fast import triton_launch  # noqa: PLC0415
 
     return triton_launch.backward(grad, q, k, v, routes, out, lse, num_heads, scale)
 
