@@ -28,7 +28,7 @@ from torch.optim import Adam
 import amgcfn.literal
 from amgcfn import AMGCFN, SuperpixelGraph
 from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
-from amgcfn.model import one_hot
+from amgcfn.literal import one_hot
 from common import memory
 from common.benchmarking import print_rows
 from common.config import Positive, parse
@@ -133,7 +133,10 @@ def measure_epochs(
 
         def epoch() -> None:
             # The release keeps Q; here it exists during the literal epochs only, outside of the time.
-            logits = model.literal(*arguments, assignment=assignment[0]) if form == "literal" else model(*arguments)
+            if form == "literal":
+                logits = amgcfn.literal.network(model, *arguments, assignment=assignment[0])
+            else:
+                logits = model(*arguments)
             loss = torch.stack([F.cross_entropy(one[pixels], classes, reduction="sum") for one in logits]).sum()
             optimizer.zero_grad()
             loss.backward()

@@ -75,7 +75,10 @@ def train(config: Config, scene: Scene) -> None:
     model = AMGCFN(scene.bands, scene.num_classes, node_features=config.components).to(device)
     optimizer = Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     if config.compile:
-        model.compile()
+        # Compilers take no sparse tensors; the fused forms are then the compiler's own.
+        cube, features, segments, hops = arguments
+        arguments = cube, features, segments, [hop.to_dense() for hop in hops]
+        model.compile(fullgraph=True)
     run.restore(model=model, optimizer=optimizer)
     sample.save(run.folder / "model")
     run.say(

@@ -20,6 +20,7 @@ from amgcfn import (
     convert_released,
     create_model,
     list_models,
+    literal,
     load_model,
 )
 from amgcfn.checkpoints import released_names
@@ -71,7 +72,7 @@ def test_convolution_level_equals_its_blocks(training, concatenate, size):
     theirs = copy.deepcopy(ours)
     x = torch.randn(*size, 7, dtype=torch.float64) * 3 + 5
     ours_x, theirs_x = x.clone().requires_grad_(), x.clone().requires_grad_()
-    found, expected = ours(ours_x), theirs.literal(theirs_x)
+    found, expected = ours(ours_x), literal.convolution_level(theirs, theirs_x)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
     gradient = torch.randn_like(found)
     found.backward(gradient)
@@ -86,19 +87,19 @@ def test_convolution_level_in_many_bands_of_rows(monkeypatch):
     ours = _randomised(ConvolutionLevel(7, 6)).double()
     x = torch.randn(13, 11, 7, dtype=torch.float64)
     whole = ours(x)
-    monkeypatch.setattr("amgcfn.convolution._BAND_VALUES", 11 * 7)
+    monkeypatch.setattr("amgcfn.fast.convolution._BAND_VALUES", 11 * 7)
     torch.testing.assert_close(ours(x), whole, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("block", [4096, 128])
 def test_network_equals_its_literal_form_in_training(block, monkeypatch):
-    monkeypatch.setattr("amgcfn.pixels._BLOCK", block)
+    monkeypatch.setattr("amgcfn.fast.head._BLOCK", block)
     cube, features, segments, hops = _scene()
     ours = _randomised(AMGCFN(bands=9, num_classes=5)).double()
     theirs = copy.deepcopy(ours)
     ours_cube, theirs_cube = cube.clone().requires_grad_(), cube.clone().requires_grad_()
     found = ours(ours_cube, features, segments, hops)
-    expected = theirs.literal(theirs_cube, features, segments, [hop.to_dense() for hop in hops])
+    expected = literal.network(theirs, theirs_cube, features, segments, [hop.to_dense() for hop in hops])
     for ours_logits, theirs_logits in zip(found, expected, strict=True):
         torch.testing.assert_close(ours_logits, theirs_logits, rtol=1e-10, atol=1e-10)
     weights = [torch.randn_like(logits) for logits in found]

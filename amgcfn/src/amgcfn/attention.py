@@ -75,8 +75,3 @@ class PixelAttention(nn.Module):
         groups = x.unflatten(1, (self.heads, -1))
         weight = torch.sigmoid(self.conv(groups.mean(dim=2)))
         return (groups * weight.unsqueeze(2)).flatten(1, 2)
-
-    def weight(self, means: Tensor, height: int, width: int) -> Tensor:
-        """Return the weights alone, `(H·W, heads)`, from the heads' means `(H·W, heads)` of one map."""
-        maps = means.T.reshape(1, self.heads, height, width)
-        return torch.sigmoid(self.conv(maps)).flatten(2)[0].T.contiguous()

@@ -70,8 +70,11 @@ class CAFM(nn.Module):
         """Return the two row-stochastic `(B, C, C)` matrices from `(B, C)` averages and maxima over pixels."""
         a1 = self.average1(average1) + self.maximum1(maximum1)
         a2 = self.average2(average2) + self.maximum2(maximum2)
-        cross = a1[:, :, None] * a2[:, None, :]
-        return cross.softmax(dim=2), cross.transpose(1, 2).softmax(dim=2)
+        # Products of half precision can exceed its range.
+        kind = a1.dtype
+        wide = torch.float32 if kind in (torch.float16, torch.bfloat16) else kind
+        cross = a1.to(wide)[:, :, None] * a2.to(wide)[:, None, :]
+        return cross.softmax(dim=2).to(kind), cross.transpose(1, 2).softmax(dim=2).to(kind)
 
     def spatial_weight(self, maps: Tensor) -> Tensor:
         """Return the `(B, 1, H, W)` weight, sum 1 over pixels, from the `(B, 2, H, W)` mean and maximum over C."""

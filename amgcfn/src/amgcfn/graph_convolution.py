@@ -31,6 +31,9 @@ class GraphConvolution(nn.Module):
         projected = nodes @ self.weight
         if adjacency.layout == torch.strided:
             return adjacency @ projected + self.bias
+        if projected.dtype in (torch.float16, torch.bfloat16):  # sparse products need single precision
+            mixed = torch.sparse.mm(adjacency.float(), projected.float()).to(projected.dtype)
+            return mixed + self.bias
         return torch.sparse.mm(adjacency, projected) + self.bias
 
 

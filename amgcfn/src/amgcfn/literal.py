@@ -1,11 +1,57 @@
-"""The graph construction as the release writes it, loop by loop: what `graph.py` is tested against.
-
-The networks' literal forms stand beside the fast ones (`AMGCFN.literal`, `ConvolutionLevel.literal`).
-"""
+"""Graph and network as the release writes them, loop by loop and with dense matrices: what the tests compare with."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from amgcfn.convolution import ConvolutionLevel
+    from amgcfn.model import AMGCFN
+
+
+def network(
+    model: AMGCFN,
+    cube: Tensor,
+    node_features: Tensor,
+    segments: Tensor,
+    hops: Sequence[Tensor],
+    *,
+    assignment: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The logits as the paper writes them: dense assignment matrix, full maps, no shortcut.
+
+    Args:
+        model: its parts and weights.
+        assignment: `(H·W, N)` one-hot rows, made from `segments` when absent; the rest as in `AMGCFN.forward`.
+    """
+    if assignment is None:
+        assignment = one_hot(segments, len(node_features), cube.dtype)
+    graph = assignment @ model.graph_branch(node_features, hops)
+    x = cube
+    for level in model.levels:
+        x = convolution_level(cast("ConvolutionLevel", level), x)
+    conv = model.pixel_attention(x.permute(2, 0, 1)[None])
+    conv, graph = model.fusion(conv, graph.T.reshape(1, -1, *segments.shape))
+    conv, graph = (branch.flatten(2)[0].T for branch in (conv, graph))
+    fused = model.fused_classifier(torch.cat([graph, conv], dim=1))
+    return fused, model.conv_classifier(conv), model.graph_classifier(graph)
+
+
+def convolution_level(level: ConvolutionLevel, x: Tensor) -> Tensor:
+    """A level block by block; `(H, W, C)` as in `ConvolutionLevel`."""
+    maps = [block(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0) for block in level.blocks]
+    return torch.cat(maps, dim=2) if level.concatenate else maps[0] + maps[1] + maps[2]
+
+
+def one_hot(segments: Tensor, count: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the dense `(H·W, count)` assignment matrix Q."""
+    assignment = torch.zeros(segments.numel(), count, dtype=dtype, device=segments.device)
+    return assignment.scatter_(1, segments.reshape(-1, 1), 1)
 
 
 def superpixel_means(values: np.ndarray, segments: np.ndarray) -> np.ndarray:

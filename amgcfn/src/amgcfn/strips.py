@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from amgcfn.convolution import KERNELS, ConvolutionLevel
+from amgcfn.fast.head import channel_mixing, classify, thin_matrix
 from amgcfn.graph import SuperpixelGraph
 from amgcfn.model import AMGCFN, LEVELS
 
@@ -72,13 +73,15 @@ def classify_scene(
     for _, part in _attended_strips(model, cube, rows, device):
         total += part.sum(dim=0)
         maximum = torch.maximum(maximum, part.amax(dim=0))
-    conv_mixing, node_mixing = model.channel_mixing(total / segments.numel(), maximum, nodes, segments)
-    thin = model.thin_matrix(conv_mixing)
+    conv_mixing, node_mixing = channel_mixing(model, total / segments.numel(), maximum, nodes, segments)
+    thin = thin_matrix(model, conv_mixing)
     products, peak = nodes.new_empty(segments.numel(), thin.shape[1]), nodes.new_empty(segments.numel())
     for pixels, part in _attended_strips(model, cube, rows, device):
         products[pixels] = part @ thin
         peak[pixels] = (part @ conv_mixing.T).amax(dim=1)
-    fused, conv, graph_logits = model.classify(products, peak, nodes @ node_mixing.T, nodes, segments)
+    fused, conv, graph_logits = classify(
+        model, products, peak, mixed_nodes=nodes @ node_mixing.T, nodes=nodes, segments=segments
+    )
     return fused.cpu(), conv.cpu(), graph_logits.cpu()
 
 
