@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from common import config
+from common import config, launch
 from common.checkpoints import locate
 from common.config import AnyNumber, Positive, Seed
 from common.environment import choose_device
@@ -92,7 +91,7 @@ def main() -> None:
     checkpoints = [locate(checkpoint) for checkpoint in options.checkpoint]
     if not checkpoints:
         raise UserError("--checkpoint needs at least one folder or file")
-    accelerator = Accelerator()
+    accelerator = launch.accelerator()
     device = accelerator.device if options.device == "auto" else choose_device(options.device)
     trained = config.recorded(checkpoints[0])
     regions, title = test_regions(options, trained, checkpoints[0])

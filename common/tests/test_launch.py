@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from accelerate.state import PartialState
 
 from common import environment, launch
@@ -93,3 +94,12 @@ def test_the_recorded_command_names_the_launcher(fresh: pytest.MonkeyPatch) -> N
     assert environment.command_line() == "python train.py --seed 3"
     fresh.setenv("WORLD_SIZE", "2")
     assert environment.command_line() == "torchrun --nproc-per-node 2 train.py --seed 3"
+
+
+def test_half_precision_needs_a_gpu() -> None:
+    """accelerate computes in float32 then, without a word."""
+    for precision in ("no", "bf16"):
+        launch.check_precision(precision, torch.device("cpu"))
+    launch.check_precision("fp16", torch.device("cuda"))
+    with pytest.raises(UserError, match="--mixed-precision fp16: needs a GPU; on a CPU use bf16 or no"):
+        launch.check_precision("fp16", torch.device("cpu"))

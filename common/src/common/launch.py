@@ -18,6 +18,8 @@ from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import InitProcessGroupKwargs
 
+from common.errors import UserError
+
 
 def processes() -> int:
     """Number of processes that the launcher started for this run; known before any `Accelerator` exists."""
@@ -33,10 +35,25 @@ def accelerator(
         mixed_precision: "no", "fp16" or "bf16"; the same in every call of a process.
         cpu: use no GPU.
         patience: how long one process may wait for another.
+
+    Raises:
+        UserError: fp16 on a CPU.
     """
     prepare()
     handler = InitProcessGroupKwargs(timeout=patience)
-    return Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[handler])
+    joined = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[handler])
+    check_precision(mixed_precision, joined.device)
+    return joined
+
+
+def check_precision(mixed_precision: str, device: torch.device) -> None:
+    """Refuse what accelerate would leave out without a word.
+
+    Raises:
+        UserError: fp16 on a CPU.
+    """
+    if mixed_precision == "fp16" and device.type == "cpu":
+        raise UserError("--mixed-precision fp16: needs a GPU; on a CPU use bf16 or no")
 
 
 def prepare() -> None:

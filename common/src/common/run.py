@@ -90,8 +90,7 @@ class Run:
             project_config=ProjectConfiguration(project_dir=str(self.folder)),
         )
         launch.use_all_cores(self.accelerator.device)
-        if self.loading.mixed_precision == "fp16" and self.accelerator.device.type == "cpu":
-            raise UserError("--mixed-precision fp16: needs a GPU; on a CPU use bf16 or no")
+        launch.check_precision(self.loading.mixed_precision, self.accelerator.device)
         if self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
             raise UserError("FSDP and DeepSpeed are not supported; run `accelerate config` for plain data parallelism")
         self.processes = 1 if alone else self.accelerator.num_processes
