@@ -58,7 +58,7 @@ class BenchmarkConfig:
     """Time the literal forms too; at the default size they need 7 GB."""
     threads: Positive[int] = 2
     """CPU threads."""
-    device: str = "cpu"
+    device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     output: Path | None = None
     """Also write the rows to this CSV file."""

@@ -27,7 +27,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -40,6 +40,7 @@ from biformer import BiFormer, create_model, list_models, literal_network
 from common import config, memory
 from common.benchmarking import print_rows, say, seconds
 from common.config import Positive
+from common.environment import choose_device
 from common.environment import device as device_name
 from common.errors import UserError, command
 
@@ -62,8 +63,8 @@ class Benchmark:
     """Pictures per step."""
     size: Positive[int] = 224
     """Height and width of the pictures, in pixels; a multiple of 224."""
-    device: str = "cuda" if _GPU else "cpu"
-    """cpu, cuda or cuda:N."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16") if _GPU else ("float32",)
     """Number formats."""
     compile: bool = _GPU
@@ -195,9 +196,8 @@ def main() -> None:
             raise UserError(f"--models {name} does not exist; choose of {', '.join(list_models())}")
     if benchmark.size % 224:
         raise UserError(f"--size {benchmark.size}: the literal network cannot pad; use a multiple of 224")
-    device = torch.device(benchmark.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {benchmark.device}: this machine has no usable GPU; use --device cpu")
+    device = choose_device(benchmark.device)
+    benchmark = replace(benchmark, device=str(device))
     if benchmark.threads:
         torch.set_num_threads(benchmark.threads)
     torch.manual_seed(0)
