@@ -25,7 +25,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.config import Positive, Seed, parse
+from common.config import AnyNumber, Positive, Seed, parse
 from common.errors import UserError, command
 from common.files import atomic_path
 from common.hyperspectral.scene import BandAxis
@@ -58,6 +58,8 @@ class AblationConfig:
     """Its class codes: FILE[:KEY]."""
     band_axis: BandAxis | None = None
     """Where the bands of --cube are, if the labels' shape does not tell: first or last."""
+    no_data: AnyNumber[float] | None = None
+    """Value of the pixels of --cube without data, instead of the one its file declares."""
     split: Literal["random", "disjoint", "fixed"] | None = None
     """Instead of the preset's; see train.py."""
     seeds: tuple[Seed[int], ...] = (5, 6, 7)
@@ -101,7 +103,7 @@ def train(variant: str, options: AblationConfig) -> list[Row]:
     folder = options.output / variant
     command_line = [sys.executable, str(Path(__file__).with_name("train.py")), "--preset", options.preset]
     command_line += ["--model", variant, "--output", str(folder), "--seeds", *map(str, options.seeds)]
-    for flag in ("data_root", "cube", "labels", "band_axis", "split", "epochs", "max_steps"):
+    for flag in ("data_root", "cube", "labels", "band_axis", "no_data", "split", "epochs", "max_steps"):
         if (value := getattr(options, flag)) is not None:
             command_line += [f"--{flag.replace('_', '-')}", str(value)]
     done = subprocess.run(command_line, check=False)

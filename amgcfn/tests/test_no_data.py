@@ -13,7 +13,7 @@ from amgcfn.data import Sample
 from amgcfn.presets import Config
 from common.hyperspectral.readers import write_geotiff
 from common.hyperspectral.scene import open_scene
-from support.scripts import run_script
+from support.scripts import call_script
 
 PROJECT = Path(__file__).parents[1]
 TOP, LEFT, RIGHT = 6, 3, 2
@@ -63,18 +63,20 @@ def test_split_components_and_graph_are_the_same(files: Path) -> None:
 def test_weights_map_and_scores_are_the_same(files: Path, tmp_path: Path) -> None:
     for name, cube in (("plain", f"{files}/plain.npz:cube"), ("wide", files / "wide.tif")):
         source = ["--cube", cube, "--labels", f"{files}/{name}.npz:labels"]
-        run_script(PROJECT / "train.py", *source, *SHORT, "--output", tmp_path / name)
+        call_script(PROJECT / "train.py", *source, *SHORT, "--output", tmp_path / name)
     plain, wide = (tmp_path / name / "seed_1" / "model" for name in ("plain", "wide"))
     assert (plain / "model.safetensors").read_bytes() == (wide / "model.safetensors").read_bytes()
     scores = [json.loads((tmp_path / name / "seed_1" / "scores.json").read_text()) for name in ("plain", "wide")]
     assert scores[0] == scores[1]
     for name, model in (("plain", plain), ("wide", wide)):
-        run_script(PROJECT / "predict.py", "--checkpoint", model, "--output", tmp_path / f"{name}_maps", "--rows", "11")
+        call_script(
+            PROJECT / "predict.py", "--checkpoint", model, "--output", tmp_path / f"{name}_maps", "--rows", "11"
+        )
     maps = [np.load(tmp_path / f"{name}_maps" / "probabilities.npy") for name in ("plain", "wide")]
     np.testing.assert_array_equal(maps[1], np.pad(maps[0], ((TOP, 0), (LEFT, RIGHT), (0, 0)), constant_values=np.nan))
     classes = [np.load(tmp_path / f"{name}_maps" / "classes.npy") for name in ("plain", "wide")]
     np.testing.assert_array_equal(classes[1], np.pad(classes[0], ((TOP, 0), (LEFT, RIGHT))))
-    done = run_script(PROJECT / "evaluate.py", "--checkpoint", tmp_path / "wide")
+    done = call_script(PROJECT / "evaluate.py", "--checkpoint", tmp_path / "wide")
     assert "hold no data and take part in nothing" in done.stdout
     rows = [json.loads((tmp_path / "wide" / name).read_text()) for name in ("results.json", "evaluation.json")]
     assert [row["value"] for row in rows[0]] == [row["value"] for row in rows[1]]

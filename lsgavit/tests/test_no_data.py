@@ -13,7 +13,7 @@ from common.hyperspectral.readers import read_array, write_geotiff
 from common.hyperspectral.stored import Georeference
 from lsgavit.data import SPLIT, find_scene
 from lsgavit.presets import Config
-from support.scripts import run_script
+from support.scripts import call_script
 
 PROJECT = Path(__file__).parents[1]
 TOP, LEFT = 5, 4
@@ -43,7 +43,7 @@ def runs(scene_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("named", f"{folder}/wide.npz:cube", ["--no-data", "-9999"]),
     ):
         marked = f"{folder}/{'plain' if name == 'plain' else 'wide'}.npz:labels"
-        done = run_script(
+        done = call_script(
             PROJECT / "train.py", "--cube", source, "--labels", marked, *flags, *SHORT, "--output", folder / name
         )
         assert ("pixels" in done.stdout and "hold no data" in done.stdout) == (name != "plain")
@@ -75,7 +75,7 @@ def test_the_split_and_the_components_are_those_of_the_scene_without_border(runs
 def test_the_map_is_exactly_without_data_there_and_the_same_elsewhere(runs: Path, tmp_path: Path) -> None:
     for name, source in (("plain", runs / "plain.npz:cube"), ("wide", runs / "wide.tif")):
         arguments = ["--checkpoint", model(runs, "plain"), "--input", source, "--output", tmp_path / name]
-        run_script(PROJECT / "predict.py", *arguments)
+        call_script(PROJECT / "predict.py", *arguments)
     probabilities, wide = (np.load(tmp_path / name / "probabilities.npy") for name in ("plain", "wide"))
     classes = np.load(tmp_path / "wide" / "classes.npy")
     hole = np.ones(classes.shape, dtype=bool)
@@ -96,7 +96,7 @@ def test_the_map_is_exactly_without_data_there_and_the_same_elsewhere(runs: Path
 
 def test_scores_leave_them_out(runs: Path) -> None:
     name = "named"
-    done = run_script(PROJECT / "evaluate.py", "--checkpoint", runs / name)
+    done = call_script(PROJECT / "evaluate.py", "--checkpoint", runs / name)
     assert "hold no data" in done.stdout
     trained, again = (
         [row["value"] for row in json.loads((runs / name / file).read_text())]
@@ -110,7 +110,7 @@ def test_scores_leave_them_out(runs: Path) -> None:
 def test_a_run_told_that_nan_is_no_data_goes_on(runs: Path, tmp_path: Path) -> None:
     own = ["--cube", f"{runs}/plain.npz:cube", "--labels", f"{runs}/plain.npz:labels", "--no-data", "nan"]
     run = [PROJECT / "train.py", *own, *SHORT, "--save-every", "1", "--output", tmp_path]
-    run_script(*run, "--max-steps", "1")
-    assert "1 of 96 updates to go" not in run_script(*run, "--max-steps", "2").stdout
+    call_script(*run, "--max-steps", "1")
+    assert "1 of 96 updates to go" not in call_script(*run, "--max-steps", "2").stdout
     with pytest.raises(UserError, match="--no-data belongs to --cube"):
         find_scene(Config(no_data=0.0))

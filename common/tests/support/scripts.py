@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import multiprocessing
 import os
 import runpy
@@ -104,6 +106,15 @@ def run_here(script: str | Path, *arguments: object) -> int:
             del os.environ["ACCELERATE_USE_CPU"]
         AcceleratorState._reset_state(reset_partial_state=True)
     return 0
+
+
+def call_script(script: str | Path, *arguments: object, status: int = 0) -> Finished:
+    """Run a script in this process, see `run_here`; check its exit status and return what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        found = run_here(script, *arguments)
+    assert found == status, f"exit status {found}, expected {status}\n{out.getvalue()}\n{err.getvalue()}"
+    return Finished(out.getvalue(), err.getvalue())
 
 
 def _run_in_child(command: list[str], environment: dict[str, str], log: str) -> None:
