@@ -61,6 +61,8 @@ def main() -> None:
     """Load, score, print, write."""
     options = parse(EvaluateConfig, __doc__)
     device = choose_device(options.device)
+    if not options.checkpoint:
+        raise UserError("--checkpoint names nothing; expected folders of runs or models, or the authors' released file")
     first = options.checkpoint[0]
     output = options.output or (first.parent if first.is_file() else first)
     rows = [row for checkpoint in options.checkpoint for row in evaluate(checkpoint, options, output, device)]

@@ -109,6 +109,15 @@ def test_the_kept_weights_are_those_of_the_best_line(
     assert 100 * right.mean() == pytest.approx(max(recorded))
 
 
+def test_patience_ends_the_training(trainer: ModuleType, scenes: dict[str, Any], tmp_path: Path) -> None:
+    train(trainer, tmp_path / "run", scenes | WITH_CHOICE | {"patience": 1, "epochs": 20})
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    recorded = [line["validation_oa"] for line in lines if "validation_oa" in line]
+    assert recorded[:-1] == sorted(set(recorded[:-1])), "each was better than the one before"
+    assert recorded[-1] <= max(recorded[:-1])
+    assert (tmp_path / "run" / "scores.json").exists()
+
+
 def test_scores_are_those_of_the_exported_weights_on_the_test_pixels(
     trainer: ModuleType, scenes: dict[str, Any], labels: np.ndarray, tmp_path: Path
 ) -> None:

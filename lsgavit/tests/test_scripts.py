@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from conftest import CROPS
 
 from common.errors import UserError
 from common.hyperspectral.readers import Georeference, read_array, write_geotiff
@@ -88,82 +90,105 @@ def test_two_processes_share_the_batches_of_one_seed(flags: list[str], tmp_path:
     assert (tmp_path / "scores.json").exists()
 
 
-def test_patience_keeps_the_best_validation_weights(flags: list[str], tmp_path: Path) -> None:
-    options = ["--validation", "0.1", "--patience", "1", "--epochs", "12", "--learning-rate", "0.01", "--seeds", "1"]
-    done = run_script(TRAIN, *flags, *options, "--output", tmp_path)
-    lines = (tmp_path / "seed_1" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    scores = [line["validation_oa"] for line in map(json.loads, lines) if "validation_oa" in line]
-    assert "no better validation accuracy for 1 epochs" in done.stdout
-    assert scores[-1] <= max(scores[:-1])
-    assert len(scores) < 12
+def call(capsys: pytest.CaptureFixture[str], script: str, *arguments: object, status: int = 0) -> tuple[str, str]:
+    """A script in this process; what it printed and what it complained about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(PROJECT / script), *map(str, arguments)])
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        try:
+            runpy.run_path(str(PROJECT / script), run_name="__main__")
+            found = 0
+        except SystemExit as end:
+            found = end.code or 0
+    out, complaint = capsys.readouterr()
+    assert found == status, complaint
+    return out, complaint
 
 
-def test_evaluation_repeats_the_scores_of_training(finished: Path) -> None:
-    done = run_script(PROJECT / "evaluate.py", "--checkpoint", finished)
+def test_evaluation_repeats_the_scores_of_training(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = call(capsys, "evaluate.py", "--checkpoint", finished)
     trained, again = (
         [row["value"] for row in json.loads((finished / name).read_text(encoding="utf-8"))]
         for name in ("results.json", "evaluation.json")
     )
     assert again == trained
-    assert "made-up class" not in done.stdout  # the file's own codes have no names
+    assert "made-up class" not in out  # the file's own codes have no names
+    assert "class 99000000001" in out
     assert (finished / "figures" / "confusion.png").exists()
 
 
-def test_maps_of_the_training_scene(finished: Path, tmp_path: Path) -> None:
-    run_script(PROJECT / "predict.py", "--checkpoint", finished / "seed_1" / "model", "--output", tmp_path)
-    classes, probabilities = (np.load(tmp_path / f"{name}.npy") for name in ("classes", "probabilities"))
-    assert classes.shape == (26, 22)
-    assert probabilities.shape == (26, 22, 3)
-    np.testing.assert_allclose(probabilities.sum(axis=2), 1, atol=1e-5)
-    assert np.array_equal(classes, probabilities.argmax(axis=2) + 1)
-    assert np.array_equal(scipy.io.loadmat(tmp_path / "classes.mat")["classes"], classes)
-    assert (tmp_path / "map.png").exists()
-    assert not (tmp_path / "classes.tif").exists()
-
-
-def test_a_map_lies_where_its_input_lies(finished: Path, scene_file: Path, tmp_path: Path) -> None:
+def test_codes_of_crops_come_back(
+    finished: Path, scene_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Codes beyond 32 bits, in every format of the map, which lies where its input lies."""
     utm = (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32615)
     place = Georeference({33550: (2.5, 2.5, 0.0), 33922: (0.0, 0.0, 0.0, 271e3, 3290e3, 0.0), 34735: utm})
     with np.load(scene_file) as file:
         write_geotiff(tmp_path / "cube.tif", file["cube"], place)
-    run_script(
-        PROJECT / "predict.py",
-        *(
-            "--checkpoint",
-            finished / "seed_1" / "model",
-            "--input",
-            tmp_path / "cube.tif",
-            "--output",
-            tmp_path / "maps",
-        ),
-    )
+    arguments = ["--checkpoint", finished / "seed_1" / "model", "--output", tmp_path / "maps"]
+    call(capsys, "predict.py", *arguments, "--input", tmp_path / "cube.tif")
+    classes, probabilities = (np.load(tmp_path / "maps" / f"{name}.npy") for name in ("classes", "probabilities"))
+    assert classes.shape == (26, 22)
+    assert probabilities.shape == (26, 22, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=2), 1, atol=1e-5)
+    assert np.array_equal(classes, np.array(CROPS)[probabilities.argmax(axis=2)])
+    assert np.array_equal(scipy.io.loadmat(tmp_path / "maps" / "classes.mat")["classes"], classes)
     stored = read_array(tmp_path / "maps" / "classes.tif", (2,))
     assert stored.georeference is not None
     assert stored.georeference.tags == place.tags
-    assert np.array_equal(stored.values, np.load(tmp_path / "maps" / "classes.npy"))
+    assert np.array_equal(stored.values, classes)
+    assert (tmp_path / "maps" / "map.png").exists()
+
+    _, complaint = call(capsys, "predict.py", *arguments, status=2)
+    assert "add --existing replace or --existing skip" in complaint
+    before = (tmp_path / "maps" / "classes.npy").stat().st_mtime_ns
+    out, _ = call(capsys, "predict.py", *arguments, "--existing", "skip")
+    assert "nothing done" in out
+    assert (tmp_path / "maps" / "classes.npy").stat().st_mtime_ns == before
+    # The scene of the run has no place; otherwise it is the same.
+    call(capsys, "predict.py", *arguments, "--existing", "replace", "--band-axis", "last", "--device", "cpu")
+    assert (tmp_path / "maps" / "classes.npy").stat().st_mtime_ns > before
+    assert np.array_equal(np.load(tmp_path / "maps" / "classes.npy"), classes)
 
 
-def test_wrong_flags_end_with_one_sentence(flags: list[str], finished: Path, tmp_path: Path) -> None:
-    wrong = [*flags, "--window", "23", "--output", str(tmp_path)]
-    done = run_script(TRAIN, *wrong, status=2)
-    assert "error: --window 23 is larger than the scene" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_wrong_flags_end_with_one_sentence(
+    flags: list[str], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = [*flags, "--output", tmp_path]
+    for script, wrong, message in (
+        ("train.py", [*sound, "--window", "23"], "--window 23 is larger than the scene"),
+        ("train.py", [*sound, "--window", "0"], "--window 0: expected a number above 0"),
+        ("train.py", [*sound, "--learning-rate", "nan"], "--learning-rate nan: expected a number"),
+        ("train.py", [*sound, "--batch-size", "0"], "--batch-size 0: expected a number"),
+        ("train.py", [*sound, "--ratio", "0"], "a training ratio of 0"),
+        ("train.py", [*sound, "--workers", "-1"], "--workers -1: expected a number"),
+        ("train.py", ["--preset", "salinas_b"], "choose one of demo, indian_pines"),
+        ("evaluate.py", ["--checkpoint"], "--checkpoint names nothing"),
+        ("evaluate.py", ["--checkpoint", finished, "--device", "gpu"], "--device gpu: no such device"),
+        ("predict.py", ["--checkpoint", finished, "--output", tmp_path], "holds 2 models; choose one"),
+        ("benchmark.py", ["--device", "cuda:-1"], "--device cuda:-1: no such device"),
+        ("ablation.py", ["--variants", "lsga"], "--variants lsga: unknown"),
+    ):
+        _, complaint = call(capsys, script, *wrong, status=2)
+        assert message in complaint, f"{wrong}: {complaint}"
+        assert "Traceback" not in complaint
     done = run_script(TRAIN, *flags, "--epochs", "3", "--seeds", "1", "--output", finished, status=2)
     assert "holds a run with another configuration" in done.stderr
-    done = run_script(TRAIN, "--preset", "salinas_b", status=2)
-    assert "choose one of demo, indian_pines" in done.stderr
     with pytest.raises(UserError, match="holds no model"):
         model_folders(tmp_path)
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py", "benchmark.py", "ablation.py"])
-def test_help(script: str) -> None:
-    assert "usage" in run_script(PROJECT / script, "--help").stdout.lower()
+def test_help(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = call(capsys, script, "--help")
+    assert "usage" in out.lower()
+    assert "--device" in out or script in ("train.py", "ablation.py")
+    assert "--band-axis" in out or script == "benchmark.py"
 
 
-def test_benchmark_prints_both_sides() -> None:
+def test_benchmark_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--rounds", "1", "--rows", "1", "--batch-size", "8", "--threads", "1"]
-    lines = run_script(PROJECT / "benchmark.py", *small).stdout.splitlines()
+    lines = call(capsys, "benchmark.py", *small)[0].splitlines()
     assert lines[0].startswith("what,form,seconds,pixels_per_second,times_ours")
     assert [line.split(",")[1] for line in lines[1:]] == ["ours", "literal"] * 2
 
