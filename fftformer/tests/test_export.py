@@ -1,4 +1,4 @@
-"""The ONNX file against ONNX Runtime, on two sizes and another batch than the one traced."""
+"""ONNX files against ONNX Runtime, on another input and another batch than the ones traced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fftformer.export import export_onnx
 from fftformer.fast import strips
 
 
-@pytest.mark.parametrize(("height", "width", "batch"), [(64, 32, 1), (20, 45, 3)])
+@pytest.mark.parametrize(("height", "width", "batch"), [(20, 45, 3)])
 def test_onnx_runtime_computes_the_same(height: int, width: int, batch: int, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -27,8 +27,10 @@ def test_onnx_runtime_computes_the_same(height: int, width: int, batch: int, tmp
         torch.testing.assert_close(torch.from_numpy(restored), model(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("dynamo", [False, True], ids=["trace", "dynamo"])
-@pytest.mark.parametrize("part", ["fsas", "dffn", "network"])
+@pytest.mark.parametrize(
+    ("part", "dynamo"),
+    [("fsas", False), ("fsas", True), ("dffn", False), ("dffn", True), ("network", False)],  # its other one is above
+)
 def test_both_exporters_on_a_second_input(part: str, dynamo: bool, tmp_path: Path) -> None:
     """Large enough that the modules themselves work in strips, which no exporter knows."""
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")

@@ -144,6 +144,23 @@ def test_half_precision_keeps_the_transform_in_single() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
+def test_second_derivatives_through_the_strips(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of x, of the weights, and mixed; the strips themselves have first ones only."""
+    torch.manual_seed(0)
+    module, norm = PARTS[part][0]().double(), nn.LayerNorm(6).double()
+    x = random(1, 16, 8, 6)
+    results = []
+    for small in (0, 2**40):
+        monkeypatch.setattr(strips, "SMALL", {False: small, True: small})
+        tokens = x.clone().requires_grad_()
+        weights = [*norm.parameters(), *module.parameters()]
+        (slope,) = torch.autograd.grad(module.channels_last(tokens, norm).square().sum(), tokens, create_graph=True)
+        results.append(torch.autograd.grad(slope.square().sum(), [tokens, *weights]))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("part", PARTS)
 def test_norm_and_residual_inside_the_strips(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module, norm = PARTS[part][0]().double(), nn.LayerNorm(6).double()

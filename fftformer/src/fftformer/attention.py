@@ -51,24 +51,37 @@ class FSAS(nn.Module):
 
     def channels_last(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
         """The same on `(B, H, W, C)`, without the check; with a norm, x + FSAS(norm(x))."""
-        if strips.worthwhile(x, 6 * self.dim):
-            outer = (None, None) if norm is None else (norm.weight, norm.bias)
-            matrices = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
-            return fast.attention(x, *outer, *matrices, self.project_out.weight.flatten(1), self.conjugate)
-        b, h, w, _ = x.shape
-        hidden = F.linear(x if norm is None else norm(x), self.to_hidden.weight.flatten(1))
-        hidden = self.to_hidden_dw(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        # From here to the output every step is per patch or per pixel, so pixels stay in patch order.
-        q, k, v = frequency.to_patches(hidden).chunk(3, dim=-1)
-        with torch.autocast(x.device.type, enabled=False):
-            # As in the release, at least single precision: half precision cannot hold a spectrum.
-            q, k = (frequency.analyse(part if part.dtype == torch.float64 else part.float()) for part in (q, k))
-            attention = frequency.synthesise(frequency.multiply(q, k, conjugate=self.conjugate))
-            weight, bias = (parameter.to(attention.dtype) for parameter in (self.norm.weight, self.norm.bias))
-            attention = F.layer_norm(attention, self.norm.normalized_shape, weight, bias, self.norm.eps)
-        out = F.linear((v * attention).to(v.dtype), self.project_out.weight.flatten(1))
-        out = frequency.from_patches(out, b, h, w)
-        return out if norm is None else x + out
+        outer = (None, None) if norm is None else (norm.weight, norm.bias)
+        inner = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
+        compute = fast.attention if strips.worthwhile(x, 6 * self.dim) else attention
+        return compute(x, *outer, *inner, self.project_out.weight.flatten(1), self.conjugate)
+
+
+def attention(  # noqa: PLR0917
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    w_in: Tensor,
+    stencil: Tensor,
+    inner_weight: Tensor,
+    inner_bias: Tensor,
+    w_out: Tensor,
+    conjugate: bool,
+) -> Tensor:
+    """FSAS of `(B, H, W, C)`, or with a norm `x + FSAS(norm(x))`; the `inner` norm is FSAS's own."""
+    b, h, w, c = x.shape
+    hidden = F.linear(x if norm_weight is None else F.layer_norm(x, (c,), norm_weight, norm_bias), w_in)
+    hidden = F.conv2d(hidden.permute(0, 3, 1, 2), stencil, padding=1, groups=len(stencil)).permute(0, 2, 3, 1)
+    # From here to the output every step is per patch or per pixel, so pixels stay in patch order.
+    q, k, v = frequency.to_patches(hidden).chunk(3, dim=-1)
+    with torch.autocast(x.device.type, enabled=False):
+        # As in the release, at least single precision: half precision cannot hold a spectrum.
+        q, k = (frequency.analyse(part if part.dtype == torch.float64 else part.float()) for part in (q, k))
+        attended = frequency.synthesise(frequency.multiply(q, k, conjugate=conjugate))
+        weight, bias = inner_weight.to(attended.dtype), inner_bias.to(attended.dtype)
+        attended = F.layer_norm(attended, (len(weight),), weight, bias)
+    out = frequency.from_patches(F.linear((v * attended).to(v.dtype), w_out), b, h, w)
+    return out if norm_weight is None else x + out
 
 
 def check_map(x: Tensor, dim: int) -> None:

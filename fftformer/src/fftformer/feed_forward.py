@@ -56,21 +56,37 @@ class DFFN(nn.Module):
 
     def channels_last(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
         """The same on `(B, H, W, C)`, without the check; with a norm, x + DFFN(norm(x))."""
-        if strips.worthwhile(x, len(self.fft)):
-            outer = (None, None) if norm is None else (norm.weight, norm.bias)
-            matrices = (self.project_in.weight.flatten(1), frequency.filter_factors(self.fft), self.dwconv.weight)
-            return fast.feed_forward(x, *outer, *matrices, self.project_out.weight.flatten(1))
-        b, h, w, _ = x.shape
+        outer = (None, None) if norm is None else (norm.weight, norm.bias)
         with torch.autocast(x.device.type, enabled=False):
-            # As in the release, transforms and the learned matrix stay in single precision or better.
-            inside = x if norm is None else norm(x)
-            inside = inside if x.dtype == torch.float64 else inside.float()
-            spectrum = frequency.analyse(frequency.to_patches(inside))
-        # Under autocast this one product is in half precision; a network that is half itself widens its weights.
-        spectrum = F.linear(spectrum, self.project_in.weight.flatten(1).to(spectrum.dtype))
-        with torch.autocast(x.device.type, enabled=False):
-            spectrum = spectrum.to(inside.dtype) * frequency.filter_factors(self.fft.to(inside.dtype))
-            hidden = frequency.from_patches(frequency.synthesise(spectrum), b, h, w).to(self.dwconv.weight.dtype)
-        gate, value = self.dwconv(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).chunk(2, dim=-1)
-        out = F.linear(F.gelu(gate) * value, self.project_out.weight.flatten(1))
-        return out if norm is None else x + out
+            # As in the release, the learned matrix stays in single precision or better.
+            factors = frequency.filter_factors(self.fft if self.fft.dtype == torch.float64 else self.fft.float())
+        inner = (self.project_in.weight.flatten(1), factors, self.dwconv.weight)
+        compute = fast.feed_forward if strips.worthwhile(x, len(self.fft)) else feed_forward
+        return compute(x, *outer, *inner, self.project_out.weight.flatten(1))
+
+
+def feed_forward(  # noqa: PLR0917
+    x: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    w_in: Tensor,
+    factors: Tensor,
+    stencil: Tensor,
+    w_out: Tensor,
+) -> Tensor:
+    """DFFN of `(B, H, W, C)`, or with a norm `x + DFFN(norm(x))`; `factors` are `frequency.filter_factors`."""
+    b, h, w, c = x.shape
+    with torch.autocast(x.device.type, enabled=False):
+        # As in the release, transforms stay in single precision or better.
+        inside = x if norm_weight is None else F.layer_norm(x, (c,), norm_weight, norm_bias)
+        inside = inside if x.dtype == torch.float64 else inside.float()
+        spectrum = frequency.analyse(frequency.to_patches(inside))
+    # Under autocast this one product is in half precision; a network that is half itself widens its weights.
+    spectrum = F.linear(spectrum, w_in.to(spectrum.dtype))
+    with torch.autocast(x.device.type, enabled=False):
+        hidden = frequency.from_patches(frequency.synthesise(spectrum.to(inside.dtype) * factors), b, h, w)
+    hidden = hidden.to(stencil.dtype).permute(0, 3, 1, 2)
+    hidden = F.conv2d(hidden, stencil, padding=1, groups=len(stencil)).permute(0, 2, 3, 1)
+    gate, value = hidden.chunk(2, dim=-1)
+    out = F.linear(F.gelu(gate) * value, w_out)
+    return out if norm_weight is None else x + out

@@ -201,6 +201,14 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():  # this derivative is to be differentiated itself
+        from fftformer.attention import attention as plain  # noqa: PLC0415 (that module imports this one)
+
+        tensors = [tensor for tensor in ctx.saved_tensors if tensor is not None and tensor.requires_grad]
+        output = plain(*ctx.saved_tensors, ctx.conjugate)
+        found = iter(torch.autograd.grad(output, tensors, gradient, create_graph=True))
+        gradients = [next(found) if t is not None and t.requires_grad else None for t in ctx.saved_tensors]
+        return (*gradients, None)
     g_x, *gradients = _attention_backward(gradient.contiguous(), *ctx.saved_tensors, ctx.conjugate)
     if ctx.saved_tensors[1] is None:
         gradients[:2] = [None, None]

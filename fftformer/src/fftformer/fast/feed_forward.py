@@ -180,6 +180,14 @@ def _setup(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():  # this derivative is to be differentiated itself
+        from fftformer.feed_forward import feed_forward as plain  # noqa: PLC0415 (that module imports this one)
+
+        tensors = [tensor for tensor in ctx.saved_tensors if tensor is not None and tensor.requires_grad]
+        output = plain(*ctx.saved_tensors)
+        found = iter(torch.autograd.grad(output, tensors, gradient, create_graph=True))
+        gradients = [next(found) if t is not None and t.requires_grad else None for t in ctx.saved_tensors]
+        return tuple(gradients)
     g_x, *g_norm_and_weights = _feed_forward_backward(gradient.contiguous(), *ctx.saved_tensors)
     if ctx.saved_tensors[1] is None:
         g_norm_and_weights[:2] = [None, None]
