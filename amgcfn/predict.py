@@ -4,10 +4,10 @@
     python amgcfn/predict.py --checkpoint DIR --input OTHER.mat:KEY --output maps --memory 2G another scene
 
 Writes OUTPUT/classes.npy (H, W) in the codes of the training labels, probabilities.npy (H, W, K) float32 in
-the order of the codes, and the pictures map.png, confidence.png and graph.png. Pixels without data are of
-class 0, their probabilities NaN. On the training scene the
-superpixel graph is the one beside the model; another scene gets its own, with the principal components of
-the training pixels.
+the order of the codes, classes.tif where the input has a place, and the pictures map.png, confidence.png and
+graph.png. Pixels without data are of class 0, their probabilities NaN. On the training scene the superpixel
+graph is the one beside the model; another scene gets its own, with the principal components of the training
+pixels.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path
 from common.hyperspectral.drawing import composite, sheet
+from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
 from common.memory import parse_size
@@ -106,6 +107,8 @@ def main() -> None:
     for name, array in (("classes", classes), ("probabilities", probabilities)):
         with atomic_path(options.output / f"{name}.npy") as temporary:
             np.save(temporary, array)
+    if scene.georeference is not None:
+        write_geotiff(options.output / "classes.tif", classes, scene.georeference, no_data=0)
     save(sheet(scene, found), options.output / "map.png")
     draw_confidence(probabilities, options.output / "confidence.png")
     draw_graph(composite(scene), graph, options.output / "graph.png", title=scene.name)

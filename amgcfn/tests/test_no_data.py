@@ -11,11 +11,13 @@ import torch
 
 from amgcfn.data import Sample
 from amgcfn.presets import Config
-from common.hyperspectral.readers import write_geotiff
+from common.hyperspectral.readers import read_array, write_geotiff
 from common.hyperspectral.scene import open_scene
+from common.hyperspectral.stored import Georeference
 from support.scripts import call_script
 
 PROJECT = Path(__file__).parents[1]
+PLACE = Georeference({33550: (2.0, 2.0, 0.0), 33922: (0.0, 0.0, 0.0, 5e5, 3e6, 0.0)})
 TOP, LEFT, RIGHT = 6, 3, 2
 SHORT = ["--pixels-per-superpixel", "40", "--ratio", "0.05", "--validation", "0.05", "--epochs", "4", "--seeds", "1"]
 
@@ -31,7 +33,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "plain.npz", cube=cube.astype(np.float32), labels=labels)
     border = ((TOP, 0), (LEFT, RIGHT))
     wide = np.pad(cube.astype(np.float32), (*border, (0, 0)), constant_values=-9999)
-    write_geotiff(folder / "wide.tif", wide, no_data=-9999)
+    write_geotiff(folder / "wide.tif", wide, PLACE, no_data=-9999)
     np.savez(folder / "wide.npz", labels=np.pad(labels, border))
     return folder
 
@@ -76,6 +78,10 @@ def test_weights_map_and_scores_are_the_same(files: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(maps[1], np.pad(maps[0], ((TOP, 0), (LEFT, RIGHT), (0, 0)), constant_values=np.nan))
     classes = [np.load(tmp_path / f"{name}_maps" / "classes.npy") for name in ("plain", "wide")]
     np.testing.assert_array_equal(classes[1], np.pad(classes[0], ((TOP, 0), (LEFT, RIGHT))))
+    assert not (tmp_path / "plain_maps" / "classes.tif").exists()
+    stored = read_array(tmp_path / "wide_maps" / "classes.tif", (2,))
+    assert stored.no_data == 0 and stored.georeference == PLACE
+    np.testing.assert_array_equal(stored.values, classes[1])
     done = call_script(PROJECT / "evaluate.py", "--checkpoint", tmp_path / "wide")
     assert "hold no data and take part in nothing" in done.stdout
     rows = [json.loads((tmp_path / "wide" / name).read_text()) for name in ("results.json", "evaluation.json")]
