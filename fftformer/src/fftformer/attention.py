@@ -8,6 +8,8 @@ the release multiplies without a conjugate, which is convolution. The release is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,7 +55,7 @@ class FSAS(nn.Module):
         """The same on `(B, H, W, C)`, without the check; with a norm, x + FSAS(norm(x))."""
         outer = (None, None) if norm is None else (norm.weight, norm.bias)
         inner = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
-        compute = fast.attention if strips.worthwhile(x, 6 * self.dim) else attention
+        compute: Callable[..., Tensor] = fast.attention if strips.worthwhile(x, 6 * self.dim) else attention
         return compute(x, *outer, *inner, self.project_out.weight.flatten(1), self.conjugate)
 
 

@@ -8,6 +8,7 @@ of the 2 · hidden (six times more) inner ones, and only the way back runs on th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ class DFFN(nn.Module):
             # As in the release, the learned matrix stays in single precision or better.
             factors = frequency.filter_factors(self.fft if self.fft.dtype == torch.float64 else self.fft.float())
         inner = (self.project_in.weight.flatten(1), factors, self.dwconv.weight)
-        compute = fast.feed_forward if strips.worthwhile(x, len(self.fft)) else feed_forward
+        compute: Callable[..., Tensor] = fast.feed_forward if strips.worthwhile(x, len(self.fft)) else feed_forward
         return compute(x, *outer, *inner, self.project_out.weight.flatten(1))
 
 
