@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from essaformer import ESSAformer, convert_released, load_model
+from essaformer.checkpoints import load_scaling, save_scaling
+from essaformer.scaling import Scaling
 from support.reference import ReferenceCase
 
 CASE = ReferenceCase.load(Path(__file__).parent / "golden" / "essaformer_x2.npz")
@@ -123,12 +125,9 @@ def test_a_tensor_that_claims_more_than_its_storage_is_refused(released: nn.Modu
         load_model(path)
 
 
-def test_converted_files_are_model_folders(released: nn.Module, tmp_path: Path) -> None:
-    from support.scripts import run_script
-
+def test_converted_files_are_model_folders(verb, released: nn.Module, tmp_path: Path) -> None:
     torch.save({"model": released}, tmp_path / "released.pth")
-    script = Path(__file__).parents[1] / "convert.py"
-    run_script(script, "--checkpoint", tmp_path / "released.pth", "--output", tmp_path / "model")
+    verb("convert", "--checkpoint", tmp_path / "released.pth", "--output", tmp_path / "model")
     assert {path.name for path in (tmp_path / "model").iterdir()} == {
         "model.safetensors",
         "config.json",
@@ -137,6 +136,15 @@ def test_converted_files_are_model_folders(released: nn.Module, tmp_path: Path) 
     x = torch.rand(1, 31, 6, 5)
     with torch.no_grad():
         assert torch.equal(load_model(tmp_path / "model")(x), load_model(tmp_path / "released.pth")(x))
+
+
+def test_converting_keeps_the_scaling_and_replaces_nothing(verb, tmp_path: Path) -> None:
+    save_scaling(Scaling("constant", 8_000), tmp_path / "model")
+    ESSAformer(3, 8, 2).save_pretrained(tmp_path / "model")
+    verb("convert", "--checkpoint", tmp_path / "model", "--output", tmp_path / "again")
+    assert load_scaling(tmp_path / "again") == Scaling("constant", 8_000)
+    done = verb("convert", "--checkpoint", tmp_path / "again", "--output", tmp_path / "model", status=2)
+    assert "holds a model already" in done.stderr
 
 
 def test_one_error_names_all_that_is_wrong() -> None:

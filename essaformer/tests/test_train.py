@@ -18,7 +18,7 @@ from essaformer.presets import PRESETS
 from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
-QUICK = ("--dim", 8, "--crop", 12, "--batch-size", 2, "--workers", 0, "--log-every", 1, "--iterations", 6)
+QUICK = ("--dim", 4, "--crop", 12, "--batch-size", 2, "--workers", 0, "--log-every", 1, "--iterations", 4)
 
 
 @pytest.fixture(scope="session")
@@ -32,29 +32,36 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def train(verb):
+    def call(scene: Path, output: Path, *arguments: object, status: int = 0):
+        return verb("train", *flags(scene, output, *arguments), status=status)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(train, scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "straight"
     train(scene, folder)
     return folder
 
 
-def train(scene: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0):
-    command = ["--preset", "abu_x2", "--cube", scene, "--output", output, *QUICK, *arguments]
-    return run_script(PROJECT / "train.py", *command, processes=processes, status=status)
+def flags(scene: Path, output: Path, *arguments: object) -> list[object]:
+    return ["--preset", "abu_x2", "--cube", scene, "--output", output, *QUICK, *arguments]
 
 
 def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
     return load_model(folder / name).state_dict()
 
 
-def test_an_interrupted_run_exports_the_same_weights(trained: Path, scene: Path, tmp_path: Path) -> None:
-    train(scene, tmp_path, "--max-steps", 3, "--save-every", 1)
-    train(scene, tmp_path, "--workers", 1, "--save-every", 1)
+def test_an_interrupted_run_exports_the_same_weights(train, trained: Path, scene: Path, tmp_path: Path) -> None:
+    train(scene, tmp_path, "--max-steps", 2, "--save-every", 1)
+    run_script(PROJECT / "train.py", *flags(scene, tmp_path, "--workers", 1, "--save-every", 1))  # a process of its own
     ours, straight = weights(tmp_path), weights(trained)
     assert all(torch.equal(ours[name], value) for name, value in straight.items())
 
 
-def test_resuming_the_released_form_draws_the_same_dropout(scene: Path, tmp_path: Path) -> None:
+def test_resuming_the_released_form_draws_the_same_dropout(train, scene: Path, tmp_path: Path) -> None:
     released = ("--model", "essaformer", "--gradient-checkpointing")
     train(scene, tmp_path / "straight", *released)
     train(scene, tmp_path / "killed", *released, "--max-steps", 2)
@@ -66,7 +73,7 @@ def test_resuming_the_released_form_draws_the_same_dropout(scene: Path, tmp_path
 def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     expected = {"config.json", "metrics.jsonl", "results.json", "regions.json", "model", "model_best", "figures"}
     assert expected <= {path.name for path in trained.iterdir()}
-    assert json.loads((trained / "config.json").read_text())["config"]["dim"] == 8
+    assert json.loads((trained / "config.json").read_text())["config"]["dim"] == 4
     regions = json.loads((trained / "regions.json").read_text())
     assert [(r["top"], r["left"], r["height"], r["width"]) for r in regions["train"]] == [(0, 0, 12, 48)]
     rows = read_rows(trained / "results.json")
@@ -78,9 +85,9 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     assert all(min(Image.open(path).size) > 100 for path in pictures)
 
 
-def test_two_processes_learn_what_one_learns_with_twice_the_batch(scene: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_learns_with_twice_the_batch(train, scene: Path, tmp_path: Path) -> None:
     """Same global batches, so the same gradients up to the order of summation, and one writer."""
-    train(scene, tmp_path / "two", "--max-steps", 2, processes=2)
+    run_script(PROJECT / "train.py", *flags(scene, tmp_path / "two", "--max-steps", 2), processes=2)
     train(scene, tmp_path / "one", "--max-steps", 2, "--batch-size", 4)
     two, one = weights(tmp_path / "two"), weights(tmp_path / "one")
     assert all(torch.allclose(two[name], value, atol=2e-5) for name, value in one.items())
@@ -97,8 +104,21 @@ def test_evaluate_finds_what_the_run_was_to_be_tested_on(trained: Path, tmp_path
     assert {"pictures.png", "spectra.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_training_beats_bicubic_on_what_it_has_seen(scene: Path, tmp_path: Path) -> None:
-    train(scene, tmp_path, "--iterations", 150, "--learning-rate", 3e-3, "--validate-every", 75, "--log-every", 10)
+def test_training_beats_bicubic_on_what_it_has_seen(train, scene: Path, tmp_path: Path) -> None:
+    train(
+        scene,
+        tmp_path,
+        "--dim",
+        8,
+        "--iterations",
+        120,
+        "--learning-rate",
+        4e-3,
+        "--validate-every",
+        120,
+        "--log-every",
+        10,
+    )
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < 0.8 * losses[0]
@@ -135,26 +155,55 @@ def test_presets_are_the_published_recipe() -> None:
         (("--crop", 44), "too few for a crop of 44"),
         (("--scale", 5), "expected one of 2, 3, 4, 8"),
         (("--order", 3), "order 1 or 2"),
+        (("--scaling", "percentile", "--scaling-value", 120), "--scaling-value 120: expected a percentile"),
+        (("--dropout", 1), "--dropout 1.0: expected"),
     ],
 )
 def test_wrong_flags_are_refused_before_the_first_step(
-    arguments: tuple, message: str, scene: Path, tmp_path: Path
+    train, arguments: tuple, message: str, scene: Path, tmp_path: Path
 ) -> None:
     done = train(scene, tmp_path, *arguments, status=2)
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_weights_for_other_bands_are_refused(trained: Path, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_refused(train, verb, scene: Path, trained: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "other.npy", np.random.default_rng(0).random((40, 48, 7)))
-    done = train(tmp_path / "other.npy", tmp_path / "run", "--weights", trained / "model", status=2)
+    weights = ("--weights", trained / "model")
+    done = train(tmp_path / "other.npy", tmp_path / "run", *weights, status=2)
     assert "has 7 bands but the checkpoint was trained on 5" in done.stderr
+    for flag, value, found in (("--dim", 8, "dim 4"), ("--order", 2, "order 1"), ("--scale", 4, "scale 2")):
+        done = train(scene, tmp_path / "run", *weights, flag, value, status=2)
+        assert f"has {found} but {flag} or the preset says {value}" in done.stderr
     arguments = ("--checkpoint", trained / "model", "--cube", tmp_path / "other.npy")
-    done = run_script(PROJECT / "evaluate.py", *arguments, status=2)
+    done = verb("evaluate", *arguments, status=2)
     assert "has 7 bands but the checkpoint was trained on 5" in done.stderr
+
+
+def test_bands_first_is_told_in_training_and_scoring(train, verb, trained: Path, scene: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first.npy"
+    np.save(first, np.load(scene).transpose(2, 0, 1))
+    train(first, tmp_path / "run", "--band-axis", "first")
+    ours, straight = weights(tmp_path / "run"), weights(trained)
+    assert all(torch.equal(ours[name], value) for name, value in straight.items())
+    verb("evaluate", "--checkpoint", tmp_path / "run", "--output", tmp_path / "scores", "--tile", 9)
+    assert len(read_rows(tmp_path / "scores/results.json")) == 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--device", "gpu"), "--device gpu: no such device"),
+        (("--tile", 0), "--tile 0: expected a number above 0"),
+        (("--memory", "4"), "--memory 4: expected a size with a unit"),
+    ],
+)
+def test_wrong_flags_of_scoring_are_one_sentence(verb, arguments: tuple, message: str, trained: Path) -> None:
+    done = verb("evaluate", "--checkpoint", trained, *arguments, status=2)
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py", "convert.py", "benchmark.py"])
-def test_help_is_worth_reading(script: str) -> None:
-    done = run_script(PROJECT / script, "--help")
+def test_help_is_worth_reading(verb, script: str) -> None:
+    done = verb(script.removesuffix(".py"), "--help")
     assert f"essaformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 10
