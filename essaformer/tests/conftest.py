@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
+from common.run import Run
 from support.scripts import Finished
 
 PROJECT = Path(__file__).parents[1]
@@ -32,15 +33,22 @@ def load_verb(name: str) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def verb() -> Verb:
-    """Call a command by its name with flags; returns what it printed, and checks its exit status."""
+    """Call a command by its name with flags; returns what it printed, and checks its exit status.
 
-    def call(name: str, *arguments: object, status: int = 0) -> Finished:
+    With `draws=False` a training run draws no figures, which take longer than a few steps of a small network.
+    """
+
+    def call(name: str, *arguments: object, status: int = 0, draws: bool = True) -> Finished:
         out, err, found = io.StringIO(), io.StringIO(), 0
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ACCELERATE_USE_CPU", "true")
             patch.setattr(sys, "argv", [str(PROJECT / f"{name}.py"), *map(str, arguments)])
+            if not draws:
+                patch.setattr(load_verb(name), "comparison_sheet", lambda *_: None)
+                patch.setattr(load_verb(name), "curves", lambda *_: None)
+                patch.setattr(Run, "picture", lambda *_: None)
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
                     load_verb(name).main()

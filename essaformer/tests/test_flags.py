@@ -113,7 +113,7 @@ class Outcomes:
                 flags.append(f"--{flag}" if value else f"--no-{flag}")
             elif value is not None:
                 flags += [f"--{flag}", self.places.get(str(value), value)]
-        self.verb("train", *flags)
+        self.verb("train", *flags, draws=False)
         weights = {name: value.tolist() for name, value in load_model(output).state_dict().items()}
         rows = [(row.dataset, row.split, row.metric, row.value) for row in read_rows(output / "results.json")]
         lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]

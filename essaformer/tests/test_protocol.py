@@ -34,7 +34,7 @@ def scene(folder: Path, nonsense: str | None = None) -> Path:
 def run(verb, tmp_path_factory: pytest.TempPathFactory):
     def call(nonsense: str | None) -> Path:
         folder = tmp_path_factory.mktemp(nonsense or "sound")
-        verb("train", "--cube", scene(folder, nonsense), "--output", folder / "run", *FLAGS)
+        verb("train", "--cube", scene(folder, nonsense), "--output", folder / "run", *FLAGS, draws=False)
         return folder / "run"
 
     return call
@@ -78,7 +78,7 @@ def test_nonsense_in_the_validation_region_changes_the_choice_only(verb, sound: 
     folders = []
     for nonsense in (None, "validation"):
         folder = sound.parent / f"constant_{nonsense}"
-        verb("train", "--cube", scene(folder, nonsense), "--output", folder / "run", *FLAGS, *constant)
+        verb("train", "--cube", scene(folder, nonsense), "--output", folder / "run", *FLAGS, *constant, draws=False)
         folders.append(folder / "run")
     assert same(folders[0] / "model", folders[1] / "model")
     psnr = [[line["validation_psnr"] for line in lines(folder) if "validation_psnr" in line] for folder in folders]

@@ -30,7 +30,7 @@ def test_the_exported_weights_are_those_of_the_loop_by_hand(verb, network: str, 
         "train", "--preset", "chikusei_x4", "--cube", cube, "--scale", 2, "--model", network, "--dim", 4, "--crop", 12,
         "--stride", 4, "--batch-size", BATCH, "--gradient-accumulation", ACCUMULATION, "--workers", 0, "--seed", SEED,
         "--iterations", UPDATES, "--schedule", schedule, "--learning-rate", 0.01, "--output", tmp_path / "run",
-        "--validate-every", 3,
+        "--validate-every", 3, draws=False,
     )  # fmt: skip
 
     regions = load_regions("", None, Scaling("maximum"), 2, cube=str(cube))["train"]

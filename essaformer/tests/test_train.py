@@ -33,8 +33,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def train(verb):
-    def call(scene: Path, output: Path, *arguments: object, status: int = 0):
-        return verb("train", *flags(scene, output, *arguments), status=status)
+    def call(scene: Path, output: Path, *arguments: object, status: int = 0, draws: bool = False):
+        return verb("train", *flags(scene, output, *arguments), status=status, draws=draws)
 
     return call
 
@@ -42,7 +42,7 @@ def train(verb):
 @pytest.fixture(scope="session")
 def trained(train, scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "straight"
-    train(scene, folder)
+    train(scene, folder, draws=True)
     return folder
 
 
