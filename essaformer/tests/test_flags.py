@@ -51,10 +51,10 @@ BASE = {
     "preset": "abu_x2", "dim": 4, "crop": 12, "stride": 1, "batch_size": 2, "workers": 0, "log_every": 1,
     "iterations": 3, "validate_every": 0,
 }  # fmt: skip
-SMALL_EPOCHS = {"iterations": 0, "epochs": 2, "stride": 36}  # few patches, so that epochs are short
+SMALL_EPOCHS = {"iterations": 0, "epochs": 2, "stride": 12}  # few patches, so that epochs are short
 BEFORE = {
     "dataset": {"cube": None, "data_root": "ABU", "crop": 16},
-    "test_scene": {"cube": None, "data_root": "ABU"},
+    "test_scene": {"cube": None, "data_root": "ABU", "batch_size": 16},
     "epochs": SMALL_EPOCHS,
     "spectral_tv": {"learning_rate": 1e-2},
     "spatial_tv": {"learning_rate": 1e-2},
@@ -83,7 +83,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         # As many bands as rows, so that the scene can be read with its bands first too.
         np.save(folder / f"{name}.npy", rng.integers(1, 4000, (48, 40, 48)).astype(np.int16)[..., :48])
     for name in ABU:
-        scipy.io.savemat(folder / f"{name}.mat", {"data": rng.integers(1, 4000, (32, 32, 4)).astype(np.int16)})
+        scipy.io.savemat(folder / f"{name}.mat", {"data": rng.integers(1, 4000, (48, 48, 40)).astype(np.int16)})
     torch.manual_seed(5)
     create_model("essaformer_small", bands=48, dim=4, scale=2).save_pretrained(folder / "WEIGHTS")
     return {name: folder / f"{name}.npy" for name in ("SCENE", "OTHER")} | {
@@ -108,11 +108,8 @@ class Outcomes:
     def run(self, values: dict[str, object], output: Path) -> tuple:
         flags: list[object] = ["--output", output]
         for name, value in values.items():
-            flag = name.replace("_", "-")
-            if isinstance(value, bool):
-                flags.append(f"--{flag}" if value else f"--no-{flag}")
-            elif value is not None:
-                flags += [f"--{flag}", self.places.get(str(value), value)]
+            if value is not None:
+                flags += [f"--{name.replace('_', '-')}", self.places.get(str(value), value)]
         self.verb("train", *flags, draws=False)
         weights = {name: value.tolist() for name, value in load_model(output).state_dict().items()}
         rows = [(row.dataset, row.split, row.metric, row.value) for row in read_rows(output / "results.json")]

@@ -24,7 +24,8 @@ def shown_bands(scene: Scene) -> list[int]:
     """Red, green and blue band: by wavelength, else the scene's own, else 5/6, 1/2 and 1/6 of the spectrum."""
     if scene.wavelengths is not None:
         return [int(np.abs(scene.wavelengths - wanted).argmin()) for wanted in _TRUE_COLOUR]
-    return list(scene.composite_bands or [scene.bands * part // 6 for part in (5, 3, 1)])
+    known = scene.composite_bands
+    return list(known) if known and max(known) < scene.bands else [scene.bands * part // 6 for part in (5, 3, 1)]
 
 
 def stretch(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
