@@ -26,6 +26,7 @@ OTHER: dict[str, tuple[object, ...]] = {
     "dataset": ("demo",),
     "cube": ("OTHER",),
     "band_axis": ("first",),
+    "no_data": (2000.0,),  # a value of some bands of many pixels
     "test_scene": ("abu-airport-2",),
     "scale": (4,),
     "scaling": ("maximum",),
