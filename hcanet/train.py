@@ -13,17 +13,17 @@ test stands in OUTPUT/regions.json. Killed or interrupted, the same command cont
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
+from common import launch
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
@@ -62,7 +62,7 @@ def main() -> None:
     config = from_command_line(PRESETS, __doc__)
     check_stages(config)
     sources, regions = load_data(config)
-    per_update = config.batch_size * config.gradient_accumulation * int(os.environ.get("WORLD_SIZE", "1"))
+    per_update = config.batch_size * config.gradient_accumulation * launch.processes()
     windows = training_patches(config, sources, [Stage(0, config.order[0], config.crop)], per_update)
     updates = config.iterations or math.ceil(sum(config.epochs) * len(windows) / per_update)
     starts = stage_starts(config.epochs, updates)
@@ -77,6 +77,8 @@ def main() -> None:
             save_preparation(Preparation(config.scaling, crops[-1]), run.folder / name)
 
     model = build_model(config)
+    if model.dim < model.bands:
+        run.say(f"warning: {narrow(model.bands, model.dim)}")
     optimizer = Adam(model.parameters(), lr=config.learning_rate)
     schedule = LambdaLR(
         optimizer, lambda step: factor(config.schedule, step, updates, config.epochs, restart=config.restart)
@@ -145,7 +147,8 @@ def load_data(config: Config) -> tuple[list[np.ndarray | CachedScene], dict[str,
         training, held_out = names[:-HELD_OUT], names[-HELD_OUT:]
         complex_noise = config.order[-1] not in ("gaussian", "blind")
         tested = icvl_names("test_complex" if complex_noise else "test_gauss")
-        with PartialState().main_process_first():
+        accelerator = launch.accelerator(mixed_precision=config.mixed_precision, patience=timedelta(days=1))
+        with accelerator.main_process_first():  # the others wait until all is cut
             cached = prepare(root, training, config.preparation, config.cache or root / "hcanet_cache")
 
         def lazily(names: Sequence[str]) -> LazyRegions:
@@ -194,7 +197,7 @@ def build_model(config: Config) -> HCANet:
         UserError: sizes that do not fit together, or weights for other bands.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said below, once and on one line
+        warnings.simplefilter("ignore", UserWarning)  # said by the run, once and on one line
         if config.weights:
             model = load_model(config.weights)
             if model.bands != config.bands:
@@ -205,8 +208,6 @@ def build_model(config: Config) -> HCANet:
                 model = create_model(config.model, bands=config.bands, local_mix=config.local_mix, **overrides)
             except ValueError as error:
                 raise UserError(f"the network cannot be built: {error}") from None
-    if model.dim < model.bands and PartialState().is_main_process:
-        print(f"warning: {narrow(model.bands, model.dim)}")
     return model
 
 
