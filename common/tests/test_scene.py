@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import h5py
 import numpy as np
 import pytest
@@ -361,6 +363,8 @@ def rasterio_file(path, bands, mask=None, **profile):
         {"compress": "deflate", "predictor": 2},
         {"compress": "packbits"},
         {"compress": "lzw"},
+        {"compress": "zstd", "interleave": "band"},
+        {"compress": "lzw", "predictor": 2, "tiled": True, "blockxsize": 16, "blockysize": 16},
         {"BIGTIFF": "YES"},
         {"ENDIANNESS": "BIG"},
         {"photometric": "MINISWHITE"},
@@ -368,15 +372,21 @@ def rasterio_file(path, bands, mask=None, **profile):
     ids=str,
 )
 def test_geotiff_as_gdal_writes_it(tmp_path, profile):
-    path = rasterio_file(tmp_path / "scene.tif", CUBE, **profile)
-    try:
-        stored = read_array(path, (3,))
-    except UserError as error:
-        assert profile.get("compress") == "lzw" and "pip install imagecodecs" in str(error)  # noqa: PT017
-        return
+    stored = read_array(rasterio_file(tmp_path / "scene.tif", CUBE, **profile), (3,))
     assert stored.values.dtype == np.uint16 and stored.values.dtype.isnative
     np.testing.assert_array_equal(stored.values, CUBE)
     assert bool(stored.notes) == ("photometric" in profile)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_compression_that_cannot_be_undone_is_said(tmp_path, monkeypatch):
+    path = rasterio_file(tmp_path / "scene.tif", CUBE.astype(np.float32), compress="lzw", predictor=3)
+    np.testing.assert_array_equal(read_array(path, (3,)).values, CUBE)
+    if importlib.util.find_spec("imagecodecs"):
+        return
+    monkeypatch.setattr("common.hyperspectral.geotiff.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"is compressed in a way that needs: pip install imagecodecs \(or rasterio\)"):
+        read_array(path, (3,))
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from support.scripts import call_script
 PROJECT = Path(__file__).parents[1]
 TOP, LEFT = 5, 4
 SIZES = ["--components", "6", "--window", "5", "--ratio", "0.2", "--batch-size", "16", "--log-every", "5"]
-SHORT = [*SIZES, "--epochs", "12", "--learning-rate", "0.003", "--seeds", "1"]
+SHORT = [*SIZES, "--epochs", "4", "--learning-rate", "0.003", "--seeds", "1"]
 PLACE = Georeference({33550: (2.0, 2.0, 0.0), 33922: (0.0, 0.0, 0.0, 5e5, 3e6, 0.0)})
 
 
@@ -111,6 +112,6 @@ def test_a_run_told_that_nan_is_no_data_goes_on(runs: Path, tmp_path: Path) -> N
     own = ["--cube", f"{runs}/plain.npz:cube", "--labels", f"{runs}/plain.npz:labels", "--no-data", "nan"]
     run = [PROJECT / "train.py", *own, *SHORT, "--save-every", "1", "--output", tmp_path]
     call_script(*run, "--max-steps", "1")
-    assert "1 of 96 updates to go" not in call_script(*run, "--max-steps", "2").stdout
+    assert re.search(r" 1 of \d+ updates to go", call_script(*run, "--max-steps", "2").stdout)
     with pytest.raises(UserError, match="--no-data belongs to --cube"):
         find_scene(Config(no_data=0.0))

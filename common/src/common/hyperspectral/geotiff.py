@@ -1,7 +1,7 @@
 """GeoTIFF through tifffile.
 
 A map gets back the very tags that its scene came with, so no coordinate system has to be understood.
-Some compressions, LZW among them, need `pip install imagecodecs`.
+Some compressions, LZW among them, need `pip install imagecodecs`, or `rasterio`, whose GDAL then reads them.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -39,7 +41,7 @@ def read(path: Path) -> Stored:
     logging.getLogger("tifffile").addFilter(_is_no_complaint)
     with tifffile.TiffFile(path) as file:
         series, known = file.series[0], file.pages.first.tags
-        values, axes = series.asarray(), series.axes
+        values, axes = _decoded(path, series), series.axes
         tags = {tag: known[tag].value for tag in _TAGS if tag in known}
         declared = str(known[_NO_DATA].value) if _NO_DATA in known else ""
         notes = _notes(str(known[_METADATA].value) if _METADATA in known else "")
@@ -54,13 +56,29 @@ def read(path: Path) -> Stored:
     bands: Literal["last", "pages"] | None = None
     if values.ndim == 3:
         bands = "last" if "S" in axes else "pages"
-        if axes.startswith("S"):
-            values = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+        values = np.ascontiguousarray(np.moveaxis(values, 0, -1) if axes.startswith("S") else values)
     no_data = None
     with contextlib.suppress(ValueError):  # "none" and the like declare nothing
         no_data = float(declared.strip("\0 "))
     place = Georeference(tags) if tags else None
     return Stored(values, str(path), None, place, no_data, mask, bands, tuple(notes))
+
+
+def _decoded(path: Path, series: Any) -> np.ndarray:
+    """The numbers of a picture; through GDAL, where it is installed, for compressions that tifffile cannot undo."""
+    try:
+        return series.asarray()
+    except (ImportError, NotImplementedError, ValueError) as error:
+        needs_codec = isinstance(error, ImportError) or "imagecodecs" in str(error)
+        if not needs_codec or series.axes not in ("YX", "YXS", "SYX") or find_spec("rasterio") is None:
+            raise
+    import rasterio  # noqa: PLC0415 - an extra
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(path) as file:
+            bands = file.read()
+    return {"YX": bands[0], "YXS": np.moveaxis(bands, 0, -1), "SYX": bands}[series.axes]
 
 
 def _is_no_complaint(record: logging.LogRecord) -> bool:

@@ -194,7 +194,8 @@ def _damage_reported(path: Path) -> Iterator[None]:
         if "allow_pickle" in str(error):
             raise UserError(f"{path}: holds values of type object; expected an array of real numbers") from None
         if "imagecodecs" in str(error) or isinstance(error, ImportError):
-            raise UserError(f"{path}: is compressed in a way that needs: pip install imagecodecs") from None
+            remedy = "pip install imagecodecs (or rasterio)"
+            raise UserError(f"{path}: is compressed in a way that needs: {remedy}") from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path}: cannot be read ({reason}); the file is damaged or incomplete, copy it again"
