@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from common.checkpoints import locate
 from common.config import AnyNumber, Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -75,13 +76,14 @@ def main() -> None:
 
 def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path, device: torch.device) -> list[Row]:
     """Score one run over its seeds, print its classes, draw its confusion matrix (summed over seeds)."""
-    if checkpoint.is_file():
+    located = locate(checkpoint)
+    if located.is_file():
         if options.preset not in PRESETS:
             raise UserError(f"{checkpoint}: a released file needs --preset, one of {', '.join(PRESETS)}")
         configs = [replace(PRESETS[options.preset](), preset=options.preset, seed=options.seed)]
-        folders = [checkpoint]
+        folders = [located]
     else:
-        folders = model_folders(checkpoint)
+        folders = model_folders(located)
         configs = [recorded_config(folder, Config) for folder in folders]
     given = {name: getattr(options, name) for name in ("data_root", "cube", "labels", "band_axis", "no_data")}
     scene = find_scene(replace(configs[0], **{name: value for name, value in given.items() if value is not None}))

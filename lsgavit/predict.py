@@ -21,6 +21,7 @@ import scipy.io
 import torch
 from tqdm.auto import tqdm
 
+from common.checkpoints import locate
 from common.config import AnyNumber, Positive, parse
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -74,7 +75,10 @@ def main() -> None:
     if target.exists() and options.existing == "skip":
         print(f"{target}: exists, nothing done")
         return
-    folders = model_folders(options.checkpoint)
+    checkpoint = locate(options.checkpoint)
+    if checkpoint.is_file():
+        raise UserError(f"{checkpoint}: the authors' file brings no components; expected the model folder of a run")
+    folders = model_folders(checkpoint)
     if len(folders) > 1:
         raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
     if options.input is not None:

@@ -145,7 +145,8 @@ def test_codes_of_crops_come_back(
     out, _ = call(capsys, "predict.py", *arguments, "--existing", "skip")
     assert "nothing done" in out
     assert (tmp_path / "maps" / "classes.npy").stat().st_mtime_ns == before
-    # The scene of the run has no place; otherwise it is the same.
+    # The scene of the run has no place; otherwise it is the same. A model's file means its folder.
+    arguments[1] = finished / "seed_1" / "model" / "model.safetensors"
     call(capsys, "predict.py", *arguments, "--existing", "replace", "--band-axis", "last", "--device", "cpu")
     assert (tmp_path / "maps" / "classes.npy").stat().st_mtime_ns > before
     assert np.array_equal(np.load(tmp_path / "maps" / "classes.npy"), classes)
