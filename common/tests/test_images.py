@@ -232,6 +232,14 @@ class TestRefusals:
                 with contextlib.suppress(UserError):
                     assert pixels_of(bytes(broken)).ndim == 3
 
+    def test_a_header_that_promises_too_much(self) -> None:
+        """It would take all memory before the end of the data is noticed."""
+        data = bytearray(saved(Image.fromarray(EIGHT), "PNG"))
+        data[16:24] = struct.pack(">II", 60_000, 60_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+        with pytest.raises(UserError, match=r"a: \d+ bytes cannot hold 60000x60000 pixels"):
+            pixels_of(bytes(data))
+
     def test_values_without_a_range(self) -> None:
         floats = RANDOM.random((8, 9), dtype=np.float32)
         for pixels in (floats, (floats * 1000).astype(np.int16), (floats * 100).astype(np.int8), floats.astype("u4")):

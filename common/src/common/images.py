@@ -27,6 +27,8 @@ _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
 _EXPECTED = "JPEG, PNG, TIFF, WebP, BMP, GIF or PPM"
 _PLAIN = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _ORIENTATION = 0x0112
+_FEW_PIXELS = 16_000_000
+_PIXELS_PER_BYTE = 5000  # an empty white sheet takes a byte for 340 pixels as PNG and for about 100 as JPEG
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -118,6 +120,7 @@ def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None, 
         raise UserError(f"{shown}: found no picture that can be read, expected {_EXPECTED}") from None
     except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
         raise _damaged(shown) from None
+    check_extent(image.width, image.height, len(data), shown)
     try:
         pictures = getattr(image, "n_frames", 1)
         image.load()
@@ -131,6 +134,18 @@ def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None, 
     turn = _TURNS.get(orientation(image)) if upright else None
     rgb = _eight_bit(image, shown)
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def check_extent(width: int, height: int, size: int, shown: str | Path) -> None:
+    """Refuse a header that promises far more pixels than a file of `size` bytes can hold.
+
+    No format packs a photograph that densely; decoding such a damaged file would take all memory before it fails.
+
+    Raises:
+        UserError: the file's name and what its header says.
+    """
+    if width * height > max(_FEW_PIXELS, _PIXELS_PER_BYTE * size):
+        raise UserError(f"{shown}: {size} bytes cannot hold {width}x{height} pixels; it is damaged, copy it again")
 
 
 def orientation(image: Image.Image) -> int:

@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
 from common.files import atomic_path
+from common.images import check_extent
 from fftformer import png, tiff
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -263,6 +264,8 @@ def _header(path: Path, file: IO[bytes]) -> tuple[Image.Image, Image.Exif]:
         raise UserError(f"{path}: found no picture that can be read, expected JPEG, PNG or TIFF") from None
     except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
         raise _damaged(path) from None
+    check_extent(image.width, image.height, file.seek(0, io.SEEK_END), path)
+    file.seek(0)
     try:
         # Pillow's own method for a PNG decodes the whole picture, to look for EXIF data behind it.
         return image, Image.Image.getexif(image)

@@ -18,6 +18,7 @@ import tifffile
 from PIL import Image
 
 from common.errors import UserError
+from common.images import check_extent
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -60,6 +61,7 @@ def read_tiff(path: Path, file: IO[bytes], *, pixels: bool = True) -> Stored:
         with tifffile.TiffFile(file) as tiff:
             page, *following = list[Any](tiff.pages)
             _check_form(path, page)
+            check_extent(page.imagewidth, page.imagelength, tiff.filehandle.size, path)
             # Reduced copies and masks of the picture may follow it.
             others = [other for other in following if not (other.is_reduced or other.is_mask)]
             if others or (tiff.imagej_metadata or {}).get("images", 1) > 1:

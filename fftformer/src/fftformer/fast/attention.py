@@ -205,7 +205,7 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         from fftformer.attention import attention as plain  # noqa: PLC0415 (that module imports this one)
 
         tensors = [tensor for tensor in ctx.saved_tensors if tensor is not None and tensor.requires_grad]
-        output = plain(*ctx.saved_tensors, conjugate=ctx.conjugate)
+        output = plain(*ctx.saved_tensors, ctx.conjugate)  # type: ignore[call-arg]
         found = iter(torch.autograd.grad(output, tensors, gradient, create_graph=True))
         gradients = [next(found) if t is not None and t.requires_grad else None for t in ctx.saved_tensors]
         return (*gradients, None)
