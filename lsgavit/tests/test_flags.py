@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
-from training import NO_DATA, SMALL, load_trainer, train, write_scenes
+from training import NO_DATA, SMALL, forget_launcher, load_trainer, train, write_scenes
 
 from lsgavit.presets import Config
-from support.scripts import run_script
 
 # Flags that claim no effect on a run's outcome, or (the scene's name, the list of seeds) are tried in other files.
 NO_CLAIM = {"preset", "data_root", "output", "resume", "compile", "workers", "save_every", "log_every"} | {
@@ -118,11 +118,20 @@ def test_bfloat16_keeps_float32_weights(trainer: ModuleType, folder: Path, scene
     assert all(value.isfinite().all() for value in floating)
 
 
-def test_the_launchers_precision_trains(flags: list[str], tmp_path: Path) -> None:
+def test_the_launchers_precision_trains(
+    trainer: ModuleType, folder: Path, scenes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`accelerate launch --mixed_precision bf16` sets an environment variable; a second seed comes after the first."""
-    arguments = [*flags, "--max-steps", "2", "--seeds", "1", "2", "--output", tmp_path]
-    script = Path(__file__).parents[1] / "train.py"
-    run_script(script, *arguments, environment={"ACCELERATE_MIXED_PRECISION": "bf16"})
-    recorded = json.loads((tmp_path / "seed_2" / "config.json").read_text(encoding="utf-8"))["config"]
+    flags = {**SMALL, **scenes, "seeds": "1 2", "max_steps": 1, "output": folder / "launched"}
+    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in flags.items())
+    monkeypatch.setattr(sys, "argv", [str(Path(__file__).parents[1] / "train.py"), *words.split()])
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # 1 would mean that the launcher's default is to be undone
+    forget_launcher()
+    try:
+        trainer.main()
+    finally:
+        forget_launcher()
+    recorded = json.loads((folder / "launched" / "seed_2" / "config.json").read_text(encoding="utf-8"))["config"]
     assert recorded["mixed_precision"] == "bf16"
-    assert (tmp_path / "results.json").exists()
+    assert (folder / "launched" / "results.json").exists()

@@ -49,15 +49,15 @@ def load_trainer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def train(module: ModuleType, folder: Path, flags: dict[str, Any]) -> dict[str, Tensor]:
     """Train one seed in `folder`; the exported weights."""
     config = Config(**{**SMALL, **flags, "output": folder})
-    _forget_launcher()
+    forget_launcher()
     try:
         module.train(config, find_scene(config), alone=True)
     finally:
-        _forget_launcher()
+        forget_launcher()
     return load_file(folder / "model" / "model.safetensors")
 
 
-def _forget_launcher() -> None:
+def forget_launcher() -> None:
     """accelerate allows one precision per process, but for this."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
