@@ -150,6 +150,14 @@ def test_pixels_without_data_join_and_weigh_nothing():
     assert (joined > 0).sum() > 20 and not ((joined > 0) & (inside == 0)).any()
 
 
+def test_superpixels_are_not_joined_across_pixels_without_data():
+    segments = np.repeat([[0, 0, 0, 0, 0, 1, 1, 1, 1]], 6, axis=0)
+    valid = np.ones((6, 9), dtype=bool)
+    assert superpixel_adjacency(segments, np.zeros((2, 3)), valid).toarray()[0, 1] == 1
+    valid[:, 4] = False
+    assert superpixel_adjacency(segments, np.zeros((2, 3)), valid).nnz == 0
+
+
 def test_nan_is_refused():
     cube = np.random.default_rng(3).random((30, 30, 5))
     cube[3, 4, 2] = np.nan
