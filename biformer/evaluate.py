@@ -24,6 +24,7 @@ from biformer.variants import name_of
 from common import config, launch
 from common.checkpoints import locate
 from common.config import Positive
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path
 from common.results import measured, table, write_rows
@@ -57,6 +58,8 @@ class EvaluateConfig:
     """Loading processes per process."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the forward pass."""
+    device: str = "auto"
+    """auto (a GPU where there is one, of several processes each its own), cpu, cuda or cuda:1."""
     upright: bool | None = None
     """Turn pictures as their EXIF orientation says; by default as in training, for the authors' weights not."""
     save_pictures: int = 0
@@ -70,8 +73,10 @@ def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = launch.accelerator(mixed_precision=options.mixed_precision)
-    model = load_model(options.checkpoint, ema=options.ema).float().to(accelerator.device)
+    chosen = choose_device(options.device)
+    accelerator = launch.accelerator(mixed_precision=options.mixed_precision, cpu=chosen.type == "cpu")
+    device = chosen if chosen.index is not None else accelerator.device
+    model = load_model(options.checkpoint, ema=options.ema).float().to(device)
     pictures = pictures_to_score(options)
     check_fit(model, pictures, options.checkpoint)
     size, crop_pct = options.image_size or model.image_size, options.crop_pct or model.crop_pct
@@ -97,7 +102,7 @@ def main() -> None:
             split=options.split,
             crop=scoring.crop_text(size, crop_pct),
         )
-        rows = measured(found, accelerator.device)
+        rows = measured(found, device)
         output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}"
         write_rows(output / "results.json", rows)
         print(table(rows))

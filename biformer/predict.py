@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from timm.data import ImageNetInfo
@@ -29,7 +30,7 @@ from common.config import Fraction, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
-from common.files import atomic_path
+from common.files import atomic_path, printable
 from common.images import read_rgb
 
 
@@ -43,8 +44,8 @@ class PredictConfig:
     """A picture, or a folder whose pictures are taken at any depth."""
     output: Path
     """The CSV file."""
-    overwrite: bool = False
-    """Replace existing outputs."""
+    existing: Literal["refuse", "skip", "replace"] = "refuse"
+    """What to do where an output exists: refuse to start, skip everything (it is finished), or replace it."""
     top: Positive[int] = 3
     """How many classes to name per picture."""
     image_size: Positive[int] | None = None
@@ -69,7 +70,9 @@ class PredictConfig:
 def main() -> None:
     """Classify everything that can be read; say how much could not."""
     options = config.parse(PredictConfig, __doc__)
-    check(options)
+    if check(options):
+        print(f"{options.output}: exists already, nothing to do")
+        return
     device = choose_device(options.device)
     files = list_pictures(options.input, outside=options.output)
     model = load_model(options.checkpoint, ema=options.ema).float().to(device)
@@ -113,15 +116,21 @@ def main() -> None:
     print(f"{len(lines)} of {len(files)} pictures classified{left_out}; see {options.output}")
 
 
-def check(options: PredictConfig) -> None:
-    """Refuse flags that cannot be met, before anything is loaded."""
-    there = [str(path) for path in (options.output, options.routing) if path is not None and path.exists()]
-    if there and not options.overwrite:
-        raise UserError(f"{', '.join(there)}: exists already; add --overwrite or choose another name")
+def check(options: PredictConfig) -> bool:
+    """Refuse flags that cannot be met, before anything is loaded; whether everything is there and may stay."""
+    wanted = [path for path in (options.output, options.routing) if path is not None]
+    there = [printable(path) for path in wanted if path.exists()]
+    if options.existing == "skip" and len(there) == len(wanted):
+        return True
+    if there and options.existing == "refuse":
+        raise UserError(
+            f"{', '.join(there)}: exists already; add --existing skip or --existing replace, or choose another name"
+        )
     if options.top < 1 or options.routing_pictures < 1 or options.batch_size < 1:
         raise UserError("--top, --routing-pictures and --batch-size must be at least 1")
     if not all(0 <= share < 1 for share in options.query):
         raise UserError(f"--query {options.query[0]} {options.query[1]}: expected shares of height and width in [0, 1)")
+    return False
 
 
 def class_names(model: BiFormer) -> list[str]:

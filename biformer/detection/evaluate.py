@@ -19,6 +19,7 @@ from biformer.detection.data import CocoPictures, check_categories, open_split
 from biformer.detection.model import load_detector
 from common import config, launch
 from common.checkpoints import locate
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path, write_json
 from common.results import measured, table, write_rows
@@ -38,6 +39,8 @@ class EvaluateConfig:
     """Loading processes per process."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the forward pass."""
+    device: str = "auto"
+    """auto (a GPU where there is one, of several processes each its own), cpu, cuda or cuda:1."""
     save_pictures: int = 0
     """Copy this many of the scored pictures, evenly spread, into the output folder, as PNG."""
     output: Path | None = None
@@ -49,8 +52,10 @@ def main() -> None:
     """Load, detect, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = launch.accelerator(mixed_precision=options.mixed_precision)
-    detector = load_detector(options.checkpoint).to(accelerator.device)
+    chosen = choose_device(options.device)
+    accelerator = launch.accelerator(mixed_precision=options.mixed_precision, cpu=chosen.type == "cpu")
+    device = chosen if chosen.index is not None else accelerator.device
+    detector = load_detector(options.checkpoint).to(device)
     pictures = pictures_to_score(options, masks=detector.method == "mask_rcnn")
     check_categories(
         pictures.classes,
@@ -72,7 +77,7 @@ def main() -> None:
             dataset=dataset,
             split=options.split,
         )
-        rows = measured(rows, accelerator.device)
+        rows = measured(rows, device)
         name = f"evaluation_{dataset.replace(' ', '_')}_{options.split}"
         output = options.output or options.checkpoint.parent / name
         write_rows(output / "results.json", rows)

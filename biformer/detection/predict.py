@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -42,8 +42,8 @@ class PredictConfig:
     """A picture, or a folder whose pictures are taken at any depth."""
     output: Path
     """Folder for detections.json and pictures/."""
-    overwrite: bool = False
-    """Replace existing outputs."""
+    existing: Literal["refuse", "skip", "replace"] = "refuse"
+    """What to do where an output exists: refuse to start, skip everything (it is finished), or replace it."""
     score: Fraction[float] = SCORE
     """Least score of what is written and drawn, in [0, 1]."""
     draw: bool = True
@@ -61,7 +61,9 @@ def main() -> None:
     device = choose_device(options.device)
     files = list_pictures(options.input, outside=options.output)
     targets = drawn_names([relative(file, options.input) for file in files])
-    check(options, targets)
+    if check(options, targets):
+        print(f"{options.output}: holds the outputs of all pictures already")
+        return
     detector = load_detector(options.checkpoint).to(device)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -97,17 +99,23 @@ def main() -> None:
     )
 
 
-def check(options: PredictConfig, targets: list[str]) -> None:
-    """Refuse flags that cannot be met, before anything is loaded."""
+def check(options: PredictConfig, targets: list[str]) -> bool:
+    """Refuse flags that cannot be met, before anything is loaded; whether everything is there and may stay."""
     coco_mask()  # missing, it would be missed after the first picture
     wanted = [options.output / "detections.json"]
     wanted += [options.output / "pictures" / target for target in targets] if options.draw else []
     there = [str(path) for path in wanted if path.exists()]
-    if there and not options.overwrite:
+    if options.existing == "skip" and wanted[0].exists():  # it is written last
+        return True
+    if there and options.existing == "refuse":
         more = f" and {len(there) - 2} more" if len(there) > 2 else ""
-        raise UserError(f"{', '.join(there[:2])}{more}: exists already; add --overwrite or choose another name")
+        raise UserError(
+            f"{', '.join(there[:2])}{more}: exists already; add --existing skip or --existing replace, "
+            "or choose another name"
+        )
     if not 0 <= options.score <= 1:
         raise UserError(f"--score {options.score}: expected a number in [0, 1]")
+    return False
 
 
 def read(file: Path, detector: Detector) -> Image.Image:

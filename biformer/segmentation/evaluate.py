@@ -25,6 +25,7 @@ from biformer.segmentation.pictures import prediction_sheet
 from common import config, launch
 from common.checkpoints import locate
 from common.config import Positive
+from common.environment import choose_device
 from common.errors import UserError, command
 from common.results import measured, table, write_rows
 
@@ -49,6 +50,8 @@ class EvaluateConfig:
     """Loading processes per process."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the forward pass."""
+    device: str = "auto"
+    """auto (a GPU where there is one, of several processes each its own), cpu, cuda or cuda:1."""
     save_pictures: int = 0
     """Draw this many of the scored pictures, evenly spread, beside annotation and prediction."""
     output: Path | None = None
@@ -60,8 +63,10 @@ def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = launch.accelerator(mixed_precision=options.mixed_precision)
-    model = load_segmenter(options.checkpoint).float().to(accelerator.device)
+    chosen = choose_device(options.device)
+    accelerator = launch.accelerator(mixed_precision=options.mixed_precision, cpu=chosen.type == "cpu")
+    device = chosen if chosen.index is not None else accelerator.device
+    model = load_segmenter(options.checkpoint).float().to(device)
     protocol = Protocol(
         options.image_size or model.image_size,
         options.size_divisor or model.size_divisor,
@@ -86,7 +91,7 @@ def main() -> None:
             split=options.split,
             protocol=protocol,
         )
-        rows = measured(found, accelerator.device)
+        rows = measured(found, device)
         several = "_multi_scale" * options.multi_scale
         output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}{several}"
         write_rows(output / "results.json", rows)
@@ -95,7 +100,7 @@ def main() -> None:
         print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
         if options.save_pictures:
             sheet = output / "predictions.png"
-            prediction_sheet(model, scenes, protocol, accelerator.device, sheet, count=options.save_pictures)
+            prediction_sheet(model, scenes, protocol, device, sheet, count=options.save_pictures)
             print(f"pictures: {sheet}")
         print(f"rows: {output / 'results.json'}; each class: {output / 'classes.csv'}")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 from tqdm.auto import tqdm
@@ -40,8 +41,8 @@ class PredictConfig:
     """A picture, or a folder whose pictures are taken at any depth."""
     output: Path
     """The folder for labels and overlays."""
-    overwrite: bool = False
-    """Replace existing outputs; without it nothing is segmented when one exists."""
+    existing: Literal["refuse", "skip", "replace"] = "refuse"
+    """What to do where outputs exist: refuse to start, skip pictures that have theirs, or replace them."""
     overlay: bool = True
     """Draw the overlays."""
     multi_scale: bool = False
@@ -61,6 +62,11 @@ def main() -> None:
     device = choose_device(options.device)
     jobs = list_jobs(options.input, options.output)
     refuse_overwriting(jobs, options)
+    if options.existing == "skip":
+        jobs = [job for job in jobs if not all(path.exists() for path in outputs_of(job[1], options))]
+    if not jobs:
+        print(f"{options.output}: holds the outputs of all pictures already")
+        return
     model = load_segmenter(options.checkpoint).float().to(device)
     scales = MULTI_SCALE if options.multi_scale else (1.0,)
     protocol = Protocol(options.image_size or model.image_size, model.size_divisor, scales, options.multi_scale)
@@ -111,13 +117,18 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
 
 def refuse_overwriting(jobs: list[tuple[Path, Path]], options: PredictConfig) -> None:
     """Raise `UserError` naming what exists, unless it may be replaced."""
-    outputs = [labels_of(stem) for _, stem in jobs] + [overlay_of(stem) for _, stem in jobs] * options.overlay
+    outputs = [path for _, stem in jobs for path in outputs_of(stem, options)]
     there = [path for path in outputs if path.exists()]
-    if there and not options.overwrite:
+    if there and options.existing == "refuse":
         raise UserError(
             f"{len(there)} of {len(outputs)} outputs exist already (first: {', '.join(map(str, there[:3]))}); "
-            "add --overwrite or choose another --output"
+            "add --existing skip or --existing replace, or choose another --output"
         )
+
+
+def outputs_of(stem: Path, options: PredictConfig) -> list[Path]:
+    """What is written for one picture."""
+    return [labels_of(stem), overlay_of(stem)] if options.overlay else [labels_of(stem)]
 
 
 def labels_of(stem: Path) -> Path:

@@ -135,8 +135,8 @@ def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path,
     assert right == pytest.approx(read_rows(trained / "results.json")[0].value)
     assert min(Image.open(routes).size) > 300
     again = run_inside(PROJECT / "predict.py", *arguments, status=2)
-    assert "labels.csv: exists already; add --overwrite" in again.stderr
-    strict = run_inside(PROJECT / "predict.py", *arguments, "--overwrite", "--strict", status=2)
+    assert "labels.csv: exists already; add --existing skip or" in again.stderr
+    strict = run_inside(PROJECT / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
     assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
 
 

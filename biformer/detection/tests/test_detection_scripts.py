@@ -144,8 +144,8 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     assert [float(mask.sum()) for mask in masks] == [annotation["area"] for annotation in again.anns.values()]
 
     refused = run_inside(TASK / "predict.py", *arguments, status=2)
-    assert "exists already; add --overwrite" in refused.stderr
-    strict = run_inside(TASK / "predict.py", *arguments, "--overwrite", "--strict", status=2)
+    assert "exists already; add --existing skip" in refused.stderr
+    strict = run_inside(TASK / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
     assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
 
 

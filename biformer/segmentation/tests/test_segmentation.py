@@ -144,9 +144,9 @@ def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: 
     assert Image.open(output / "a/ADE_val_00000002_overlay.png").width > 128 + 40
     before = (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns
     error = run_inside(TASK / "predict.py", *arguments, status=2).stderr
-    assert "add --overwrite or choose another --output" in error
+    assert "add --existing skip or --existing replace" in error
     assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
-    error = run_inside(TASK / "predict.py", *arguments, "--overwrite", "--strict", status=2).stderr
+    error = run_inside(TASK / "predict.py", *arguments, "--existing", "replace", "--strict", status=2).stderr
     assert "broken.jpg: " in error and "Traceback" not in error
 
 

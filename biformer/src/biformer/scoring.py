@@ -59,7 +59,7 @@ def score(
     Sums and counts are added up over processes, not accuracies, so uneven last batches weigh right.
 
     Args:
-        model: in evaluation mode, on the accelerator's device.
+        model: in evaluation mode.
         pictures: of the split.
         transform: from `evaluation_transform`.
         batch_size: per process.
@@ -73,6 +73,7 @@ def score(
         UserError: no picture could be read.
     """
     rank, processes = accelerator.process_index, accelerator.num_processes
+    device = next(model.parameters()).device
     share = EvaluationPictures(pictures, transform, rank=rank, processes=processes, strict=strict)
     # Without a generator of its own the loader would draw from the global one, and scoring would change training.
     loader: DataLoader[Any] = DataLoader(
@@ -81,7 +82,7 @@ def score(
     sums = torch.zeros(5, dtype=torch.float64)  # right, right among five, loss, pictures, unreadable
     for images, labels, _ in tqdm(loader, unit="batch", disable=rank > 0, leave=False):
         with torch.inference_mode(), accelerator.autocast():
-            logits = model(images.to(accelerator.device)).float().cpu()
+            logits = model(images.to(device)).float().cpu()
         readable = labels >= 0
         logits, truth = logits[readable], labels[readable]
         best = logits.topk(min(5, logits.shape[1])).indices == truth[:, None]

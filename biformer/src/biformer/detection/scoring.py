@@ -87,6 +87,7 @@ def shared(scores: Scores | None, accelerator: Accelerator) -> Scores:
 def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator, *, workers: int = 0) -> list[Result]:
     """What a detector finds, in COCO's results format, ordered by picture, in every process."""
     rank, processes = accelerator.process_index, accelerator.num_processes
+    device = next(detector.parameters()).device
     share = EvaluationPictures(pictures, rank=rank, processes=processes)
     # Without a generator of its own the loader would draw from the global one, and scoring would change training.
     loader: DataLoader[Any] = DataLoader(
@@ -102,7 +103,7 @@ def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator,
         height, width = image.shape[-2:]
         check_size((width, height), detector, pictures.names[index])
         with torch.inference_mode(), accelerator.autocast():
-            (found,) = detector([image.to(accelerator.device)])
+            (found,) = detector([image.to(device)])
         results.append((index, results_of(found, detector, pictures.ids[index], height, width)))
     everything = gather_object(results) if processes > 1 else results
     return [result for _, found in sorted(everything, key=lambda pair: pair[0]) for result in found]

@@ -83,7 +83,7 @@ def score(
     """Score a network, shared out over the processes, one picture at a time because their sizes differ.
 
     Args:
-        model: in evaluation mode, on the accelerator's device.
+        model: in evaluation mode.
         scenes: of the split.
         protocol: how pictures are shown.
         workers: loading processes per process.
@@ -95,16 +95,17 @@ def score(
         UserError: a picture or annotation cannot be used.
     """
     rank, processes = accelerator.process_index, accelerator.num_processes
+    device = next(model.parameters()).device
     share = EvaluationScenes(scenes, rank, processes)
     # Without a generator of its own the loader would draw from the global one, and scoring would change training.
     loader: DataLoader[Any] = DataLoader(
         share, batch_size=None, num_workers=workers, worker_init_fn=begin_worker, generator=torch.Generator()
     )
-    total = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64, device=accelerator.device)
+    total = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64, device=device)
     for picture, labels in tqdm(loader, unit="picture", disable=rank > 0, leave=False):
         with accelerator.autocast():
-            found = predict_labels(model, picture.to(accelerator.device), protocol)
-        total += confusion(labels.to(accelerator.device), found, model.num_classes)
+            found = predict_labels(model, picture.to(device), protocol)
+        total += confusion(labels.to(device), found, model.num_classes)
     if processes > 1:
         total = accelerator.reduce(total, reduction="sum")
     return Scores(total.cpu().numpy(), len(scenes))
