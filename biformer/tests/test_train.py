@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
 from PIL import Image
 
-from biformer import create_model, export_released, load_model
+from biformer import create_model, export_released, load_model, variants
 from biformer.photographs import demo_pictures
 from common.results import read_rows
 from support.inside import run_inside
@@ -44,11 +45,17 @@ def trained(pictures_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0) -> Finished:
+def train(
+    root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0, whole: bool = False
+) -> Finished:
+    """Train the tiny network, narrowed and with one block per stage unless `whole`; in this process if it is one."""
     command = ["--preset", "imagenet_tiny", "--data-root", root, "--output", output, *QUICK, *arguments]
     if processes > 1:
         return run_script(PROJECT / "train.py", *command, processes=processes, status=status)
-    return run_inside(PROJECT / "train.py", *command, status=status)
+    with pytest.MonkeyPatch.context() as patch:
+        if not whole:
+            patch.setitem(variants._VARIANTS, "biformer_tiny", SMALL)
+        return run_inside(PROJECT / "train.py", *command, status=status)
 
 
 def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
@@ -89,8 +96,8 @@ def test_two_processes_learn_what_one_learns_by_accumulation(pictures_folder: Pa
     """
     plain = ("--mixup", 0, "--cutmix", 0, "--drop-path", 0, "--max-steps", 1, "--weight-decay", 0)
     train(pictures_folder, tmp_path / "two", *plain, processes=2)
-    train(pictures_folder, tmp_path / "one", *plain, "--gradient-accumulation", 2)
-    train(pictures_folder, tmp_path / "half", *plain)
+    train(pictures_folder, tmp_path / "one", *plain, "--gradient-accumulation", 2, whole=True)
+    train(pictures_folder, tmp_path / "half", *plain, whole=True)
     one, two, half = (parameters(tmp_path / name / "model") for name in ("one", "two", "half"))
     step = 0.05 * 8 / 512
     assert ((one - two).abs() > 0.1 * step).double().mean() < 0.002
@@ -141,7 +148,7 @@ def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path,
 
 
 def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_path: Path) -> None:
-    torch.save({"model": export_released(create_model("biformer_tiny"))}, tmp_path / "released.pth")
+    torch.save({"model": export_released(create_model("biformer_tiny", **SMALL))}, tmp_path / "released.pth")
     arguments = ("--checkpoint", tmp_path / "released.pth", "--image-size", 64)
     picture = pictures_folder / "val/cat/0.png"
     run_inside(PROJECT / "predict.py", *arguments, "--input", picture, "--output", tmp_path / "labels.csv")
@@ -154,9 +161,9 @@ def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_
 
 
 def test_training_lowers_the_loss(pictures_folder: Path, tmp_path: Path) -> None:
-    plain = ("--mixup", 0, "--cutmix", 0, "--auto-augment", "", "--crop-area", 0.8, "--repeats", 1, "--epochs", 16)
+    plain = ("--mixup", 0, "--cutmix", 0, "--auto-augment", "", "--crop-area", 0.8, "--repeats", 1, "--epochs", 24)
     plain += ("--smoothing", 0, "--erasing", 0, "--drop-path", 0, "--batch-size", 12)
-    train(pictures_folder, tmp_path, *plain, "--validate-epochs", 16)
+    train(pictures_folder, tmp_path, *plain, "--validate-epochs", 24)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
