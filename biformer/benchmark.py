@@ -141,7 +141,7 @@ def warm_up(run: Callable[[], Tensor], model: nn.Module, device: torch.device) -
 
 def measure(group: list[Case], models: dict[str, nn.Module], benchmark: Benchmark) -> Iterator[dict[str, Any]]:
     """Measure one group by turns and yield its rows."""
-    device = torch.device(benchmark.device)
+    device = choose_device(benchmark.device)
     generator = torch.Generator().manual_seed(0)
     picture = torch.randn(group[0].batch, 3, benchmark.size, benchmark.size, generator=generator).to(device)
     runs: dict[Case, Callable[[], Tensor]] = {}

@@ -14,7 +14,8 @@ from biformer.detection import pictures as detection_pictures
 from biformer.photographs import demo_pictures
 from biformer.segmentation import photographs as segmentation_demo
 from biformer.segmentation import pictures as segmentation_pictures
-from support.inside import load_script, run_inside
+from common import figures
+from support.scripts import call_script
 
 PROJECT = Path(__file__).parent
 SMALL = {"depths": (1, 1, 1, 1), "dims": (32, 64, 128, 256)}
@@ -74,13 +75,12 @@ def train(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> Callable
         (detection_pictures, "detection_sheet"),
     ):
         monkeypatch.setattr(module, name, no_sheet)
-    for script in SCRIPTS.values():
-        monkeypatch.setattr(load_script(PROJECT / script), "curves", lambda *_: None)
+    monkeypatch.setattr(figures, "curves", lambda *_: None)
 
     def run(task: str, output: Path, *arguments: object, root: Path | None = None, status: int = 0) -> Path:
         command = ["--data-root", root or folders[task], "--output", output, *FLAGS[task], "--workers", 0]
         command += ["--max-steps", 3, "--save-every", 0, "--log-every", 1]
-        run_inside(PROJECT / SCRIPTS[task], *command, *arguments, status=status)
+        call_script(PROJECT / SCRIPTS[task], *command, *arguments, status=status)
         return output
 
     return run

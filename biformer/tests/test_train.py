@@ -16,8 +16,7 @@ from PIL import Image
 from biformer import create_model, export_released, load_model, variants
 from biformer.photographs import demo_pictures
 from common.results import read_rows
-from support.inside import run_inside
-from support.scripts import Finished, run_script
+from support.scripts import Finished, call_script, run_script
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ("--model", "biformer_tiny", "--image-size", 32, "--num-regions", 2, "--batch-size", 4, "--workers", 0)
@@ -55,7 +54,7 @@ def train(
     with pytest.MonkeyPatch.context() as patch:
         if not whole:
             patch.setitem(variants._VARIANTS, "biformer_tiny", SMALL)
-        return run_inside(PROJECT / "train.py", *command, status=status)
+        return call_script(PROJECT / "train.py", *command, status=status)
 
 
 def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
@@ -120,7 +119,7 @@ def test_accuracy_over_two_processes_counts_every_picture_once(
 ) -> None:
     """Seven pictures, batches of two on two processes: shares and last batches are uneven."""
     arguments = ("--checkpoint", trained / "model", "--data-root", pictures_folder, "--batch-size", 2, "--workers", 0)
-    run_inside(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "1")
+    call_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "1")
     run_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "2", processes=2)
     one, two = (read_rows(tmp_path / str(n) / "results.json") for n in (1, 2))
     assert [row.value for row in one] == [row.value for row in two]
@@ -134,16 +133,16 @@ def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path,
     (tmp_path / "photos/broken.jpg").write_bytes(b"no picture")
     output, routes = tmp_path / "labels.csv", tmp_path / "routes.png"
     arguments = ("--checkpoint", trained / "model", "--input", tmp_path / "photos", "--output", output, "--top", 2)
-    done = run_inside(PROJECT / "predict.py", *arguments, "--routing", routes, "--batch-size", 3)
+    done = call_script(PROJECT / "predict.py", *arguments, "--routing", routes, "--batch-size", 3)
     assert "7 of 8 pictures classified, 1 could not be read" in done.stdout
     lines = list(csv.DictReader(output.open()))
     assert list(lines[0]) == ["file", "class", "probability", "class 2", "probability 2"] and len(lines) == 7
     right = np.mean([line["class"] == line["file"].split("/")[0] for line in lines]) * 100
     assert right == pytest.approx(read_rows(trained / "results.json")[0].value)
     assert min(Image.open(routes).size) > 300
-    again = run_inside(PROJECT / "predict.py", *arguments, status=2)
+    again = call_script(PROJECT / "predict.py", *arguments, status=2)
     assert "labels.csv: exists already; add --existing skip or" in again.stderr
-    strict = run_inside(PROJECT / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
+    strict = call_script(PROJECT / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
     assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
 
 
@@ -151,12 +150,12 @@ def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_
     torch.save({"model": export_released(create_model("biformer_tiny", **SMALL))}, tmp_path / "released.pth")
     arguments = ("--checkpoint", tmp_path / "released.pth", "--image-size", 64)
     picture = pictures_folder / "val/cat/0.png"
-    run_inside(PROJECT / "predict.py", *arguments, "--input", picture, "--output", tmp_path / "labels.csv")
+    call_script(PROJECT / "predict.py", *arguments, "--input", picture, "--output", tmp_path / "labels.csv")
     line = next(csv.DictReader((tmp_path / "labels.csv").open()))
     from timm.data import ImageNetInfo
 
     assert line["class"] in ImageNetInfo().label_descriptions()
-    done = run_inside(PROJECT / "evaluate.py", *arguments, "--data-root", pictures_folder, status=2)
+    done = call_script(PROJECT / "evaluate.py", *arguments, "--data-root", pictures_folder, status=2)
     assert "has 1000 classes, the pictures 3" in done.stderr
 
 
@@ -202,5 +201,5 @@ def test_bad_input_is_said_in_one_sentence(pictures_folder: Path, tmp_path: Path
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py"])
 def test_help_is_worth_reading(script: str) -> None:
-    done = run_inside(PROJECT / script, "--help")
+    done = call_script(PROJECT / script, "--help")
     assert f"biformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 15

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +32,6 @@ from biformer.detection.scoring import Scores, average_precision, rows, score
 from biformer.detection.transforms import TrainingPictures, to_tensor, unstacked
 from common.errors import UserError
 from common.sampling import endless_loader
-from support.inside import load_script
 
 SMALL: dict[str, Any] = {"backbone": "biformer_tiny", "num_regions": 2, "depths": (1, 1, 1, 1), "channels": 16}
 SMALL |= {"regions_per_picture": 16, "short_side": 64, "long_side": 96}
@@ -303,7 +303,7 @@ def test_the_published_networks_have_their_heads() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_twice() -> None:
-    share = load_script(Path(__file__).parents[1] / "train.py").share_of_rate
+    share = runpy.run_path(str(Path(__file__).parents[1] / "train.py"))["share_of_rate"]
     config = Config()
     rates = [share(config, done, 1000) for done in (0, 250, 500, 7999, 8000, 10999, 11000)]
     assert rates == pytest.approx([0.001, 0.5005, 1, 1, 0.1, 0.1, 0.01])

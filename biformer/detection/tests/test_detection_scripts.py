@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,7 @@ from biformer.detection.demo import write_demo
 from biformer.detection.presets import PRESETS
 from common.errors import UserError
 from common.results import read_rows
-from support.inside import load_script, run_inside
-from support.scripts import Finished, run_script
+from support.scripts import Finished, call_script, run_script
 
 TASK = Path(__file__).parents[1]
 QUICK = ("--model", "biformer_tiny", "--depths", 1, 1, 1, 1, "--num-regions", 2, "--channels", 16, "--workers", 0)
@@ -53,7 +54,7 @@ def train(
     with pytest.MonkeyPatch.context() as patch:
         if not whole:
             patch.setitem(variants._VARIANTS, "biformer_tiny", SMALL)
-        return run_inside(TASK / "train.py", *command, status=status)
+        return call_script(TASK / "train.py", *command, status=status)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -109,7 +110,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_pat
 def test_scores_over_two_processes_count_every_picture_once(trained: Path, coco: Path, tmp_path: Path) -> None:
     """Three pictures on two processes: uneven shares; every number and every box the same."""
     arguments = ("--checkpoint", trained / "model", "--data-root", coco, "--workers", 0, "--save-pictures", 2)
-    run_inside(TASK / "evaluate.py", *arguments, "--output", tmp_path / "1")
+    call_script(TASK / "evaluate.py", *arguments, "--output", tmp_path / "1")
     done = run_script(TASK / "evaluate.py", *arguments, "--output", tmp_path / "2", processes=2)
     assert "at most 100 detections per picture" in done.stdout
     one, two = (read_rows(tmp_path / str(n) / "results.json") for n in (1, 2))
@@ -133,7 +134,7 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     (photos / "broken.jpg").write_bytes(b"no picture")
     Image.new("RGB", (2000, 1)).save(photos / "line.png")
     arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--score", 0.05)
-    done = run_inside(TASK / "predict.py", *arguments)
+    done = call_script(TASK / "predict.py", *arguments)
     assert "in 4 of 6 pictures, 2 could not be read" in done.stdout
     found = json.loads((output / "detections.json").read_text())
     by_name = {image["file_name"]: image for image in found["images"]}
@@ -151,9 +152,9 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     masks = [again.annToMask(annotation) for annotation in again.anns.values()]
     assert [float(mask.sum()) for mask in masks] == [annotation["area"] for annotation in again.anns.values()]
 
-    refused = run_inside(TASK / "predict.py", *arguments, status=2)
+    refused = call_script(TASK / "predict.py", *arguments, status=2)
     assert "exists already; add --existing skip" in refused.stderr
-    strict = run_inside(TASK / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
+    strict = call_script(TASK / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
     assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
 
 
@@ -168,7 +169,7 @@ def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     losses = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(losses[-3:]) < losses[0] / 3
     arguments = ("--checkpoint", tmp_path / "run/model", "--data-root", root, "--split", "train", "--workers", 0)
-    run_inside(TASK / "evaluate.py", *arguments, "--output", tmp_path / "scores")
+    call_script(TASK / "evaluate.py", *arguments, "--output", tmp_path / "scores")
     scores = {row.metric: row.value for row in read_rows(tmp_path / "scores/results.json")}
     assert scores["box AP50"] > 80 and scores["mask AP50"] > 80, scores
 
@@ -186,7 +187,7 @@ def test_a_truncated_picture_is_said_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("problem", ["no data", "no root", "no file", "categories", "fp16", "weights", "model"])
 def test_bad_input_is_refused_before_the_first_step(tmp_path: Path, problem: str) -> None:
-    script, root = load_script(TASK / "train.py"), tmp_path / "coco"
+    script, root = SimpleNamespace(**runpy.run_path(str(TASK / "train.py"))), tmp_path / "coco"
     config = replace(PRESETS["retinanet_small"](), preset="retinanet_small", data_root=root, mixed_precision="no")
     pictures = open_split(write_demo(root, training=2, validation=1), "train")
     path = root / "annotations/instances_val2017.json"
@@ -223,11 +224,11 @@ def test_a_checkpoint_of_another_model_is_refused(trained: Path, coco: Path, tmp
     path.mkdir()
     (path / "config.json").write_text(json.dumps({"architecture": "BiFormer"}))
     arguments = ("--checkpoint", path, "--data-root", coco)
-    done = run_inside(TASK / "evaluate.py", *arguments, status=2)
+    done = call_script(TASK / "evaluate.py", *arguments, status=2)
     assert "holds a BiFormer, expected a Detector" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py"])
 def test_help_is_worth_reading(script: str) -> None:
-    done = run_inside(TASK / script, "--help")
+    done = call_script(TASK / script, "--help")
     assert f"biformer/detection/{script}" in done.stdout and len(done.stdout.splitlines()) > 15

@@ -18,8 +18,7 @@ from biformer.segmentation.data import open_scenes
 from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.photographs import CLASSES, write_demo
 from common.results import read_rows
-from support.inside import run_inside
-from support.scripts import Finished, run_script
+from support.scripts import Finished, call_script, run_script
 
 TASK = Path(__file__).parents[1]
 QUICK = ("--preset", "upernet_small", "--model", "biformer_tiny", "--head-width", 16, "--image-size", 32)
@@ -53,7 +52,7 @@ def train(
     with pytest.MonkeyPatch.context() as patch:
         if not whole:
             patch.setitem(variants._VARIANTS, "biformer_tiny", SMALL)
-        return run_inside(TASK / "train.py", *command, status=status)
+        return call_script(TASK / "train.py", *command, status=status)
 
 
 def parameters(folder: Path) -> torch.Tensor:
@@ -131,7 +130,7 @@ def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: 
     Image.open(photos / "a/ADE_val_00000001.jpg").resize((50, 20)).save(photos / "a/ADE_val_00000001.png")
     (photos / "broken.jpg").write_bytes(b"no picture")
     arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--device", "cpu")
-    done = run_inside(TASK / "predict.py", *arguments)
+    done = call_script(TASK / "predict.py", *arguments)
     assert "6 of 7 pictures segmented, 1 could not be read" in done.stdout
     names = {path.name for path in (output / "a").iterdir()}
     assert {
@@ -150,10 +149,10 @@ def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: 
     assert Image.open(output / "a/ADE_val_00000001.png_labels.png").size == (50, 20)
     assert Image.open(output / "a/ADE_val_00000002_overlay.png").width > 128 + 40
     before = (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns
-    error = run_inside(TASK / "predict.py", *arguments, status=2).stderr
+    error = call_script(TASK / "predict.py", *arguments, status=2).stderr
     assert "add --existing skip or --existing replace" in error
     assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
-    error = run_inside(TASK / "predict.py", *arguments, "--existing", "replace", "--strict", status=2).stderr
+    error = call_script(TASK / "predict.py", *arguments, "--existing", "replace", "--strict", status=2).stderr
     assert "broken.jpg: " in error and "Traceback" not in error
 
 
@@ -180,7 +179,7 @@ def test_bad_input_ends_with_one_sentence(
     given = [paths.get(str(argument), argument) for argument in arguments]
     if script == "train":
         given = ["--output", tmp_path / "run", *QUICK, *given]
-    error = run_inside(TASK / f"{script}.py", *given, status=2).stderr
+    error = call_script(TASK / f"{script}.py", *given, status=2).stderr
     assert words in error.strip().splitlines()[-1] and "Traceback" not in error
 
 
@@ -208,7 +207,7 @@ def test_training_learns_its_pictures(data: Path, tmp_path: Path) -> None:
     plain = ("--preset", "demo", "--head-width", 32, "--image-size", 48, "--num-regions", 2, "--iterations", 45)
     plain += ("--workers", 0, "--scale", 0.9, 1.1, "--category-share", 1, "--no-distort", "--dropout", 0)
     plain += ("--learning-rate", 3e-3, "--log-every", 1, "--validate-every", 45)
-    run_inside(TASK / "train.py", "--data-root", root, "--output", tmp_path / "run", *plain)
+    call_script(TASK / "train.py", "--data-root", root, "--output", tmp_path / "run", *plain)
     found = losses(tmp_path / "run")
     assert np.mean(found[-5:]) < 0.4 * np.mean(found[:5])
     assert read_rows(tmp_path / "run/results.json")[0].value > 45
@@ -216,5 +215,5 @@ def test_training_learns_its_pictures(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "predict"])
 def test_help_is_worth_reading(script: str) -> None:
-    out = run_inside(TASK / f"{script}.py", "--help").stdout
+    out = call_script(TASK / f"{script}.py", "--help").stdout
     assert f"biformer/segmentation/{script}.py" in out and len(out.splitlines()) > 15
