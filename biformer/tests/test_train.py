@@ -143,7 +143,7 @@ def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path,
     again = call_script(PROJECT / "predict.py", *arguments, status=2)
     assert "labels.csv: exists already; add --existing skip or" in again.stderr
     strict = call_script(PROJECT / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
-    assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
+    assert "broken.jpg: found no picture that can be read" in strict.stderr and "Traceback" not in strict.stderr
 
 
 def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_path: Path) -> None:

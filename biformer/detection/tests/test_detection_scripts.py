@@ -155,7 +155,7 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     refused = call_script(TASK / "predict.py", *arguments, status=2)
     assert "exists already; add --existing skip" in refused.stderr
     strict = call_script(TASK / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
-    assert "broken.jpg: cannot be read" in strict.stderr and "Traceback" not in strict.stderr
+    assert "broken.jpg: found no picture that can be read" in strict.stderr and "Traceback" not in strict.stderr
 
 
 def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
