@@ -1,6 +1,6 @@
 """Train HCANet.
 
-    accelerate launch hcanet/train.py                                        the demo, two minutes on two cores
+    accelerate launch hcanet/train.py                                        the demo, on a synthetic scene
     accelerate launch hcanet/train.py --preset abu --data-root DIR           four small scenes, tested on a fifth
     accelerate launch hcanet/train.py --preset scene --cube SCENE.hdr        your own clean scene
     accelerate launch --num_processes 8 hcanet/train.py --preset qrnn3d --data-root DIR   ICVL

@@ -87,9 +87,10 @@ class Config(LoaderConfig):
 
 
 def demo() -> Config:
-    """A synthetic scene with noise of σ 50, hcanet_light, two minutes on two CPU cores.
+    """A synthetic scene with noise of σ 50, hcanet_light, 700 updates.
 
     accelerate launch hcanet/train.py
+    Expected: not measured to its end yet. Total variation per band reaches 28.7 dB there, the noisy input has 14.2 dB.
     """
     return Config(
         model="hcanet_light", dataset="demo", order=("gaussian",), epochs=(1,), iterations=700, crop=32, batch_size=2,
@@ -156,6 +157,7 @@ def abu() -> Config:
     """Four ABU scenes with noise of σ 50, tested on the fifth; the released form of hcanet_light.
 
     accelerate launch hcanet/train.py --preset abu --data-root DIR
+    Expected: not measured here.
     """
     return Config(
         model="hcanet_light", dataset="abu", order=("gaussian",), epochs=(1,), iterations=2_500, crop=32, batch_size=1,
