@@ -53,7 +53,7 @@ def scene_logits(model: AMGCFN, x: Tensor, nodes: Tensor, segments: Tensor) -> t
 
     fusion = model.fusion
     mlps = (fusion.average1, fusion.average2, fusion.maximum1, fusion.maximum2)
-    parameters = [p for part in (model.pixel_attention, *mlps) for p in part.parameters()]
+    parameters: list[Tensor] = [p for part in (model.pixel_attention, *mlps) for p in part.parameters()]
     parameters += [model.fused_classifier.weight, model.conv_classifier.weight]
     heads = model.pixel_attention.heads
     products, peak, node_mixing = _Head.apply(x.flatten(0, 1), nodes, _Small(heads, attend, mix), *parameters)
