@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
 from PIL import Image
 from pycocotools.coco import COCO
 
-from biformer import variants
 from biformer.detection import load_detector
 from biformer.detection.data import open_split
 from biformer.detection.demo import write_demo
@@ -44,17 +42,11 @@ def trained(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(
-    root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0, whole: bool = False
-) -> Finished:
-    """Train the tiny network, narrowed and with one block per stage unless `whole`; in this process if it is one."""
+def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0) -> Finished:
     command = ["--preset", "mask_rcnn_small", "--data-root", root, "--output", output, *QUICK, *arguments]
     if processes > 1:
         return run_script(TASK / "train.py", *command, processes=processes, status=status)
-    with pytest.MonkeyPatch.context() as patch:
-        if not whole:
-            patch.setitem(variants._VARIANTS, "biformer_tiny", SMALL)
-        return call_script(TASK / "train.py", *command, status=status)
+    return call_script(TASK / "train.py", *command, status=status)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -94,8 +86,8 @@ def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_pat
     """
     plain = ("--method", "retinanet", "--drop-path", 0, "--max-steps", 1, "--weight-decay", 0, "--batch-size", 1)
     train(coco, tmp_path / "two", *plain, processes=2)
-    train(coco, tmp_path / "one", *plain, "--gradient-accumulation", 2, whole=True)
-    train(coco, tmp_path / "half", *plain, whole=True)
+    train(coco, tmp_path / "one", *plain, "--gradient-accumulation", 2)
+    train(coco, tmp_path / "half", *plain)
     one, two, half = (
         torch.cat([p.detach().flatten() for p in load_detector(tmp_path / name / "model").parameters()])
         for name in ("one", "two", "half")
@@ -164,7 +156,7 @@ def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     plain = ("--channels", 32, "--short-side", 80, "--long-side", 128, "--flip", 0, "--drop-path", 0, "--epochs", 40)
     plain += ("--steps-after", 34, "--batch-size", 4, "--learning-rate", 0.008, "--clip", 5, "--log-every", 5)
     plain += ("--regions-per-picture", 24, "--warmup-steps", 6, "--no-freeze-batch-norm")
-    train(root, tmp_path / "run", *plain, "--save-every", 999, whole=True)
+    train(root, tmp_path / "run", *plain, "--save-every", 999)
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert np.mean(losses[-3:]) < losses[0] / 3

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
 from PIL import Image
 
-from biformer import create_model, export_released, variants
+from biformer import create_model, export_released
 from biformer.segmentation.data import open_scenes
 from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.photographs import CLASSES, write_demo
@@ -37,22 +36,16 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four updates, on ImageNet weights in the authors' form."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    torch.save({"model": export_released(create_model("biformer_tiny", **SMALL))}, folder / "released.pth")
+    torch.save({"model": export_released(create_model("biformer_tiny"))}, folder / "released.pth")
     train(data, folder / "straight", "--weights", folder / "released.pth")
     return folder / "straight"
 
 
-def train(
-    root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0, whole: bool = False
-) -> Finished:
-    """Train the tiny network, narrowed and with one block per stage unless `whole`; in this process if it is one."""
+def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0) -> Finished:
     command = ["--data-root", root, "--output", output, *QUICK, *arguments]
     if processes > 1:
         return run_script(TASK / "train.py", *command, processes=processes, status=status)
-    with pytest.MonkeyPatch.context() as patch:
-        if not whole:
-            patch.setitem(variants._VARIANTS, "biformer_tiny", SMALL)
-        return call_script(TASK / "train.py", *command, status=status)
+    return call_script(TASK / "train.py", *command, status=status)
 
 
 def parameters(folder: Path) -> torch.Tensor:
@@ -104,7 +97,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(data: Path, tmp_pat
     plain = ("--drop-path", 0, "--dropout", 0, "--max-steps", 1, "--weight-decay", 0, "--warmup-iterations", 0)
     plain += ("--validate-every", 1)
     train(data, tmp_path / "two", *plain, processes=2)
-    train(data, tmp_path / "one", *plain, "--gradient-accumulation", 2, whole=True)
+    train(data, tmp_path / "one", *plain, "--gradient-accumulation", 2)
     one, two = (parameters(tmp_path / name / "model") for name in ("one", "two"))
     assert ((one - two).abs() > 1e-4).double().mean() < 0.003
     assert len(losses(tmp_path / "two")) == 1
