@@ -35,7 +35,10 @@ def test_equations_lead_to_code(paper: str) -> None:
     for equation, code in rows:
         files = re.findall(r"\[`[^`]+`\]\(([^)]+)\)", code)
         assert files, f"{equation}: no link"
-        sources = [(ROOT / paper / file).read_text(encoding="utf-8") for file in files]
+        named = [ROOT / paper / file for file in files]
+        sources = [
+            f.read_text(encoding="utf-8") for path in named for f in (path.glob("*.py") if path.is_dir() else [path])
+        ]
         names = re.findall(r"(?<!\[)`([\w.]+)`", code)
         for name in names:
             last = name.rpartition(".")[2]
@@ -48,7 +51,8 @@ PAGES = sorted(page.relative_to(ROOT).as_posix() for page in [*ROOT.glob("*.md")
 
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("runs/")])
 def test_links_lead_somewhere(page: str) -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    prose = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)#]+)\)", prose)
     links = [link for link in links if "://" not in link]
     assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
 
