@@ -55,7 +55,7 @@ def start(job: dict[str, str], output: Path, *flags: str) -> subprocess.Popen[by
     )
 
 
-def test_a_preempted_training_is_queued_again_and_ends_the_same(job, tmp_path):
+def test_a_preempted_training_is_queued_again_and_ends_the_same(job: dict[str, str], tmp_path: Path) -> None:
     straight = start(job, tmp_path / "straight")
     run = start(job, tmp_path / "run", "--slow", "0.1")
     while not (tmp_path / "run/checkpoints").exists():
@@ -71,7 +71,7 @@ def test_a_preempted_training_is_queued_again_and_ends_the_same(job, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_several_nodes_are_one_training(job, tmp_path):
+def test_several_nodes_are_one_training(job: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "srun").write_text('#!/usr/bin/env bash\nSLURM_NODEID=1 exec "$@"\n')
     (tmp_path / "accelerate").write_text('#!/usr/bin/env bash\necho "$@" >"$SCONTROL_LOG"\n')
     (tmp_path / "accelerate").chmod(0o755)
@@ -83,6 +83,6 @@ def test_several_nodes_are_one_training(job, tmp_path):
     )
 
 
-def test_a_training_that_fails_is_not_queued_again(job, tmp_path):
+def test_a_training_that_fails_is_not_queued_again(job: dict[str, str], tmp_path: Path) -> None:
     assert start(job, tmp_path / "run", "--nan-at", "3").wait() == 2
     assert not (tmp_path / "scontrol.log").exists()

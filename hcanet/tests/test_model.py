@@ -134,12 +134,12 @@ def test_a_network_narrower_than_its_bands_keeps_noise() -> None:
     """The sentence is true: outside the stem's row space the output is the input."""
     with pytest.warns(UserWarning, match="take dim >= bands"):
         model = HCANet(bands=20, dim=8, num_blocks=(1, 1, 1)).eval()
-    stem = model.patch_embed.proj.weight.detach().sum((2, 3))  # of an image that is constant in space
+    stem = model.patch_embed["proj"].weight.detach().sum((2, 3))  # of an image that is constant in space
     null = torch.linalg.svd(stem)[2][8:]
     noise = (torch.randn(12) @ null)[None, :, None, None].expand(1, -1, 8, 8)
     with torch.no_grad():
         inner = (slice(None), slice(None), slice(3, 5), slice(3, 5))
-        assert (model.patch_embed.proj(noise)[inner]).abs().max() < 1e-5
+        assert (model.patch_embed["proj"](noise)[inner]).abs().max() < 1e-5
     assert narrow(31, 16).startswith("a network of width 16 passes at least 48%")
 
 

@@ -165,7 +165,7 @@ def check_numbers(config: Any) -> None:
 
 def _as_launched(config: Config) -> Config:
     """Let `accelerate launch --mixed_precision bf16` act like the flag, where the preset asks for none."""
-    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    asked: Any = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if not isinstance(config, LoaderConfig) or config.mixed_precision != "no" or asked == "no":
         return config
     if asked not in ("fp16", "bf16"):

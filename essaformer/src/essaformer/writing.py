@@ -128,7 +128,9 @@ def scaled_georeference(georeference: Georeference, scale: int) -> Georeference:
 
 def geo_key(georeference: Georeference, key: int) -> int | None:
     """A number of a GeoTIFF's key directory, such as 3072, the projected coordinate system's EPSG code."""
-    directory = georeference.tags.get(34735, ())
+    directory = georeference.tags.get(34735)
+    if not isinstance(directory, tuple):
+        return None
     entries = [directory[i : i + 4] for i in range(4, len(directory), 4)]
     return next((int(value) for number, location, _, value in entries if number == key and location == 0), None)
 

@@ -7,6 +7,7 @@ meets data; the gradient of the others is exactly zero.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +45,10 @@ def published_form(model: HCANet) -> HCANet3D:
     return published.train(model.training)
 
 
-def configuration(model: HCANet) -> dict[str, object]:
+def configuration(model: HCANet) -> dict[str, Any]:
     """The keywords with which the network was built."""
-    return dict(model._hub_mixin_config or {})
+    arguments: Any = model._hub_mixin_config or {}
+    return dict(arguments)
 
 
 class CAFM3D(nn.Module):
@@ -107,10 +109,7 @@ class ChannelNorm3D(nn.Module):
 
     def __init__(self, dim: int, norm: Norm) -> None:
         super().__init__()
-        self.norm, self.body = norm, nn.Module()
-        self.body.weight = nn.Parameter(torch.ones(dim))
-        if norm == "WithBias":
-            self.body.bias = nn.Parameter(torch.zeros(dim))
+        self.norm, self.body = norm, nn.LayerNorm(dim, bias=norm == "WithBias")
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it."""
@@ -163,13 +162,10 @@ class HCANet3D(nn.Module):
                 *(Block3D(width, num_heads, ffn_expansion, bias, norm, local_mix) for _ in range(depth))
             )
 
-        def resample(width: int, made: int, shuffle: nn.Module) -> nn.Module:
-            module = nn.Module()
-            module.body = nn.Sequential(nn.Conv2d(width, made, 3, padding=1, bias=False), shuffle)
-            return module
+        def resample(width: int, made: int, shuffle: nn.Module) -> nn.ModuleDict:
+            return nn.ModuleDict({"body": nn.Sequential(nn.Conv2d(width, made, 3, padding=1, bias=False), shuffle)})
 
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv3d(bands, dim, 3, padding=1, bias=False)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv3d(bands, dim, 3, padding=1, bias=False)})
         self.encoder_level1 = level(dim, num_blocks[0], heads[0])
         self.down1_2 = resample(dim, dim // 2, nn.PixelUnshuffle(2))
         self.encoder_level2 = level(2 * dim, num_blocks[1], heads[1])
@@ -185,12 +181,12 @@ class HCANet3D(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Apply it."""
-        level1 = self.encoder_level1(self.patch_embed.proj(image.unsqueeze(2)).squeeze(2))
-        level2 = self.encoder_level2(self.down1_2.body(level1))
-        level3 = self.encoder_level3(self.down2_3.body(level2))
-        x = torch.cat([self.up3_2.body(level3), level2], dim=1)
+        level1 = self.encoder_level1(self.patch_embed["proj"](image.unsqueeze(2)).squeeze(2))
+        level2 = self.encoder_level2(self.down1_2["body"](level1))
+        level3 = self.encoder_level3(self.down2_3["body"](level2))
+        x = torch.cat([self.up3_2["body"](level3), level2], dim=1)
         x = self.reduce_chan_level2(x.unsqueeze(2)).squeeze(2)
         x = self.decoder_level2(x)
-        x = torch.cat([self.up2_1.body(x), level1], dim=1)
+        x = torch.cat([self.up2_1["body"](x), level1], dim=1)
         x = self.refinement(self.decoder_level1(x))
         return self.output(x.unsqueeze(2)).squeeze(2) + image

@@ -59,10 +59,9 @@ def score(
         if counted[inner].any():
             similarity = np.mean([one[inner][counted[inner]].mean() for one in maps])
     angle = spectral_angle(image, clean, counted)
-    if family == "range 1":
-        values = (psnr.mean(), similarity, angle, np.median(psnr))
-    else:
-        values = (psnr.mean(), similarity, np.degrees(angle))
+    values = [psnr.mean(), similarity, angle, np.median(psnr)]
+    if family != "range 1":
+        values = [psnr.mean(), similarity, np.degrees(angle)]
     return {name: float(v) for name, v in zip(METRICS[family], values, strict=True) if not np.isnan(v)}
 
 

@@ -45,10 +45,8 @@ class ChannelNorm(nn.Module):
     def __init__(self, dim: int, norm: Norm = "WithBias") -> None:
         super().__init__()
         self.dim = dim
-        self.body = nn.Module()
-        self.body.weight = nn.Parameter(torch.ones(dim))
-        if norm == "WithBias":
-            self.body.bias = nn.Parameter(torch.zeros(dim))
+        # A LayerNorm for its parameters, under the published names.
+        self.body = nn.LayerNorm(dim, EPS, bias=norm == "WithBias")
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,8 +147,7 @@ class HCANet(Pretrained, nn.Module):
             options: dict[str, Any] = {"bias": bias, "norm": norm, "local_mix": local_mix}
             return nn.Sequential(*(Block(width, num_heads, ffn_expansion, **options) for _ in range(depth)))
 
-        self.patch_embed = nn.Module()
-        self.patch_embed.proj = nn.Conv2d(bands, dim, 3, padding=1, bias=False)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(bands, dim, 3, padding=1, bias=False)})
         self.encoder_level1 = level(dim, num_blocks[0], heads[0])
         self.down1_2 = Resample(dim, up=False)
         self.encoder_level2 = level(2 * dim, num_blocks[1], heads[1])
@@ -172,7 +169,7 @@ class HCANet(Pretrained, nn.Module):
             raise ValueError(f"expected images (batch, {self.bands}, height, width), got {tuple(image.shape)}")
         height, width = image.shape[2:]
         padded = padded_to_multiple(image, 4).contiguous(memory_format=torch.channels_last)
-        level1 = self.encoder_level1(self.patch_embed.proj(padded))
+        level1 = self.encoder_level1(self.patch_embed["proj"](padded))
         level2 = self.encoder_level2(self.down1_2(level1))
         level3 = self.encoder_level3(self.down2_3(level2))
         # Upsampled first, encoder second.

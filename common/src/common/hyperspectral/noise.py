@@ -117,7 +117,9 @@ def corrupt(
     else:
         sigmas = np.asarray(settings.sigmas)[generator.integers(len(settings.sigmas), size=bands)]
     # In the image's own type: a float64 copy of a whole scene is not needed.
-    noise = generator.standard_normal(clean.shape, dtype=np.float32 if clean.dtype == np.float32 else np.float64)
+    noise: np.ndarray = generator.standard_normal(
+        clean.shape, dtype=np.float32 if clean.dtype == np.float32 else np.float64
+    )
     image = clean + noise * (sigmas / 255).astype(noise.dtype)[:, None, None]
     if case in ("gaussian", "blind", "case1"):
         return Noisy(image, sigmas)

@@ -212,7 +212,8 @@ def make_scene(
         valid &= mask
     if not valid.any():
         raise UserError(f"{source}: no pixel holds data ({_why(cube, no_data)})")
-    labels, found = None, ()
+    labels: np.ndarray | None = None
+    found: tuple[int, ...] = ()
     if codes is not None:
         lost = int((codes[~valid] != 0).sum()) if codes.shape == valid.shape else 0
         if lost:

@@ -65,7 +65,8 @@ def spectral_shares(qk: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # torch.compile finds a lean backward pass by itself, and cannot look into this one.
     if torch.is_grad_enabled() and qk.requires_grad and not torch.compiler.is_compiling():
         return _SpectralShares.apply(qk)
-    return _spectral_shares(qk)[:4]
+    q, k, total, norm, *_ = _spectral_shares(qk)
+    return q, k, total, norm
 
 
 def _spectral_shares(qk: Tensor) -> tuple[Tensor, ...]:
