@@ -151,11 +151,13 @@ class BiLevelRoutingAttention(nn.Module):
         if x.ndim != 4 or x.shape[-1] != self.dim:
             raise ValueError(f"expected (batch, height, width, {self.dim}), got {tuple(x.shape)}")
         bottom, right = -x.shape[1] % side, -x.shape[2] % side
-        if (bottom or right) and not self.auto_pad:
+        if not self.auto_pad and (bottom or right):
             raise ValueError(
                 f"a map of {x.shape[1]}x{x.shape[2]} has no {side}x{side} equal regions; use auto_pad=True"
             )
-        return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
+        # An exported program pads in any case, so that sizes stay free in it.
+        free = self.auto_pad and torch.compiler.is_exporting()
+        return F.pad(x, (0, 0, 0, right, 0, bottom)) if free or bottom or right else x
 
     def _to_regions(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` → `(B, S², tokens, C)`, regions and their tokens row by row."""

@@ -271,10 +271,10 @@ def _checked(
         if type(value) is not int:
             raise UserError(f"{where}: has the {name} {_shown(value)}; expected a whole number, as the id it refers to")
     if picture not in sizes:
-        raise UserError(f"{where}: belongs to picture {picture}, which the file does not list; correct its image_id")
+        raise UserError(f"{where}: belongs to picture {_shown(picture)}, which the file does not list; correct its image_id")
     if category not in labels:
         raise UserError(
-            f"{where}: is of category {category}, which the file does not list (it has "
+            f"{where}: is of category {_shown(category)}, which the file does not list (it has "
             f"{_few([str(number) for number in labels])}); add the category"
         )
     if annotation.get("iscrowd") not in (None, 0, 1):
