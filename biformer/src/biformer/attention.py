@@ -121,7 +121,11 @@ class BiLevelRoutingAttention(nn.Module):
         y = self._to_map(attended, x.shape)
         if self.lepe is not None:
             y = y + depthwise(self.lepe, qkv[..., 2 * self.dim :].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return self.out(y)[:, :height, :width]
+        y = self.out(y)
+        if torch.compiler.is_exporting():  # a slice would tie the program to one kind of size
+            rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+            return y.index_select(1, rows).index_select(2, columns)
+        return y[:, :height, :width]
 
     def routes(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """The regions that each region attends to.
@@ -161,10 +165,9 @@ class BiLevelRoutingAttention(nn.Module):
 
     def _to_regions(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` → `(B, S², tokens, C)`, regions and their tokens row by row."""
-        batch, height, width, channels = x.shape
         side = self.num_regions
-        x = x.reshape(batch, side, height // side, side, width // side, channels)
-        return x.transpose(2, 3).reshape(batch, side * side, -1, channels)
+        x = x.unflatten(1, (side, -1)).unflatten(3, (side, -1))
+        return x.transpose(2, 3).flatten(1, 2).flatten(2, 3)
 
     def _to_map(self, x: Tensor, shape: torch.Size) -> Tensor:
         """Undo `_to_regions`, for a map of `shape`."""

@@ -271,7 +271,9 @@ def _checked(
         if type(value) is not int:
             raise UserError(f"{where}: has the {name} {_shown(value)}; expected a whole number, as the id it refers to")
     if picture not in sizes:
-        raise UserError(f"{where}: belongs to picture {_shown(picture)}, which the file does not list; correct its image_id")
+        raise UserError(
+            f"{where}: belongs to picture {_shown(picture)}, which the file does not list; correct its image_id"
+        )
     if category not in labels:
         raise UserError(
             f"{where}: is of category {_shown(category)}, which the file does not list (it has "
