@@ -27,7 +27,7 @@ class TestLSGABlock(BlockContract):
 
 def test_windows_of_seven_pixels_are_the_default() -> None:
     block = LSGABlock(48)
-    assert (block.window, block.attention.window, block.attention.num_heads) == (7, (7, 7), 1)
+    assert (block.window, block.attention.window, block.attention.num_heads) == (7, (7, 7), 2)
     assert LSGABlock(64).attention.num_heads == 4
     paper = LSGABlock(32, window=5, token_mixing=False, position_bias="spatial")
     assert set(paper.state_dict()) == {

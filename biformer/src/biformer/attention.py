@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from biformer.fast.depthwise import depthwise
 from biformer.fast.routing import routed_attention
 from biformer.literal import gather_regions, literal_routed_attention
+from common.blocks import cropped
 
 Pooling = Literal["none", "adaptive_avg", "adaptive_max", "avg", "max"]
 
@@ -121,11 +122,7 @@ class BiLevelRoutingAttention(nn.Module):
         y = self._to_map(attended, x.shape)
         if self.lepe is not None:
             y = y + depthwise(self.lepe, qkv[..., 2 * self.dim :].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        y = self.out(y)
-        if torch.compiler.is_exporting():  # a slice would tie the program to one kind of size
-            rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
-            return y.index_select(1, rows).index_select(2, columns)
-        return y[:, :height, :width]
+        return cropped(self.out(y), height, width)
 
     def routes(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         """The regions that each region attends to.

@@ -50,6 +50,17 @@ class MapBlock(nn.Module):
         return y.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
+def cropped(x: Tensor, height: int, width: int) -> Tensor:
+    """The upper left `height` × `width` of padded maps `(B, H, W, C)`.
+
+    A slice would tie an exported program to sizes that need padding, or to those that need none.
+    """
+    if not torch.compiler.is_exporting():
+        return x[:, :height, :width]
+    rows, columns = (torch.arange(size, device=x.device) for size in (height, width))
+    return x.index_select(1, rows).index_select(2, columns)
+
+
 def heads_for(channels: int) -> int:
     """The largest power of two that divides `channels` and leaves each head at least 16 channels."""
     heads = 1

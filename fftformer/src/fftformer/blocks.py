@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.blocks import MapBlock
+from common.blocks import MapBlock, cropped
 from fftformer.attention import FSAS
 from fftformer.feed_forward import DFFN
 from fftformer.frequency import PATCH
@@ -64,8 +64,4 @@ def _padded(module: FSAS | DFFN, x: Tensor) -> Tensor:
             place = torch.arange((size + PATCH - 1) // PATCH * PATCH, device=x.device)
             # Mirrored at the last row or column; a map smaller than its padding goes on with its first.
             x = x.index_select(axis, (size - 1 - (place - (size - 1)).abs()).clamp(min=0))
-    x = module.channels_last(x)
-    if free:
-        rows, columns = (torch.arange(size, device=x.device) for size in (height, width))
-        return x.index_select(1, rows).index_select(2, columns)
-    return x[:, :height, :width]
+    return cropped(module.channels_last(x), height, width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.blocks import MapBlock, heads_for
+from common.blocks import MapBlock, cropped, heads_for
 from lsgavit.attention import LSGAttention, PositionBias
 
 
@@ -56,4 +56,4 @@ class LSGABlock(MapBlock):
         windows = x.reshape(batch, down, side, across, side, channels).transpose(2, 3)
         tokens = self.attention(windows.reshape(-1, side * side, channels))
         x = tokens.reshape(batch, down, across, side, side, channels).transpose(2, 3)
-        return x.reshape(batch, down * side, across * side, channels)[:, :height, :width]
+        return cropped(x.reshape(batch, down * side, across * side, channels), height, width)
