@@ -34,7 +34,7 @@ from common.hyperspectral.scene import BandAxis, Scene, open_scene
 from common.memory import parse_size
 from hcanet.checkpoints import load_model, load_preparation
 from hcanet.denoising import band_groups, denoise, released_mix, tile_for_memory
-from hcanet.pictures import ERROR_SHOWN, colours, difference, draw_spectra, grey, shown_bands, stretch, worst_band
+from hcanet.pictures import colours, draw_spectra, grey, shown_bands, stretch, worst_band
 from hcanet.scenes import Scaling, limits
 from hcanet.writing import check_output, restored, write_scene
 
@@ -134,11 +134,14 @@ def draw(output: Path, scene: Scene, noisy: np.ndarray, denoised: np.ndarray) ->
     shown = stretch(denoised, bands)
     worst = worst_band(noisy, denoised)
     low, high = np.percentile(denoised[worst], (2, 98))
+    # Grey is no change; three standard deviations are black and white. Structure in it is structure that was lost.
+    removed = noisy[worst] - denoised[worst]
+    spread = max(3 * float(removed.std()), 1e-12)
     pictures = [
         colours(noisy, bands, shown), colours(denoised, bands, shown), grey(noisy[worst], (low, high)),
-        grey(denoised[worst], (low, high)), difference(noisy, denoised),
+        grey(denoised[worst], (low, high)), grey(removed, (-spread, spread)),
     ]  # fmt: skip
-    titles = ["before", "after", f"band {worst}, which changed most", "after", f"residual (white: {ERROR_SHOWN:g})"]
+    titles = ["before", "after", f"band {worst}, which changed most", "after", f"removed there (white: {spread:.2g})"]
     path, spectra = (output.with_name(f"{output.stem}_{name}.png") for name in ("before_after", "spectra"))
     images = {"noisy": noisy, "HCANet": denoised}
     return [comparison_sheet([pictures], titles, path), draw_spectra(spectra, scene, images)]
