@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from skimage import data
 
 import common.figures
 from fftformer import model
+from support.scripts import run_here
 
 PROJECT = Path(__file__).parents[1]
 
 
-def _call(script: str, *arguments: object) -> int:
-    """Run a script of the project in this process as if it were a new one; returns its exit status."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
-    path, before = str(PROJECT / script), sys.argv
-    sys.argv = [path, *map(str, arguments)]
-    try:
-        runpy.run_path(path, run_name="__main__")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 0
-    finally:
-        sys.argv = before
-        AcceleratorState._reset_state(reset_partial_state=True)
-    return 0
-
-
 @pytest.fixture(scope="session")
-def call() -> Iterator[Callable[..., int]]:
+def call() -> Callable[..., int]:
     """A function that runs a script of the project in this process: name, arguments → exit status."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        yield _call
+    return lambda script, *arguments: run_here(PROJECT / script, *arguments)
 
 
 @pytest.fixture(scope="session")

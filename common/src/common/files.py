@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -52,6 +54,18 @@ def write_json(path: str | Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def find(data_root: Path, name: str) -> Path:
+    """The file or folder of that name under the root or up to two folders below.
+
+    Raises:
+        UserError: there is none.
+    """
+    for pattern in (name, f"*/{name}", f"*/*/{name}"):
+        if found := sorted(data_root.glob(pattern)):
+            return found[0]
+    raise UserError(f"{data_root}: {name} not found there or up to two folders below; put it there (see the README)")
 
 
 def sha256(path: str | Path) -> str:

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
+from common.files import find
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.scene import BandAxis, Scene, make_scene, open_scene
 from common.hyperspectral.synthetic import synthetic_scene
@@ -142,18 +143,6 @@ def describe(regions: Regions) -> dict[str, list[dict[str, object]]]:
         ]
         for split, found in regions.items()
     }  # fmt: skip
-
-
-def find(data_root: Path, name: str) -> Path:
-    """The file or folder of that name under the root or up to two folders below.
-
-    Raises:
-        UserError: there is none.
-    """
-    for pattern in (name, f"*/{name}", f"*/*/{name}"):
-        if found := sorted(data_root.glob(pattern)):
-            return found[0]
-    raise UserError(f"{data_root}: {name} not found there or up to two folders below; put it there (see the README)")
 
 
 def _region(scene: Scene, scaling: Scaling, *box: int, divisor: float | None = None) -> Region:
