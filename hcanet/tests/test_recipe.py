@@ -21,8 +21,22 @@ from hcanet.data import Stage, TrainingPatches
 def test_the_exported_weights_are_those_of_the_published_update(
     loss: str, scene: Path, verb: Verb, tmp_path: Path
 ) -> None:
-    flags = ("--gradient-accumulation", 2, "--gradient-weight", 0.01, "--loss", loss, "--gradient-form", "released")
-    verb("train", "--cube", scene, "--output", tmp_path, *QUICK, *flags, "--seed", 5)
+    flags = ("--gradient-accumulation", 2, "--gradient-weight", 0.01, "--gradient-form", "released")
+    verb(
+        "train",
+        "--cube",
+        scene,
+        "--output",
+        tmp_path,
+        *QUICK,
+        *flags,
+        "--loss",
+        loss,
+        "--learning-rate",
+        2e-3,
+        "--seed",
+        5,
+    )
 
     cube = np.moveaxis(np.load(scene), -1, 0)
     # 44 rows: 26 (60 %) in multiples of 4 make 28, of which the last 8 validate.

@@ -22,7 +22,7 @@ PROJECT = Path(__file__).parents[1]
 @pytest.fixture(scope="session")
 def trained(scene: Path, verb: Verb, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "straight"
-    verb("train", "--cube", scene, "--output", folder, *QUICK, "--validate-every", 2)
+    verb("train", "--cube", scene, "--output", folder, *QUICK, "--validate-every", 1)
     return folder
 
 
@@ -38,14 +38,14 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     assert {row.preset for row in rows} == {"demo", "noisy", "SVD rank 5 + NLM"}
     assert {row.dataset for row in rows} == {"mine, case1"}
     pictures = list((trained / "figures").glob("*.png"))
-    assert {"test.png", "curves.png", "step_00000002.png"} <= {path.name for path in pictures}
+    assert {"test.png", "curves.png", "step_00000003.png"} <= {path.name for path in pictures}
     assert all(min(Image.open(path).size) > 100 for path in pictures)
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_exports_the_same_weights(trained: Path, scene: Path, verb: Verb, tmp_path: Path) -> None:
     """Stopped in the second stage, and gone on with loading processes."""
-    flags = ("--cube", scene, "--output", tmp_path, *QUICK, "--validate-every", 2)
+    flags = ("--cube", scene, "--output", tmp_path, *QUICK, "--validate-every", 1)
     verb("train", *flags, "--max-steps", 3, "--save-every", 1)
     verb("train", *flags, "--workers", 1, "--save-every", 1)
     for name in ("model", "model_best"):
