@@ -28,6 +28,8 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "test"]
 
 PAPERS = tuple(PROJECTS)
+# What belongs to no paper: the shared package, and other methods on the papers' splits.
+OTHERS = ("common", "rivals")
 # On two cores, without making the environment.
 DEMO_MINUTES = {paper: settings["demo-minutes"] for paper, settings in PROJECTS.items()}
 CONSTRAINTS = ("--constraint", "ci/constraints.txt")
@@ -74,7 +76,7 @@ def pytest(session: nox.Session, project: str) -> None:
 @nox.session(name="test", venv_backend="none")
 def test(session: nox.Session) -> None:
     """Run every project's tests."""
-    for project in ("common", *PAPERS):
+    for project in (*OTHERS, *PAPERS):
         session.notify(f"test-{project}", session.posargs)
 
 
@@ -111,20 +113,16 @@ def demo_summary(session: nox.Session) -> None:
     session.run("python", "ci/demo_summary.py", *(["--failed", *failed] if failed else []))
 
 
-@nox.session(name="test-common")
-def test_common(session: nox.Session) -> None:
-    """Run the tests of the shared package."""
-    install(session)
-    pytest(session, "common")
+for project in (*OTHERS, *PAPERS):
+
+    @nox.session(name=f"test-{project}")
+    def test_project(session: nox.Session, project: str = project) -> None:
+        """Run one project's tests."""
+        install(session, *({project} - {"common"}))
+        pytest(session, project)
 
 
 for paper in PAPERS:
-
-    @nox.session(name=f"test-{paper}")
-    def test_paper(session: nox.Session, paper: str = paper) -> None:
-        """Run one project's tests."""
-        install(session, paper)
-        pytest(session, paper)
 
     @nox.session(name=f"demo-{paper}")
     def demo_paper(session: nox.Session, paper: str = paper) -> None:
@@ -139,15 +137,15 @@ for paper in PAPERS:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, types, which package imports which, and that the READMEs' tables are the measured rows."""
-    install(session, *PAPERS)
+    install(session, *PAPERS, "rivals")
     session.install(*LINTERS)
     session.run("ruff", "check", "--config", "ci/ruff.toml", ".")
     session.run("ruff", "format", "--check", "--config", "ci/ruff.toml", ".")
-    for project in ("common", *PAPERS):
+    for project in (*OTHERS, *PAPERS):
         session.run("mypy", "--config-file", "ci/mypy.ini", f"{project}/src/{project}")
     session.run("mypy", "--config-file", "ci/mypy.ini", "ci")
     arrows = Path(session.create_tmp()) / "arrows.ini"
-    arrows.write_text(ARROWS.format(projects="\n    ".join(PAPERS)), encoding="utf-8")
+    arrows.write_text(ARROWS.format(projects="\n    ".join((*PAPERS, "rivals"))), encoding="utf-8")
     session.run("lint-imports", "--config", str(arrows.resolve()), "--no-cache")
     session.run("python", "ci/tables.py", "--check")
     pytest(session, "ci")
@@ -179,8 +177,8 @@ def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the projects declare (needs uv)."""
     if session.venv_backend != "uv" and not shutil.which("uv"):
         session.error("this session needs uv: pip install uv")
-    install(session, *PAPERS, options=("--resolution", "lowest-direct"))
-    for project in ("common", *PAPERS):
+    install(session, *PAPERS, "rivals", options=("--resolution", "lowest-direct"))
+    for project in (*OTHERS, *PAPERS):
         pytest(session, project)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from common.errors import UserError
 
-_PACKAGES = ("torch", "accelerate", "numpy", "scipy", "scikit-image", "timm")
+_PACKAGES = ("torch", "accelerate", "numpy", "scipy", "scikit-image", "scikit-learn", "timm")
 
 
 def choose_device(text: str) -> torch.device:
