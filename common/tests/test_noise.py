@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from common.hyperspectral.noise import (
     sample_generator,
     scene_generator,
 )
+from support.scripts import forkserver
 
 CLEAN = np.full((30, 100, 200), 0.5)
 
@@ -122,7 +122,7 @@ def test_a_sample_has_its_own_noise_in_any_process() -> None:
     keys = [(seed, epoch, index) for seed in (0, 1) for epoch in (0, 1) for index in (0, 1)]
     here = [_sum(key) for key in keys]
     assert len(set(here)) == len(keys)
-    with multiprocessing.get_context("forkserver").Pool(2) as pool:
+    with forkserver().Pool(2) as pool:
         assert pool.map(_sum, keys[::-1]) == here[::-1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
+import multiprocessing.context
 import os
 import runpy
 import socket
@@ -34,8 +34,7 @@ class Script:
     def __init__(
         self, script: str | Path, *arguments: object, processes: int = 1, environment: Mapping[str, str] | None = None
     ) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["support.scripts", "common.run", "common.figures", "torch._dynamo"])
+        context = forkserver()
         self._folder = tempfile.TemporaryDirectory()
         environments = [{"ACCELERATE_USE_CPU": "true"} for _ in range(processes)]
         if processes > 1:
@@ -72,6 +71,14 @@ class Script:
             right = process.exitcode != 0 if status is None else process.exitcode == status
             assert right, f"exit status {process.exitcode}, expected {status}\n{done.stdout}\n{done.stderr}"
         return done
+
+
+def forkserver() -> multiprocessing.context.ForkServerContext:
+    """Where every process of the tests is forked from: there is one server, and whoever asks first decides what it has
+    imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["support.scripts", "common.run", "common.figures", "torch._dynamo"])
+    return context
 
 
 def run_script(
