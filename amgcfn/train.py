@@ -29,6 +29,7 @@ from amgcfn.pictures import draw_graph
 from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene
 from common import launch
+from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
@@ -36,7 +37,7 @@ from common.hyperspectral.drawing import composite, confusion_figure, sheet
 from common.hyperspectral.scene import Scene
 from common.hyperspectral.seeds import read_scores, seed_folder, write_scores
 from common.hyperspectral.splits import Split
-from common.results import measured, table, write_rows
+from common.results import measured, table
 from common.run import Run
 
 
@@ -143,7 +144,7 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     runs = [read_scores(one / "scores.json") for one in folders]
     splits = [Split.load(one / "model" / SPLIT, scene.require_labels()) for one in folders]
     found = measured(scoring.rows(runs, splits, scene.name, config.preset, seeds), launch.accelerator().device)
-    write_rows(folder / "results.json", found)
+    publish(folder, found)
     print(scoring.class_table(runs, splits, scene))
     print(table(found))
     print(f"models: {folders[0] / 'model'}{' and so on' * (len(folders) > 1)}; rows: {folder / 'results.json'}")

@@ -5,32 +5,33 @@
 
 One line per picture: file, then class and probability of the `--top` likeliest. Class names come
 from the model folder; released files have ImageNet's. `--routing` draws which regions a query
-attends to, stage by stage, over the first pictures.
+attends to, stage by stage, over the first pictures. Processes of `accelerate launch` share the pictures; those
+that cannot be read are listed in a CSV beside the output, `labels_failed.csv`. After a kill `--existing skip` goes on.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import torch
 from timm.data import ImageNetInfo
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from biformer.augmentation import check_image_size, evaluation_transform
 from biformer.checkpoints import load_model
-from biformer.data import UnreadablePicture, list_pictures, reading, relative
+from biformer.data import list_pictures, reading, relative
 from biformer.model import BiFormer
 from biformer.pictures import routing_figure
 from common import config
-from common.config import Fraction, Positive
-from common.environment import choose_device
-from common.errors import UserError, command
+from common.config import BelowOne, Positive
+from common.errors import command
 from common.figures import save
 from common.files import atomic_path, printable
+from common.folders import Journal, Share, refuse_overwriting
 from common.images import read_rgb
 
 
@@ -45,7 +46,7 @@ class PredictConfig:
     output: Path
     """The CSV file."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where an output exists: refuse to start, skip everything (it is finished), or replace it."""
+    """What to do where an output exists: refuse to start, skip pictures that are finished, or replace it."""
     top: Positive[int] = 3
     """How many classes to name per picture."""
     image_size: Positive[int] | None = None
@@ -54,10 +55,8 @@ class PredictConfig:
     """PNG of the regions that --query attends to, for the first --routing-pictures pictures."""
     routing_pictures: Positive[int] = 4
     """How many pictures that shows."""
-    query: tuple[Fraction[float], Fraction[float]] = (0.45, 0.5)
+    query: tuple[BelowOne[float], BelowOne[float]] = (0.45, 0.5)
     """Place of the query: shares of height and width, in [0, 1)."""
-    strict: bool = False
-    """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint that holds both."""
     batch_size: Positive[int] = 32
@@ -68,69 +67,54 @@ class PredictConfig:
 
 @command
 def main() -> None:
-    """Classify everything that can be read; say how much could not."""
+    """Classify everything that can be read; end with a sentence when something could not be."""
     options = config.parse(PredictConfig, __doc__)
-    if check(options):
-        print(f"{options.output}: exists already, nothing to do")
-        return
-    device = choose_device(options.device)
     files = list_pictures(options.input, outside=options.output)
-    model = load_model(options.checkpoint, ema=options.ema).float().to(device)
-    names = class_names(model)
+    failures = options.output.with_name(f"{options.output.stem}_failed.csv")
+    flags = {"top": options.top, "image_size": options.image_size, "ema": options.ema}
+    journal = Journal(options.output, options.checkpoint, flags, options.existing)
+    wanted = [options.output, *([options.routing] if options.routing else [])]
+    refuse_overwriting([], [*wanted, failures, *journal.files], options.existing)
+    if options.existing == "skip" and all(path.exists() for path in wanted) and not journal.files:
+        print(f"{printable(options.output)}: exists already, nothing to do")
+        return
+    names = [relative(file, options.input) for file in files]
+    todo = [(file, name) for file, name in zip(files, names, strict=True) if name not in journal.places]
+    share = Share(todo, options.input, options.device)
+    model = load_model(options.checkpoint, ema=options.ema).float().to(share.device)
     size = options.image_size or model.image_size
     check_image_size(size, model)
     transform = evaluation_transform(size, model.crop_pct)
-    lines: list[list[str]] = []
-    shown: list[tuple[str, Tensor]] = []
-    unreadable: list[str] = []
-    top = min(options.top, len(names))
-    with tqdm(total=len(files), unit="picture", desc="classifying") as bar:
-        for start in range(0, len(files), options.batch_size):
+    classes = class_names(model)
+    top = min(options.top, len(classes))
+    with share.progress("classifying") as bar:
+        for start in range(0, len(share.mine), options.batch_size):
             batch = []
-            for file in files[start : start + options.batch_size]:
-                try:
-                    with reading(file):
-                        batch.append((relative(file, options.input), transform(read_rgb(file))))
-                except UnreadablePicture as error:
-                    if options.strict:
-                        raise UserError(f"{error}; remove it, or leave out --strict to skip it") from None
-                    unreadable.append(str(error))
-                    tqdm.write(f"error: {error}")
+            for file, name in share.mine[start : start + options.batch_size]:
+                with share.reported(file), reading(file):
+                    batch.append((name, transform(read_rgb(file))))
                 bar.update()
             if not batch:
                 continue
             with torch.inference_mode():
-                shares = model(torch.stack([image for _, image in batch]).to(device)).float().softmax(dim=1).cpu()
-            for (name, _), share in zip(batch, shares, strict=True):
-                best = share.topk(top)
+                images = torch.stack([image for _, image in batch]).to(share.device)
+                probabilities = model(images).float().softmax(dim=1).cpu()
+            for (name, _), row in zip(batch, probabilities, strict=True):
+                best = row.topk(top)
                 pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                lines.append([name, *(cell for i, value in pairs for cell in (names[i], f"{value:.4f}"))])
-            shown += batch[: options.routing_pictures - len(shown)]
-    if not lines:
-        raise UserError(f"{options.input}: none of {len(files)} pictures could be read, the first: {unreadable[0]}")
-    write_csv(options.output, lines, top)
-    if options.routing is not None:
-        images = torch.stack([image for _, image in shown]).to(device)
-        save(routing_figure(model, images, [options.query] * len(shown), [name for name, _ in shown]), options.routing)
-    left_out = f", {len(unreadable)} could not be read and are left out" if unreadable else ""
-    print(f"{len(lines)} of {len(files)} pictures classified{left_out}; see {options.output}")
-
-
-def check(options: PredictConfig) -> bool:
-    """Refuse flags that cannot be met, before anything is loaded; whether everything is there and may stay."""
-    wanted = [path for path in (options.output, options.routing) if path is not None]
-    there = [printable(path) for path in wanted if path.exists()]
-    if options.existing == "skip" and len(there) == len(wanted):
-        return True
-    if there and options.existing == "refuse":
-        raise UserError(
-            f"{', '.join(there)}: exists already; add --existing skip or --existing replace, or choose another name"
-        )
-    if options.top < 1 or options.routing_pictures < 1 or options.batch_size < 1:
-        raise UserError("--top, --routing-pictures and --batch-size must be at least 1")
-    if not all(0 <= share < 1 for share in options.query):
-        raise UserError(f"--query {options.query[0]} {options.query[1]}: expected shares of height and width in [0, 1)")
-    return False
+                cells = [cell for i, value in pairs for cell in (classes[i], f"{value:.4f}")]
+                journal.add(name, cells, share.rank)
+    share.wait()  # every journal is complete
+    if share.is_main and journal.files:
+        write_csv(options.output, journal.results(names), top)
+        if options.routing is not None:
+            shown = [name for name, _ in islice(journal.results(names), options.routing_pictures)]
+            pictures = [transform(read_rgb(files[names.index(name)])) for name in shown]
+            images = torch.stack(pictures).to(share.device)
+            save(routing_figure(model, images, [options.query] * len(shown), shown), options.routing)
+    share.finish(failures, "classified", of=len(files), see=options.output)
+    if share.is_main:
+        journal.remove()
 
 
 def class_names(model: BiFormer) -> list[str]:
@@ -143,12 +127,13 @@ def class_names(model: BiFormer) -> list[str]:
     return model.class_names or [f"class {i}" for i in range(model.num_classes)]
 
 
-def write_csv(path: Path, lines: list[list[str]], top: int) -> None:
+def write_csv(path: Path, results: Iterable[tuple[str, list[str]]], top: int) -> None:
     """Write file, class, probability, class 2, probability 2 and so on."""
     further = [f"{name} {i}" for i in range(2, top + 1) for name in ("class", "probability")]
-    titles = ["file", "class", "probability", *further]
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([titles, *lines])
+        table = csv.writer(file)
+        table.writerow(["file", "class", "probability", *further])
+        table.writerows([name, *cells] for name, cells in results)
 
 
 if __name__ == "__main__":

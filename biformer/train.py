@@ -29,10 +29,11 @@ from biformer.finetuning import starting_model
 from biformer.photographs import demo_pictures
 from biformer.presets import PRESETS, Config
 from common import launch
+from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
-from common.results import measured, table, write_rows
+from common.results import measured, table
 from common.run import Run
 
 
@@ -205,7 +206,7 @@ def finish(
         )
     if run.is_main:
         rows = measured(rows, run.accelerator.device)
-        write_rows(run.folder / "results.json", rows)
+        publish(run.folder, rows)
         shown = ["loss", "learning_rate", "validation_top1", "validation_top1_ema"]
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png", shown)
         transform = evaluation_transform(config.image_size, config.crop_pct)

@@ -21,11 +21,12 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from common import launch
+from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
-from common.results import measured, write_rows
+from common.results import measured
 from common.run import Run
 from essaformer import scoring
 from essaformer.checkpoints import load_model, save_scaling
@@ -102,7 +103,7 @@ def main() -> None:
     if run.is_main:
         split = f"test {regions['test'][0].name}" if len(regions["test"]) == 1 else "test"
         found = scoring.rows(scores, title, config.scale, split, config.preset, [config.seed])
-        write_rows(run.folder / "results.json", measured(found, accelerator.device))
+        publish(run.folder, measured(found, accelerator.device))
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
         print(scoring.comparison(scores, title, config.scale))
         print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")

@@ -20,14 +20,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from common import config, launch
+from common import config, launch, memory
 from common.checkpoints import locate
 from common.config import Positive
 from common.environment import choose_device
 from common.errors import command
 from common.files import atomic_path
 from common.images import printable
-from common.memory import parse_size
 from common.restoration_metrics import quantise
 from common.results import measured, table, write_rows
 from fftformer import scoring
@@ -51,8 +50,9 @@ class EvaluateConfig:
     """Which split to score."""
     pictures: Positive[int] | None = None
     """Score only this many pictures, evenly spread; the split's name in the rows says how many."""
-    memory: str = "16G"
-    """Memory for the network on one picture; larger pictures are tiled without seams."""
+    memory: str | None = None
+    """Memory for the network on one picture, for example 4G, by default a quarter of the device's; larger pictures
+    are tiled without seams."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     save_pictures: bool = False
@@ -65,12 +65,12 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
-    budget = parse_size(options.memory)
     device = choose_device(options.device)
     options = replace(options, checkpoint=locate(options.checkpoint))
     accelerator = launch.accelerator(cpu=device.type == "cpu", patience=timedelta(days=30))
     if options.device in ("auto", "cuda"):
         device = accelerator.device  # of several processes each has a GPU of its own
+    budget = memory.budget(options.memory, device)
     model = load_model(options.checkpoint).to(device)
     if options.data_root is None:
         layout, items = "demo", held_out_photographs()

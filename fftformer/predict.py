@@ -14,27 +14,20 @@ Beside the output a before/after sheet is drawn: whole pictures, and the detail 
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
 import torch
-from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 
-from common import config, launch
-from common.environment import choose_device
+from common import config, memory
 from common.errors import UserError, command
 from common.figures import comparison_sheet
-from common.files import atomic_path
+from common.folders import Share, refuse_overwriting
 from common.images import list_images, printable
-from common.memory import parse_size
 from fftformer.checkpoints import load_model
 from fftformer.images import FORMATS, read_picture, to_float, write_picture
 from fftformer.tiling import MULTIPLE, OVERLAP, restore_tiled, tile_for_memory
@@ -56,8 +49,9 @@ class PredictConfig:
     """The restored picture (its suffix chooses the format), or a folder."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
     """What to do where an output exists: refuse to start, skip that picture (it is finished), or replace it."""
-    memory: str = "4G"
-    """Memory for the network on one tile, for example 800M or 2G; larger pictures are tiled without seams."""
+    memory: str | None = None
+    """Memory for the network on one tile, for example 800M or 2G, by default a quarter of the device's; larger
+    pictures are tiled without seams."""
     tile: int | None = None
     """Side of the tiles in pixels, a multiple of 32, instead of --memory."""
     device: str = "auto"
@@ -74,38 +68,29 @@ def main() -> None:
     options = config.parse(PredictConfig, __doc__)
     if options.tile is not None and (options.tile % MULTIPLE or options.tile <= OVERLAP):
         raise UserError(f"--tile {options.tile}: expected a multiple of {MULTIPLE} above {OVERLAP}")
-    budget = parse_size(options.memory)
-    device = choose_device(options.device)
     jobs = list_jobs(options.input, options.output)
     several = options.input.is_dir()
     sheet = sheet_path(options.output if several else jobs[0][1])
     failures = options.output / "failed.csv"
-    others = [sheet] * options.sheet + [failures] * several
-    refuse_overwriting(jobs, others, options.existing)
+    refuse_overwriting(jobs, [*([sheet] if options.sheet else []), *([failures] if several else [])], options.existing)
     todo = [job for job in jobs if options.existing != "skip" or not job[1].exists()]
-    # Shares differ; the first to finish waits.
-    accelerator = launch.accelerator(cpu=device.type == "cpu", patience=timedelta(days=30))
-    if options.device in ("auto", "cuda"):
-        device = accelerator.device  # of several processes each has a GPU of its own
-    accelerator.wait_for_everyone()  # nobody writes before all have seen what exists
-    mine = todo[accelerator.process_index :: accelerator.num_processes]
-    model = load_model(options.checkpoint).float().to(device).eval()
+    share = Share(todo, options.input, options.device)
+    budget = memory.budget(options.memory, share.device)
+    model = load_model(options.checkpoint).float().to(share.device).eval()
 
-    failed: list[tuple[Path, str]] = []
     rows: list[list[np.ndarray]] = []
-    shown = {source for source, _ in mine[:: -(-len(mine) // SHEET_ROWS) or 1]}
+    shown = {source for source, _ in share.mine[:: -(-len(share.mine) // SHEET_ROWS) or 1]}
     form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
-    hidden = not accelerator.is_main_process
-    with tqdm(total=len(mine), unit="picture", desc="restoring", bar_format=form, disable=hidden) as bar:
-        for number, (source, output) in enumerate(mine, start=1):
-            with reported(failed, source, several), precision(device, options.mixed_precision):
+    with share.progress("restoring", bar_format=form) as bar:
+        for number, (source, output) in enumerate(share.mine, start=1):
+            with share.reported(source), precision(share.device, options.mixed_precision):
                 picture = read_picture(source)
                 blurred = to_float(picture.rgb)
                 image = torch.from_numpy(blurred.transpose(2, 0, 1).copy())
                 tile = options.tile or tile_for_memory(model, budget, *image.shape[1:])
                 pixels = image[0].numel()
                 restored = restore_tiled(
-                    model, image, tile, device=device, progress=lambda done, of=pixels: bar.update(done / of)
+                    model, image, tile, device=share.device, progress=lambda done, of=pixels: bar.update(done / of)
                 )
                 result = restored.permute(1, 2, 0).numpy().clip(0, 1)
                 if picture.grey:
@@ -114,23 +99,9 @@ def main() -> None:
                 if options.sheet and source in shown:
                     rows.append(sheet_row(blurred, result))
             bar.update(number - bar.n)
-    failed = sorted(gather_object(failed)) if accelerator.num_processes > 1 else failed
-    if not accelerator.is_main_process:
-        return
-    if several:
-        write_failures(failures, failed, options.input)
-    if rows:
-        columns = ["input", "restored", "input, detail", "restored, detail"]
-        comparison_sheet(rows, columns, sheet)
-    counts = f"{len(todo) - len(failed)} of {len(jobs)} pictures restored"
-    if len(todo) < len(jobs):
-        counts += f", {len(jobs) - len(todo)} were there already"
-    print(f"{counts} in {printable(options.output)}" + f"; see {printable(sheet)}" * bool(rows))
-    if failed:
-        raise UserError(
-            f"{len(failed)} of {len(jobs)} pictures could not be restored, listed in {failures}, "
-            f"the first: {failed[0][1]}"
-        )
+    if share.is_main and rows:
+        comparison_sheet(rows, ["input", "restored", "input, detail", "restored, detail"], sheet)
+    share.finish(failures, "restored", of=len(jobs), see=f"{options.output} and {sheet}" if rows else options.output)
 
 
 def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
@@ -159,60 +130,6 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
 def sheet_path(output: Path) -> Path:
     """The before/after sheet lies beside the restored picture or folder, so that the folder mirrors the input."""
     return output.with_name(f"{output.stem if output.suffix.lower() in FORMATS else output.name}_before_after.png")
-
-
-def refuse_overwriting(jobs: list[tuple[Path, Path]], others: list[Path], existing: str) -> None:
-    """Refuse what would destroy a file that the user did not offer.
-
-    Raises:
-        UserError: two inputs have one output, an output is an input, or outputs exist and may not be replaced.
-    """
-    outputs = [output for _, output in jobs] + others
-    # Links can make two names one file, so folders are compared by where they really are.
-    folders = {folder: os.path.realpath(folder) for folder in {output.parent for output in outputs}}
-    writers: dict[tuple[str, str], Path] = {}
-    for source, output in [*jobs, *((path, path) for path in others)]:
-        other = writers.setdefault((folders[output.parent], output.name), source)
-        if other is not source:
-            raise UserError(
-                f"{printable(other)} and {printable(source)}: both would be written to {printable(output)}; "
-                "rename one or choose another --output"
-            )
-    there = [path for path in outputs if path.exists()]
-    inputs = {os.path.realpath(source) for source, _ in jobs} if there else set()
-    for path in there:
-        if os.path.realpath(path) in inputs:
-            raise UserError(f"{printable(path)}: is an input picture too; choose another --output")
-    if there and existing == "refuse":
-        raise UserError(
-            f"{len(there)} of {len(outputs)} outputs exist already (first: {', '.join(map(printable, there[:3]))}); "
-            "add --existing skip or --existing replace, or choose another --output"
-        )
-
-
-@contextlib.contextmanager
-def reported(failed: list[tuple[Path, str]], source: Path, several: bool) -> Iterator[None]:
-    """In a folder, note a picture's error and go on with the next; a single picture's error ends the run."""
-    try:
-        yield
-    except UserError as error:
-        if not several:
-            raise
-        failed.append((source, str(error)))
-        tqdm.write(f"error: {printable(str(error))}")
-    except torch.OutOfMemoryError:
-        raise UserError("the device's memory does not suffice for a tile; state a smaller --memory or --tile") from None
-
-
-def write_failures(path: Path, failed: list[tuple[Path, str]], source: Path) -> None:
-    """List the pictures that could not be restored with the reasons; without any the list of an earlier run goes."""
-    if not failed:
-        path.unlink(missing_ok=True)
-        return
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["picture", "reason"])
-        table.writerows([printable(name.relative_to(source)), printable(reason)] for name, reason in failed)
 
 
 def precision(device: torch.device, name: str) -> contextlib.AbstractContextManager[object]:

@@ -22,12 +22,13 @@ from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
 from common.images import printable
-from common.results import measured, table, write_rows
+from common.results import measured, table
 from common.run import Run
 from fftformer import scoring
 from fftformer.checkpoints import load_model
@@ -95,7 +96,7 @@ def main() -> None:
         rows = measured(
             scoring.rows(scores, layout, dataset, "validation", config.preset, [config.seed]), accelerator.device
         )
-        write_rows(run.folder / "results.json", rows)
+        publish(run.folder, rows)
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
         blurred = [f"{scoring.mean(scores, row.metric, 'blurred'):.4f}" for row in rows]
         print(table(rows, {"blurred input": blurred}))

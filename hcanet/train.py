@@ -24,13 +24,14 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from common import launch
+from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
 from common.hyperspectral.noise import Noisy, check
 from common.memory import parse_size
-from common.results import measured, write_rows
+from common.results import measured
 from common.run import Run
 from hcanet import scoring
 from hcanet.cache import CachedScene, prepare
@@ -228,7 +229,7 @@ def test(run: Run, model: Any, regions: Sequence[Region]) -> None:
     scores = score_and_draw(run, model, regions, cases, "test.png", others=(scoring.SUBSPACE,))
     if run.is_main:
         found = scoring.rows([scores], title(config, regions), "test", config.preset, [config.seed])
-        write_rows(run.folder / "results.json", measured(found, run.accelerator.device))
+        publish(run.folder, measured(found, run.accelerator.device))
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
         print(scoring.comparison(scores))
         print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")

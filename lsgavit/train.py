@@ -28,6 +28,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import launch
+from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
@@ -35,7 +36,7 @@ from common.hyperspectral.disjoint import overlap
 from common.hyperspectral.drawing import confusion_figure, sheet
 from common.hyperspectral.scene import Scene
 from common.hyperspectral.seeds import read_scores, seed_folder, write_scores
-from common.results import measured, table, write_rows
+from common.results import measured, table
 from common.run import Run
 from lsgavit import scoring
 from lsgavit.checkpoints import load_model
@@ -189,7 +190,7 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     samples = [Sample.load(one / "model", scene) for one in folders]
     device = launch.accelerator(mixed_precision=config.mixed_precision).device
     found = measured(scoring.rows(runs, samples, config.preset, seeds, config.window), device)
-    write_rows(folder / "results.json", found)
+    publish(folder, found)
     print(scoring.class_table(runs, samples[0]))
     print(table(found))
     print(f"models: {folders[0] / 'model'}{' and so on' * (len(folders) > 1)}; rows: {folder / 'results.json'}")

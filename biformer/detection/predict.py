@@ -5,20 +5,23 @@
 OUTPUT/detections.json has COCO's layout (images, annotations with a score, categories), so that whatever
 reads COCO reads it. OUTPUT/pictures/ holds the input's tree as PNG, with boxes, masks, names and scores.
 Photographs are turned as their camera recorded it; boxes count in pixels of the turned picture.
+Processes of `accelerate launch` share the pictures; those that cannot be read are listed in OUTPUT/failed.csv. After a
+kill `--existing skip` goes on.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import torch
 from PIL import Image
-from tqdm.auto import tqdm
 
-from biformer.data import UnreadablePicture, list_pictures, reading, relative
+from biformer.data import list_pictures, reading, relative
 from biformer.detection.coco import coco_mask
 from biformer.detection.model import Detector, check_size, load_detector
 from biformer.detection.pictures import SCORE, draw_found
@@ -26,9 +29,9 @@ from biformer.detection.scoring import results_of
 from biformer.detection.transforms import to_tensor
 from common import config
 from common.config import Fraction
-from common.environment import choose_device
-from common.errors import UserError, command
-from common.files import atomic_path, write_json
+from common.errors import command
+from common.files import atomic_path
+from common.folders import Journal, Share, refuse_overwriting
 from common.images import read_rgb
 
 
@@ -43,79 +46,68 @@ class PredictConfig:
     output: Path
     """Folder for detections.json and pictures/."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where an output exists: refuse to start, skip everything (it is finished), or replace it."""
+    """What to do where an output exists: refuse to start, skip pictures that are finished, or replace it."""
     score: Fraction[float] = SCORE
     """Least score of what is written and drawn, in [0, 1]."""
     draw: bool = True
     """Write the drawn pictures too."""
-    strict: bool = False
-    """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
 
 @command
 def main() -> None:
-    """Detect in everything that can be read; say how much could not."""
+    """Detect in everything that can be read; end with a sentence when something could not be."""
     options = config.parse(PredictConfig, __doc__)
-    device = choose_device(options.device)
-    files = list_pictures(options.input, outside=options.output)
-    targets = drawn_names([relative(file, options.input) for file in files])
-    if check(options, targets):
-        print(f"{options.output}: holds the outputs of all pictures already")
-        return
-    detector = load_detector(options.checkpoint).to(device)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    unreadable: list[str] = []
-    for file, target in zip(tqdm(files, unit="picture", desc="detecting"), targets, strict=True):
-        try:
-            picture = read(file, detector)
-        except UnreadablePicture as error:
-            if options.strict:
-                raise UserError(f"{error}; remove it, or leave out --strict to skip it") from None
-            unreadable.append(str(error))
-            tqdm.write(f"error: {error}")
-            continue
-        with torch.inference_mode():
-            (found,) = detector([to_tensor(picture).to(device)])
-        keep = found["scores"] >= options.score
-        found = {name: value[keep] for name, value in found.items()}
-        number = len(images) + 1
-        name = relative(file, options.input)
-        images.append({"id": number, "file_name": name, "width": picture.width, "height": picture.height})
-        annotations += results_of(found, detector, number, picture.height, picture.width)
-        if options.draw:
-            drawn = draw_found(picture, found, detector.class_names, score=options.score)
-            with atomic_path(options.output / "pictures" / target) as temporary:
-                drawn.save(temporary)
-    if not images:
-        raise UserError(f"{options.input}: none of {len(files)} pictures could be read, the first: {unreadable[0]}")
-    write_json(options.output / "detections.json", coco_layout(images, annotations, detector))
-    left_out = f", {len(unreadable)} could not be read and are left out" if unreadable else ""
-    print(
-        f"{len(annotations)} objects found in {len(images)} of {len(files)} pictures{left_out}; "
-        f"see {options.output / 'detections.json'}"
-    )
-
-
-def check(options: PredictConfig, targets: list[str]) -> bool:
-    """Refuse flags that cannot be met, before anything is loaded; whether everything is there and may stay."""
     coco_mask()  # missing, it would be missed after the first picture
-    wanted = [options.output / "detections.json"]
-    wanted += [options.output / "pictures" / target for target in targets] if options.draw else []
-    there = [str(path) for path in wanted if path.exists()]
-    if options.existing == "skip" and wanted[0].exists():  # it is written last
-        return True
-    if there and options.existing == "refuse":
-        more = f" and {len(there) - 2} more" if len(there) > 2 else ""
-        raise UserError(
-            f"{', '.join(there[:2])}{more}: exists already; add --existing skip or --existing replace, "
-            "or choose another name"
-        )
-    if not 0 <= options.score <= 1:
-        raise UserError(f"--score {options.score}: expected a number in [0, 1]")
-    return False
+    files = list_pictures(options.input, outside=options.output)
+    names = [relative(file, options.input) for file in files]
+    found, failures = options.output / "detections.json", options.output / "failed.csv"
+    drawn = [options.output / "pictures" / target for target in drawn_names(names)]
+    journal = Journal(found, options.checkpoint, {"score": options.score, "draw": options.draw}, options.existing)
+    refuse_overwriting(
+        list(zip(files, drawn, strict=True)) if options.draw else [],
+        [found, failures, *journal.files],
+        options.existing,
+    )
+    if options.existing == "skip" and found.exists() and not journal.files:
+        print(f"{found}: exists already, nothing to do")
+        return
+    todo = [job for job in zip(files, names, drawn, strict=True) if job[1] not in journal.places]
+    share = Share(todo, options.input, options.device)
+    detector = load_detector(options.checkpoint).to(share.device)
+    with share.progress("detecting") as bar:
+        for file, name, target in share.mine:
+            with share.reported(file):
+                picture = read(file, detector)
+                journal.add(name, detect(picture, detector, options, share.device, target), share.rank)
+            bar.update()
+    share.wait()  # every journal is complete
+    if share.is_main and journal.files:
+        write_coco(found, journal.results(names), detector)
+    share.finish(failures, "searched", of=len(files), see=found)
+    if share.is_main:
+        journal.remove()
+
+
+def detect(
+    picture: Image.Image, detector: Detector, options: PredictConfig, device: torch.device, target: Path
+) -> dict[str, Any]:
+    """What is found in a picture, as COCO's annotations without their numbers, and its size; draws it."""
+    with torch.inference_mode():
+        (found,) = detector([to_tensor(picture).to(device)])
+    keep = found["scores"] >= options.score
+    found = {name: value[keep] for name, value in found.items()}
+    annotations = results_of(found, detector, 0, picture.height, picture.width)
+    for annotation in annotations:
+        width, height = annotation["bbox"][2:]
+        area = float(coco_mask().area(annotation["segmentation"])) if "segmentation" in annotation else width * height
+        annotation |= {"area": area, "iscrowd": 0}
+    if options.draw:
+        drawing = draw_found(picture, found, detector.class_names, score=options.score)
+        with atomic_path(target) as temporary:
+            drawing.save(temporary)
+    return {"width": picture.width, "height": picture.height, "annotations": annotations}
 
 
 def read(file: Path, detector: Detector) -> Image.Image:
@@ -137,18 +129,26 @@ def drawn_names(names: list[str]) -> list[str]:
     return [f"{name}.png" if often[target] > 1 else target for name, target in zip(names, short, strict=True)]
 
 
-def coco_layout(images: list[dict[str, Any]], annotations: list[dict[str, Any]], detector: Detector) -> dict[str, Any]:
-    """What was found, as COCO's annotation files are laid out."""
-    for number, annotation in enumerate(annotations, start=1):
-        width, height = annotation["bbox"][2:]
-        area = float(coco_mask().area(annotation["segmentation"])) if "segmentation" in annotation else width * height
-        annotation |= {"id": number, "area": area, "iscrowd": 0}
-    categories = zip(detector.category_ids, detector.class_names, strict=True)
-    return {
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": number, "name": name} for number, name in categories],
-    }
+def write_coco(path: Path, results: Iterable[tuple[str, Any]], detector: Detector) -> None:
+    """Write what was found as COCO's annotation files are laid out, a picture or an object to a line."""
+    sizes: list[tuple[str, int, int]] = []
+    count = 0
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write('{"annotations": [')
+        for number, (name, result) in enumerate(results, start=1):
+            sizes.append((name, result["width"], result["height"]))
+            for annotation in result["annotations"]:
+                file.write(",\n" if count else "\n")
+                count += 1
+                json.dump({"id": count, **annotation, "image_id": number}, file)
+        images = [
+            {"id": number, "file_name": name, "width": width, "height": height}
+            for number, (name, width, height) in enumerate(sizes, start=1)
+        ]
+        categories = zip(detector.category_ids, detector.class_names, strict=True)
+        named = [{"id": number, "name": name} for number, name in categories]
+        file.write(f'],\n"images": {json.dumps(images)},\n"categories": {json.dumps(named)}}}\n')
+    print(f"{count} objects in {len(sizes)} pictures")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,11 @@ from biformer.detection.model import Detector
 from biformer.detection.presets import PRESETS, Config
 from biformer.detection.transforms import TrainingPictures, unstacked
 from common import launch
+from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
-from common.results import measured, table, write_rows
+from common.results import measured, table
 from common.run import Run
 
 
@@ -181,7 +182,7 @@ def finish(run: Run, model: nn.Module, scores: scoring.Scores, validation_set: C
             split="validation",
         )
         rows = measured(rows, run.accelerator.device)
-        write_rows(run.folder / "results.json", rows)
+        publish(run.folder, rows)
         shown = ["loss", "learning_rate", "validation_box_AP", "validation_mask_AP"]
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png", shown)
         path = run.folder / "figures" / "detections.png"

@@ -5,7 +5,8 @@
 
 For `photos/a/b.jpg` writes `segmented/a/b_labels.png` and `segmented/a/b_overlay.png`. Labels have the picture's
 size in upright position and the data set's codes (1 for the first class, as ADE20K's annotations), with a palette
-that picture viewers show. The overlay has a legend, and is reduced for pictures over 1600 pixels.
+that picture viewers show. The overlay has a legend, and is reduced for pictures over 1600 pixels. Processes of
+`accelerate launch` share the pictures; those that cannot be read are listed in OUTPUT/failed.csv.
 """
 
 from __future__ import annotations
@@ -16,18 +17,17 @@ from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from tqdm.auto import tqdm
 
-from biformer.data import UnreadablePicture, list_pictures
+from biformer.data import list_pictures
 from biformer.segmentation.data import read_picture
 from biformer.segmentation.inference import MULTI_SCALE, Protocol, predict_labels
 from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.pictures import label_picture, overlay
 from common import config
 from common.config import Positive
-from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path
+from common.folders import Share, refuse_overwriting
 from common.images import SUFFIXES
 
 
@@ -49,48 +49,39 @@ class PredictConfig:
     """Average six scales from 0.5 to 1.75 and their mirror images: better and twenty times slower."""
     image_size: Positive[int] | None = None
     """Shorter side of the resized pictures in pixels; by default what the model was trained for."""
-    strict: bool = False
-    """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
 
 @command
 def main() -> None:
-    """Segment everything that can be read; say how much could not."""
+    """Segment everything that can be read; end with a sentence when something could not."""
     options = config.parse(PredictConfig, __doc__)
-    device = choose_device(options.device)
     jobs = list_jobs(options.input, options.output)
-    refuse_overwriting(jobs, options)
+    failures = options.output / "failed.csv"
+    outputs = [(source, path) for source, stem in jobs for path in outputs_of(stem, options)]
+    refuse_overwriting(outputs, [failures] if options.input.is_dir() else [], options.existing)
     if options.existing == "skip":
-        jobs = [job for job in jobs if not all(path.exists() for path in outputs_of(job[1], options))]
-    if not jobs:
-        print(f"{options.output}: holds the outputs of all pictures already")
-        return
-    model = load_segmenter(options.checkpoint).float().to(device)
+        todo = [job for job in jobs if not all(path.exists() for path in outputs_of(job[1], options))]
+    else:
+        todo = jobs
+    share = Share(todo, options.input, options.device)
+    model = load_segmenter(options.checkpoint).float().to(share.device)
     scales = MULTI_SCALE if options.multi_scale else (1.0,)
     protocol = Protocol(options.image_size or model.image_size, model.size_divisor, scales, options.multi_scale)
-    unreadable: list[str] = []
-    for source, stem in tqdm(jobs, unit="picture", desc="segmenting"):
-        try:
-            picture = read_picture(source)
-        except UnreadablePicture as error:
-            if options.strict:
-                raise UserError(f"{error}; remove it, or leave out --strict to skip it") from None
-            unreadable.append(str(error))
-            tqdm.write(f"error: {error}")
-            continue
-        labels = predict_labels(model, picture.to(device), protocol).cpu().numpy()
-        with atomic_path(labels_of(stem)) as temporary:
-            label_picture(labels, model.num_classes).save(temporary)
-        if options.overlay:
-            photograph = Image.fromarray(picture.permute(1, 2, 0).numpy())
-            with atomic_path(overlay_of(stem)) as temporary:
-                overlay(photograph, labels, model.class_names).save(temporary)
-    if len(unreadable) == len(jobs):
-        raise UserError(f"{options.input}: none of {len(jobs)} pictures could be read, the first: {unreadable[0]}")
-    left_out = f", {len(unreadable)} could not be read and are left out" if unreadable else ""
-    print(f"{len(jobs) - len(unreadable)} of {len(jobs)} pictures segmented{left_out}; see {options.output}")
+    with share.progress("segmenting") as bar:
+        for source, stem in share.mine:
+            with share.reported(source):
+                picture = read_picture(source)
+                labels = predict_labels(model, picture.to(share.device), protocol).cpu().numpy()
+                with atomic_path(labels_of(stem)) as temporary:
+                    label_picture(labels, model.num_classes).save(temporary)
+                if options.overlay:
+                    photograph = Image.fromarray(picture.permute(1, 2, 0).numpy())
+                    with atomic_path(overlay_of(stem)) as temporary:
+                        overlay(photograph, labels, model.class_names).save(temporary)
+            bar.update()
+    share.finish(failures, "segmented", of=len(jobs), see=options.output)
 
 
 def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
@@ -113,17 +104,6 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
     return [
         (path, stem if often[stem] == 1 else stem.with_name(path.name)) for path, stem in zip(found, stems, strict=True)
     ]
-
-
-def refuse_overwriting(jobs: list[tuple[Path, Path]], options: PredictConfig) -> None:
-    """Raise `UserError` naming what exists, unless it may be replaced."""
-    outputs = [path for _, stem in jobs for path in outputs_of(stem, options)]
-    there = [path for path in outputs if path.exists()]
-    if there and options.existing == "refuse":
-        raise UserError(
-            f"{len(there)} of {len(outputs)} outputs exist already (first: {', '.join(map(str, there[:3]))}); "
-            "add --existing skip or --existing replace, or choose another --output"
-        )
 
 
 def outputs_of(stem: Path, options: PredictConfig) -> list[Path]:

@@ -25,10 +25,11 @@ from biformer.segmentation.inference import Protocol
 from biformer.segmentation.model import Segmenter
 from biformer.segmentation.photographs import write_demo
 from biformer.segmentation.presets import PRESETS, Config, learning_rate
+from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
-from common.results import measured, table, write_rows
+from common.results import measured, table
 from common.run import Run
 
 
@@ -170,7 +171,7 @@ def finish(run: Run, model: nn.Module, scores: scoring.Scores, validation_set: S
             protocol=protocol,
         )
         rows = measured(found, device)
-        write_rows(run.folder / "results.json", rows)
+        publish(run.folder, rows)
         scoring.write_classes(run.folder / "classes.csv", scores, final.class_names)
         curves(
             run.folder / "metrics.jsonl",

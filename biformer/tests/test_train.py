@@ -133,17 +133,36 @@ def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path,
     (tmp_path / "photos/broken.jpg").write_bytes(b"no picture")
     output, routes = tmp_path / "labels.csv", tmp_path / "routes.png"
     arguments = ("--checkpoint", trained / "model", "--input", tmp_path / "photos", "--output", output, "--top", 2)
-    done = call_script(PROJECT / "predict.py", *arguments, "--routing", routes, "--batch-size", 3)
-    assert "7 of 8 pictures classified, 1 could not be read" in done.stdout
+    done = call_script(PROJECT / "predict.py", *arguments, "--routing", routes, "--batch-size", 3, status=2)
+    assert "7 of 8 pictures classified" in done.stdout
+    assert "1 of 8 pictures could not be classified, listed in" in done.stderr.splitlines()[-1]
+    (failed,) = csv.DictReader((tmp_path / "labels_failed.csv").open())
+    assert failed["picture"] == "broken.jpg" and "found no picture that can be read" in failed["reason"]
     lines = list(csv.DictReader(output.open()))
     assert list(lines[0]) == ["file", "class", "probability", "class 2", "probability 2"] and len(lines) == 7
     right = np.mean([line["class"] == line["file"].split("/")[0] for line in lines]) * 100
     assert right == pytest.approx(read_rows(trained / "results.json")[0].value)
     assert min(Image.open(routes).size) > 300
     again = call_script(PROJECT / "predict.py", *arguments, status=2)
-    assert "labels.csv: exists already; add --existing skip or" in again.stderr
-    strict = call_script(PROJECT / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
-    assert "broken.jpg: found no picture that can be read" in strict.stderr and "Traceback" not in strict.stderr
+    assert "labels.csv" in again.stderr and "exist already" in again.stderr and "add --existing skip or" in again.stderr
+    other = call_script(PROJECT / "predict.py", *arguments, "--existing", "skip", "--top", 1, status=2)
+    assert "holds results of another model or other flags" in other.stderr
+    # Mended, only that picture is done; afterwards nothing is left to do, and nothing but results is left.
+    shutil.copy(tmp_path / "photos" / lines[0]["file"], tmp_path / "photos/broken.jpg")
+    done = call_script(PROJECT / "predict.py", *arguments, "--existing", "skip")
+    assert "1 of 8 pictures classified, 7 were there already" in done.stdout
+    mended = {line.pop("file"): line for line in csv.DictReader(output.open())}
+    assert list(mended) == sorted(mended) and mended["broken.jpg"] == mended[lines[0]["file"]]
+    done = call_script(PROJECT / "predict.py", *arguments, "--existing", "skip")
+    assert "exists already, nothing to do" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "labels.csv", "routes.png"}
+    one = output.read_text()
+    run_script(PROJECT / "predict.py", *arguments, "--existing", "replace", "--batch-size", 1, processes=2)
+    assert output.read_text() == one and {path.name for path in tmp_path.iterdir()} == {
+        "photos",
+        "labels.csv",
+        "routes.png",
+    }
 
 
 def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from common.checkpoints import load_network, load_strictly, read_tensors
+from common.checkpoints import load_network, load_strictly, locate, read_tensors
 from common.errors import UserError
 from toy_trainer import Toy
 
@@ -132,6 +132,44 @@ def test_every_name_of_a_checkpoint_finds_it(tmp_path: Path) -> None:
         assert torch.equal(found.net[0].weight, model.net[0].weight)
     with pytest.raises(UserError, match=r"absent: no such file or folder, and no released weights; known are"):
         load_network(tmp_path / "absent", Toy, from_released)
+
+
+COMMIT = "0123abcd" * 5
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache without a network, as a download leaves it: one snapshot of one model."""
+    from huggingface_hub import constants
+
+    cached = tmp_path / "hub/models--somebody--toy"
+    Toy(width=5).save_pretrained(cached / f"snapshots/{COMMIT}")
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text(COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return cached / f"snapshots/{COMMIT}"
+
+
+def test_a_name_on_the_hub_is_as_good_as_a_folder(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Toy.from_pretrained(hub).net[0].weight
+    assert locate("somebody/toy") == hub
+    refuse = pytest.fail  # nothing here is a released file
+    for found in (
+        Toy.from_pretrained("somebody/toy"),
+        Toy.from_pretrained("somebody/toy", revision=COMMIT, width=5),
+        load_network("somebody/toy", Toy, lambda *_: refuse("a released file")),
+    ):
+        assert torch.equal(found.net[0].weight, expected) and not found.training
+    for name in ("somebody/other", "some body/other"):
+        with pytest.raises(
+            UserError, match=rf"^{name}: no such folder here, and the Hugging Face hub gives no"
+        ) as caught:
+            locate(name)
+        assert "\n" not in str(caught.value)
+    # Without its cache the hub cannot be reached.
+    with pytest.raises(UserError, match="somebody/toy: no such folder here, and the Hugging Face hub"):
+        Toy.from_pretrained("somebody/toy", cache_dir=tmp_path / "empty")
 
 
 def test_keywords_replace_the_recorded_ones(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 import pytest
 import torch
 
@@ -43,3 +44,8 @@ def test_sizes_are_powers_of_1024(text, size):
 def test_what_is_no_size_with_a_unit_is_named(text):
     with pytest.raises(UserError, match=rf"--tile-memory {text}: expected a size with a unit, such as 800M or 4G"):
         parse_size(text, "--tile-memory")
+
+
+def test_without_a_flag_a_quarter_of_the_machine():
+    assert memory.budget("800M") == 800 << 20
+    assert 4 * memory.budget(None) == pytest.approx(psutil.virtual_memory().total, rel=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import runpy
 from dataclasses import replace
@@ -126,8 +127,11 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     (photos / "broken.jpg").write_bytes(b"no picture")
     Image.new("RGB", (2000, 1)).save(photos / "line.png")
     arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--score", 0.05)
-    done = call_script(TASK / "predict.py", *arguments)
-    assert "in 4 of 6 pictures, 2 could not be read" in done.stdout
+    done = call_script(TASK / "predict.py", *arguments, status=2)
+    assert "4 of 6 pictures searched" in done.stdout
+    assert "2 of 6 pictures could not be searched, listed in" in done.stderr.splitlines()[-1]
+    failed = {line["picture"]: line["reason"] for line in csv.DictReader((output / "failed.csv").open())}
+    assert list(failed) == ["broken.jpg", "line.png"] and "too narrow" in failed["line.png"]
     found = json.loads((output / "detections.json").read_text())
     by_name = {image["file_name"]: image for image in found["images"]}
     assert set(by_name) == {"a.jpg", "a.png", "deep/b.png", "turned.png"}
@@ -145,9 +149,17 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     assert [float(mask.sum()) for mask in masks] == [annotation["area"] for annotation in again.anns.values()]
 
     refused = call_script(TASK / "predict.py", *arguments, status=2)
-    assert "exists already; add --existing skip" in refused.stderr
-    strict = call_script(TASK / "predict.py", *arguments, "--existing", "replace", "--strict", status=2)
-    assert "broken.jpg: found no picture that can be read" in strict.stderr and "Traceback" not in strict.stderr
+    assert "exist already" in refused.stderr and "add --existing skip" in refused.stderr
+    for name in failed:
+        (photos / name).unlink()
+    first.save(photos / "deep/c.png")
+    done = call_script(TASK / "predict.py", *arguments, "--existing", "skip")
+    assert "1 of 5 pictures searched, 4 were there already" in done.stdout
+    one = (output / "detections.json").read_text()
+    assert [image["file_name"] for image in json.loads(one)["images"]] == sorted([*by_name, "deep/c.png"])
+    run_script(TASK / "predict.py", *arguments, "--existing", "replace", processes=2)
+    assert (output / "detections.json").read_text() == one
+    assert {path.name for path in output.iterdir()} == {"detections.json", "pictures"}
 
 
 def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:

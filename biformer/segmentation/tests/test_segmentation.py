@@ -123,8 +123,10 @@ def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: 
     Image.open(photos / "a/ADE_val_00000001.jpg").resize((50, 20)).save(photos / "a/ADE_val_00000001.png")
     (photos / "broken.jpg").write_bytes(b"no picture")
     arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--device", "cpu")
-    done = call_script(TASK / "predict.py", *arguments)
-    assert "6 of 7 pictures segmented, 1 could not be read" in done.stdout
+    done = call_script(TASK / "predict.py", *arguments, status=2)
+    assert "6 of 7 pictures segmented" in done.stdout
+    (failed,) = csv.DictReader((output / "failed.csv").open())
+    assert failed["picture"] == "broken.jpg" and "found no picture that can be read" in failed["reason"]
     names = {path.name for path in (output / "a").iterdir()}
     assert {
         "ADE_val_00000001.jpg_labels.png",
@@ -145,8 +147,17 @@ def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: 
     error = call_script(TASK / "predict.py", *arguments, status=2).stderr
     assert "add --existing skip or --existing replace" in error
     assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
-    error = call_script(TASK / "predict.py", *arguments, "--existing", "replace", "--strict", status=2).stderr
-    assert "broken.jpg: " in error and "Traceback" not in error
+    # Mended and one output lost: just these two are made.
+    (output / "a/ADE_val_00000003_overlay.png").unlink()
+    shutil.copy(photos / "a/ADE_val_00000002.jpg", photos / "broken.jpg")
+    done = call_script(TASK / "predict.py", *arguments, "--existing", "skip")
+    assert "2 of 7 pictures segmented, 5 were there already" in done.stdout
+    assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
+    labels = [(output / name).read_bytes() for name in ("broken_labels.png", "a/ADE_val_00000002_labels.png")]
+    assert labels[0] == labels[1] and not (output / "failed.csv").exists()
+    run_script(TASK / "predict.py", *arguments[:5], tmp_path / "two", *arguments[6:], processes=2)
+    for path in output.rglob("*.png"):
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(output)).read_bytes()
 
 
 @pytest.mark.parametrize(

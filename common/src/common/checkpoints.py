@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -65,12 +65,11 @@ class Pretrained(PyTorchModelHubMixin):
             UserError: the folder lacks a file, is damaged, or holds another model.
         """
         path = Path(folder)
+        hub = {name: keywords.pop(name) for name in ("revision", "token", "cache_dir") if name in keywords}
         if not path.is_dir():
             if not _is_hub_name(str(folder)):
                 raise UserError(f"{folder}: no such folder; expected one with model.safetensors and config.json")
-            fetched = super().from_pretrained(str(folder), strict=True, **keywords)
-            assert isinstance(fetched, nn.Module)
-            return fetched.eval()
+            path = from_hub(str(folder), **hub)
         config = _read_config(path)
         found = config.pop("architecture", cls.__name__)
         if found != cls.__name__:
@@ -132,11 +131,10 @@ def locate(checkpoint: str | Path) -> Path:
 
     Args:
         checkpoint: a run's folder, its exported model folder or the `model.safetensors` in it, the authors'
-            released file, the name of released weights, which are fetched once, or "owner/name" on the hub, which
-            stays as it is.
+            released file, the name of released weights, or "owner/name" on the hub; both are fetched once.
 
     Raises:
-        UserError: there is nothing of that name.
+        UserError: there is nothing of that name, or it cannot be fetched.
     """
     path = Path(checkpoint)
     if path.is_dir():
@@ -144,7 +142,26 @@ def locate(checkpoint: str | Path) -> Path:
         return exported if (exported / WEIGHTS).is_file() and not (path / WEIGHTS).is_file() else path
     if path.is_file():
         return path.parent if path.name == WEIGHTS and (path.parent / "config.json").is_file() else path
-    return path if _is_hub_name(str(checkpoint)) else weights(str(checkpoint))
+    return from_hub(str(checkpoint)) if _is_hub_name(str(checkpoint)) else weights(str(checkpoint))
+
+
+def from_hub(name: str, **options: Any) -> Path:
+    """Return the model folder "owner/name" of the Hugging Face hub, fetched once into the hub's own cache.
+
+    Args:
+        options: of `huggingface_hub.snapshot_download`.
+
+    Raises:
+        UserError: no such model, or it is not in the cache and the hub cannot be reached.
+    """
+    try:
+        return Path(snapshot_download(name, **options))
+    except Exception as error:  # the client's own errors, and those of the HTTP library below it
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{name}: no such folder here, and the Hugging Face hub gives no model of this name ({reason}); "
+            "correct the name, or fetch the folder by hand and name that"
+        ) from None
 
 
 def load_network(checkpoint: str | Path, network: type[N], from_released: Callable[[dict[str, Tensor], str], N]) -> N:

@@ -38,6 +38,19 @@ def parse_size(text: str, flag: str = "--memory") -> int:
     return size
 
 
+def budget(text: str | None, device: torch.device | str = "cpu") -> int:
+    """Bytes that a `--memory` flag allows; without the flag a quarter of the machine's memory, or of the GPU's.
+
+    Raises:
+        UserError: as `parse_size`.
+    """
+    if text is not None:
+        return parse_size(text)
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory // 4
+    return psutil.virtual_memory().total // 4
+
+
 def reset_peak(device: torch.device | str = "cpu") -> int:
     """Forget the maximum so far; return the bytes in use now."""
     if torch.device(device).type == "cuda":

@@ -40,6 +40,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from common import environment, launch, states
+from common.cards import write_card
 from common.checkpoints import Pretrained
 from common.config import LoaderConfig, RunConfig, to_json
 from common.errors import UserError
@@ -74,7 +75,7 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, *, paper: str, steps: int, alone: bool = False) -> None:
-        self.config = config
+        self.config, self.paper = config, paper
         self.loading = config if isinstance(config, LoaderConfig) else LoaderConfig(batch_size=1)
         self.folder = config.output or Path("runs") / f"{paper}_{config.preset}"
         self.steps = steps
@@ -233,11 +234,12 @@ class Run:
             network.train(training)
 
     def export(self, model: torch.nn.Module, name: str = "model") -> None:
-        """Write the network's published form to OUTPUT/`name`."""
+        """Write the network's published form and its card to OUTPUT/`name`."""
         if self.is_main:
             network = self.accelerator.unwrap_model(model)
             assert isinstance(network, Pretrained)
             network.save_pretrained(self.folder / name)
+            write_card(self.folder / name)
 
     def say(self, message: str) -> None:
         """Print on the main process, without breaking the progress bar."""
@@ -280,6 +282,7 @@ class Run:
             write_json(
                 path,
                 {
+                    "paper": self.paper,
                     "config": ours,
                     "command": environment.command_line(),
                     "commit": environment.commit(),

@@ -1,0 +1,230 @@
+"""A folder of pictures through a network: what exists already, which process does what, what could not be done.
+
+    refuse_overwriting(jobs, [failures], options.existing)
+    todo = [job for job in jobs if options.existing != "skip" or not job[1].exists()]
+    share = Share(todo, options.input, options.device)
+    with share.progress("restoring") as bar:
+        for source, output in share.mine:
+            with share.reported(source):
+                ...
+            bar.update()
+    share.finish(failures, "restored", of=len(jobs), see=options.output)
+
+Outputs are written atomically, so an output that exists is finished. Results that end in one file are kept in a
+`Journal` until then. Of everything that the folder holds only names are in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+import torch
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+from common import launch
+from common.checkpoints import WEIGHTS, locate
+from common.environment import choose_device
+from common.errors import UserError
+from common.files import atomic_path, printable, sha256
+
+Job = TypeVar("Job")
+
+
+class Share(Generic[Job]):
+    """This process's part of the pictures; all processes begin together.
+
+    Args:
+        todo: what is to be done, the same list in every process; made before anybody writes.
+        source: the picture or the folder that `--input` names.
+        device: what `--device` says.
+
+    Attributes:
+        mine: every n-th of `todo`, n being the number of processes that torchrun or accelerate started.
+        device: of several processes each has a GPU of its own.
+        is_main: whether this process writes what there is only one of.
+
+    Raises:
+        UserError: no such device.
+    """
+
+    def __init__(self, todo: Sequence[Job], source: Path, device: str) -> None:
+        chosen = choose_device(device)
+        # Shares differ; the first to finish waits.
+        joined = launch.accelerator(cpu=chosen.type == "cpu", patience=timedelta(days=30))
+        self.device = joined.device if device in ("auto", "cuda") else chosen
+        joined.wait_for_everyone()  # nobody writes before all have seen what exists
+        self.rank, self.is_main, self._joined = joined.process_index, joined.is_main_process, joined
+        self.mine = todo[self.rank :: joined.num_processes]
+        self._source, self._count = source, len(todo)
+        self._failed: list[tuple[str, str]] = []
+
+    def progress(self, verb: str, **form: Any) -> Any:
+        """A bar over this process's share, with its rate and the time left; the main process shows it."""
+        return tqdm(total=len(self.mine), unit="picture", desc=verb, disable=not self.is_main, **form)
+
+    @contextlib.contextmanager
+    def reported(self, source: Path) -> Iterator[None]:
+        """In a folder, note a picture's error and go on with the next; a single picture's error ends the run."""
+        try:
+            yield
+        except UserError as error:
+            if not self._source.is_dir():
+                raise
+            self._failed.append((printable(source.relative_to(self._source)), printable(str(error))))
+            tqdm.write(f"error: {printable(str(error))}")
+        except torch.OutOfMemoryError:
+            raise UserError("the device's memory does not suffice; state a smaller --memory or --batch-size") from None
+
+    def wait(self) -> None:
+        """Wait until all processes have come here."""
+        self._joined.wait_for_everyone()
+
+    def finish(self, failures: Path, done: str, *, of: int, see: str | Path) -> None:
+        """Print the counts of all processes; list what failed. Without failures the list of an earlier run goes.
+
+        Args:
+            failures: the list, a CSV with `picture` and `reason`.
+            done: what happened to the others, for example "restored".
+            of: how many pictures there are, those from before included.
+            see: where the results are.
+
+        Raises:
+            UserError: pictures failed; how many, and the first reason.
+        """
+        failed = sorted(gather_object(self._failed)) if self._joined.num_processes > 1 else sorted(self._failed)
+        if not self.is_main:
+            return
+        before = f", {of - self._count} were there already" if of > self._count else ""
+        print(f"{self._count - len(failed)} of {of} pictures {done}{before}; see {printable(see)}")
+        if not failed:
+            if self._source.is_dir():
+                failures.unlink(missing_ok=True)
+            return
+        with atomic_path(failures) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("picture", "reason"), *failed])
+        raise UserError(
+            f"{len(failed)} of {of} pictures could not be {done}, listed in {printable(failures)}, "
+            f"the first: {failed[0][1]}"
+        )
+
+
+class Journal:
+    """Results, picture by picture, of a folder whose results end in one file.
+
+    Each process adds lines to a file of its own beside the output, `.NAME.0.partial`. After a kill the same command
+    goes on from these files. They stay while pictures fail, so that `--existing skip` tries just those again.
+
+    Args:
+        output: the file that the results end in.
+        checkpoint: made them; a journal of other weights is refused.
+        flags: others that change a result.
+        existing: the flag; `replace` begins anew.
+
+    Attributes:
+        places: of every finished picture, by its name.
+
+    Raises:
+        UserError: another model or other flags left a journal there.
+    """
+
+    def __init__(self, output: Path, checkpoint: Path, flags: dict[str, Any], existing: str) -> None:
+        found = locate(checkpoint)
+        weights = sha256(found / WEIGHTS if found.is_dir() else found)
+        self._output, self._header = output, json.dumps({"weights": weights, **flags}).encode() + b"\n"
+        self._file: BinaryIO | None = None
+        if existing == "replace":
+            self.remove()
+        self.places = self._read()
+
+    @property
+    def files(self) -> list[Path]:
+        """The journal's files; none where everything is finished."""
+        return sorted(self._output.parent.glob(f".{self._output.name}.*.partial"))
+
+    def add(self, name: str, result: Any, rank: int) -> None:
+        """Keep a picture's result, anything that JSON takes, from now on."""
+        if self._file is None:
+            path = self._output.with_name(f".{self._output.name}.{rank}.partial")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
+            self._file.truncate(self._ends.get(path, 0))  # a line that a kill cut off
+            if not self._ends.get(path):
+                self._file.write(self._header)
+        self._file.write(json.dumps([name, result]).encode() + b"\n")
+        self._file.flush()
+
+    def results(self, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """Name and result of the finished ones of `names`, in their order, of all processes."""
+        places = self._read()
+        with contextlib.ExitStack() as stack:
+            files = {path: stack.enter_context(path.open("rb")) for path in self.files}
+            for name in names:
+                if name in places:
+                    path, start = places[name]
+                    files[path].seek(start)
+                    yield name, json.loads(files[path].readline())[1]
+
+    def remove(self) -> None:
+        """Forget everything."""
+        for path in self.files:
+            path.unlink(missing_ok=True)
+
+    def _read(self) -> dict[str, tuple[Path, int]]:
+        places: dict[str, tuple[Path, int]] = {}
+        self._ends: dict[Path, int] = {}
+        for path in self.files:
+            with path.open("rb") as file:
+                header = file.readline()
+                if header.endswith(b"\n") and header != self._header:
+                    raise UserError(
+                        f"{printable(path)}: holds results of another model or other flags; give those to go on, or "
+                        "begin anew with --existing replace"
+                    )
+                start = len(header) if header.endswith(b"\n") else 0
+                while start and (line := file.readline()).endswith(b"\n"):
+                    places[json.loads(line)[0]] = path, start
+                    start += len(line)
+                self._ends[path] = start
+        return places
+
+
+def refuse_overwriting(jobs: Sequence[tuple[Path, Path]], others: Sequence[Path], existing: str) -> None:
+    """Refuse what would destroy a file that the user did not offer.
+
+    Args:
+        jobs: inputs and outputs; an input may have several.
+        others: further outputs, which stand for all inputs.
+        existing: the flag.
+
+    Raises:
+        UserError: two inputs have one output, an output is an input, or outputs exist and may not be replaced.
+    """
+    outputs = [*(output for _, output in jobs), *others]
+    # Links can make two names one file, so folders are compared by where they really are.
+    folders = {folder: os.path.realpath(folder) for folder in {output.parent for output in outputs}}
+    writers: dict[tuple[str, str], Path] = {}
+    for source, output in [*jobs, *((path, path) for path in others)]:
+        other = writers.setdefault((folders[output.parent], output.name), source)
+        if other is not source:
+            raise UserError(
+                f"{printable(other)} and {printable(source)}: both would be written to {printable(output)}; "
+                "rename one or choose another --output"
+            )
+    there = [path for path in outputs if path.exists()]
+    inputs = {os.path.realpath(source) for source, _ in jobs} if there else set()
+    for path in there:
+        if os.path.realpath(path) in inputs:
+            raise UserError(f"{printable(path)}: is an input picture too; choose another --output")
+    if there and existing == "refuse":
+        raise UserError(
+            f"{len(there)} of {len(outputs)} outputs exist already (first: {', '.join(map(printable, there[:3]))}); "
+            "add --existing skip or --existing replace, or choose another --output"
+        )
