@@ -1,210 +1,185 @@
-"""Measure BiFormer against its literal form: seconds, pictures per second, memory; printed as CSV.
+"""Measure BiFormer against its literal form and other packages' networks; printed as CSV.
 
-    python biformer/benchmark.py                                         what this machine has
-    python biformer/benchmark.py --models biformer_small --batches 4     the row of two CPU cores
-    python biformer/benchmark.py --device cuda --output biformer/results/speed_gpu.csv
+    python biformer/benchmark.py                                            what this machine has
+    python biformer/benchmark.py --part networks --output biformer/results/speed_cpu.csv
+    python biformer/benchmark.py --device cuda --output biformer/results/gpu.csv
 
-`literal` is the network as the authors wrote it: keys and values gathered for every query region,
-layouts changed by einops, plain PyTorch with automatic gradients. `ours` is what `create_model`
-builds. Both use the same modules, so the same weights, in one process. Names under --beside are
-timm's, untrained, in the same run; Swin-T, Swin-S and ConvNeXt-T on a GPU. The rows of a group are
-measured by turns, one at a time, after a warm-up of each; `seconds` is the median over --repeats
-turns and `fastest` the least. `forward` runs without gradients in evaluation mode, `training step`
-is forward, cross-entropy and backward. `ratio` is the literal network's seconds over the row's, in
-the same mode and number format; the literal network is never compiled. `difference` is that of the
-logits, relative to the largest; in a training step of one picture it says nothing, as the last
-BatchNorm makes that picture's mean, and so the logits, zero. bfloat16 is autocast, float32 on a GPU
-is without TF32.
-
-Peak memory, in MiB, is what a step needs beyond the weights, from the GPU's allocator; empty on a
-CPU. A case that does not fit into the GPU's memory is left out, and a line says so.
-
-A quiet machine matters: with other work on the cores the threads wait for each other.
+`networks`: `literal` is the network as the authors wrote it (keys and values gathered for every query region, layouts
+changed by einops, automatic gradients), `ours` what `create_model` builds, with the same weights. Beside them,
+untrained, timm's Swin-S and ConvNeXt-S and birder's BiFormer. `parts`: attention to routed regions alone, stage
+by stage, with PyTorch's flex_attention. `loaders`: ImageNet's training pictures, from our data set and timm's.
+The columns are explained in `common.benchmarking`. A quiet machine matters.
 """
 
 from __future__ import annotations
 
 import functools
-import statistics
+import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
+import numpy as np
 import timm
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.utils.data import DataLoader, RandomSampler
 
-from biformer import BiFormer, create_model, list_models, literal_network
-from common import config, memory
-from common.benchmarking import print_rows, say, seconds
-from common.config import Positive
-from common.environment import choose_device
-from common.environment import device as device_name
+from biformer import create_model, literal_network
+from biformer.augmentation import TrainingPictures, training_transform
+from biformer.data import open_split
+from biformer.fast.flex import flex_fits, flex_routed_attention
+from biformer.fast.routing import routed_attention
+from biformer.literal import literal_routed_attention
+from biformer.presets import PRESETS
+from common.benchmarking import Benchmark, Row
+from common.counting import FORMULAS
 from common.errors import UserError, command
+from common.racing import Work, loaded, network_work, rival
+from common.sampling import endless_loader
 
-_GPU = torch.cuda.is_available()
-_SETTING = ("what", "network", "model", "device", "dtype", "size", "batch", "compiled", "threads")
-COLUMNS = (*_SETTING, "seconds", "fastest", "pictures_per_second", "peak_memory_mib", "ratio", "difference")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """What to measure."""
-
-    models: tuple[str, ...] = ("biformer_small", "biformer_base") if _GPU else ("biformer_small",)
-    """Variants to measure."""
-    beside: tuple[str, ...] = (
-        ("swin_tiny_patch4_window7_224", "swin_small_patch4_window7_224", "convnext_tiny") if _GPU else ()
-    )
-    """timm's names of other networks, measured in the same run."""
-    batches: tuple[Positive[int], ...] = (1, 16, 128) if _GPU else (4,)
-    """Pictures per step."""
-    size: Positive[int] = 224
-    """Height and width of the pictures, in pixels; a multiple of 224."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16") if _GPU else ("float32",)
-    """Number formats."""
-    compile: bool = _GPU
-    """Add rows under torch.compile; compiling takes minutes."""
-    training: bool = True
-    """Add the training step."""
-    repeats: Positive[int] = 20 if _GPU else 7
-    """Turns per row."""
-    threads: Positive[int] | None = None
-    """CPU threads; by default PyTorch's choice."""
-    output: Path | None = None
-    """Write the rows to this CSV file too."""
+_TIMM = ("swin_small_patch4_window7_224", "convnext_small")
+_WIDTH = 32
+"""Channels of a head."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """One row: which network does what, and how."""
-
-    what: str
-    network: str
-    model: str
-    dtype: str
-    batch: int
-    compiled: bool
-
-
-def groups(benchmark: Benchmark) -> Iterator[list[Case]]:
-    """Rows to be measured by turns; the first model's literal network comes first in each."""
-    kinds = [("literal", name, False) for name in benchmark.models]
-    for compiled in (False, True) if benchmark.compile else (False,):
-        kinds += [("ours", name, compiled) for name in benchmark.models]
-        kinds += [("timm", name, compiled) for name in benchmark.beside]
-    for dtype in benchmark.dtypes:
-        for batch in benchmark.batches:
-            for what in ("forward", "training step") if benchmark.training else ("forward",):
-                yield [Case(what, network, name, dtype, batch, compiled) for network, name, compiled in kinds]
+def networks(benchmark: Benchmark) -> Iterator[Row]:
+    """The classifier at 224², at 512² or what it divides into, and on a detector's picture."""
+    side = benchmark.size(224)
+    if side % 224:
+        raise UserError(f"--size {side}: the literal network cannot pad; use a multiple of 224")
+    batch = benchmark.batch(benchmark.pick(small=1, cpu=4, gpu=128))
+    for what in ("forward", "training step"):
+        yield from benchmark.race(lambda what=what: forms(benchmark, what, (side, side), batch))
+    if benchmark.on_gpu:
+        for what, size, count in (
+            ("forward", (448, 448), 32),
+            ("training step", (448, 448), 32),
+            ("forward", (896, 1344), 4),
+        ):
+            yield from benchmark.race(lambda what=what, size=size, count=count: forms(benchmark, what, size, count))
 
 
-def step(case: Case, models: dict[str, nn.Module], picture: Tensor) -> Callable[[], Tensor]:
-    """A function that performs the row's work once and returns the logits."""
-    model, training = models[case.model], case.what == "training step"
-    network: Callable[[Tensor], Tensor] = model
-    if case.network == "literal":
-        network = functools.partial(literal_network.biformer, cast(BiFormer, model))
-    elif case.compiled:
-        network = torch.compile(model)
-    classes = torch.arange(len(picture), device=picture.device)
-
-    def run() -> Tensor:
-        model.train(training)
-        with torch.set_grad_enabled(training):
-            with torch.autocast(picture.device.type, torch.bfloat16, enabled=case.dtype == "bfloat16"):
-                logits = network(picture)
-                loss = F.cross_entropy(logits, classes)
-            if training:
-                model.zero_grad(set_to_none=True)
-                loss.backward()
-        return logits.detach().float()
-
-    return run
+def forms(benchmark: Benchmark, what: str, size: tuple[int, int], batch: int) -> list[Work]:
+    """All networks on the same pictures."""
+    device, name = benchmark.device, benchmark.pick(small="biformer_tiny", cpu="biformer_small", gpu="biformer_small")
+    model = create_model(name).to(device)
+    picture = torch.randn(batch, 3, *size, device=device)
+    runs: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module]] = {
+        "literal": (functools.partial(literal_network.biformer, model), model),
+        "ours": (model, model),
+    }
+    if not benchmark.small:
+        for peer in _TIMM:
+            wanted = {"img_size": size} if "swin" in peer else {}
+            other = timm.create_model(peer, **wanted).to(device)
+            runs[f"timm {peer}"] = other, other
+        if (birder := rival("birder.net.biformer")) is not None:
+            other = birder_network(birder, size).to(device)
+            runs["birder biformer_s"] = other, other
+    setting = f"{name}, {batch} x {size[0]}x{size[1]}"
+    return [network_work(what, form, setting, run, module, picture) for form, (run, module) in runs.items()]
 
 
-def warm_up(run: Callable[[], Tensor], model: nn.Module, device: torch.device) -> tuple[Tensor, float | None]:
-    """Run with seeded stochastic depth; the logits, and on a GPU the peak memory of a second run in MiB."""
-    torch.manual_seed(0)
-    logits = run()
-    model.zero_grad(set_to_none=True)
-    if device.type != "cuda":
-        return logits, None
-    before = memory.reset_peak(device)
-    run()
-    return logits, (memory.peak(device) - before) / 2**20
+def birder_network(package: Any, size: tuple[int, int]) -> nn.Module:
+    """Birder's network of the same depths and widths."""
+    from birder.model_registry import registry  # noqa: PLC0415
+
+    return registry.net_factory("biformer_s", num_classes=1000, size=size)
 
 
-def measure(group: list[Case], models: dict[str, nn.Module], benchmark: Benchmark) -> Iterator[dict[str, Any]]:
-    """Measure one group by turns and yield its rows."""
-    device = choose_device(benchmark.device)
-    generator = torch.Generator().manual_seed(0)
-    picture = torch.randn(group[0].batch, 3, benchmark.size, benchmark.size, generator=generator).to(device)
-    runs: dict[Case, Callable[[], Tensor]] = {}
-    warm: dict[Case, tuple[Tensor, float | None]] = {}
-    for case in group:
-        run = step(case, models, picture)
-        say(f"warm-up: {case}")
-        try:
-            warm[case] = warm_up(run, models[case.model], device)
-            runs[case] = run
-        except torch.cuda.OutOfMemoryError:
-            say(f"left out, too little memory on {device}: {case}")
-        models[case.model].zero_grad(set_to_none=True)
-    turns: dict[Case, list[float]] = {case: [] for case in runs}
-    for _ in range(benchmark.repeats):
-        for case, run in runs.items():
-            turns[case].append(seconds(run, device))
-            models[case.model].zero_grad(set_to_none=True)
-    for case, times in turns.items():
-        literal = next((x for x in runs if x.network == "literal" and x.model == case.model), None)
-        logits, peak = warm[case]
-        median = statistics.median(times)
-        yield {
-            "what": case.what,
-            "network": case.network,
-            "model": case.model,
-            "device": device_name(device),
-            "dtype": case.dtype,
-            "size": benchmark.size,
-            "batch": case.batch,
-            "compiled": "yes" if case.compiled else "no",
-            "threads": torch.get_num_threads(),
-            "seconds": f"{median:.4g}",
-            "fastest": f"{min(times):.4g}",
-            "pictures_per_second": f"{case.batch / median:.4g}",
-            "peak_memory_mib": "" if peak is None else f"{peak:.0f}",
-            "ratio": f"{statistics.median(turns[literal]) / median:.2f}" if literal else "",
-            "difference": _difference(logits, warm[literal][0]) if literal else "",
-        }
+def attention(benchmark: Benchmark) -> Iterator[Row]:
+    """Attention to routed regions as in stages 1 to 3, for pictures of 224² and of 512²."""
+    batch = benchmark.batch(benchmark.pick(small=1, cpu=4, gpu=64))
+    for regions, first in ((2, 4),) if benchmark.small else ((7, 8), (8, 16)):
+        for stage, (heads, top_k) in enumerate(((2, 1), (4, 4), (8, min(16, regions**2)))):
+            tokens = (first >> stage) ** 2
+            setting = f"stage {stage + 1} of {4 * regions * first}²: {batch} x {regions**2} regions, {tokens} tokens"
+            for what in ("forward", "training step"):
+                build = functools.partial(
+                    attentions, benchmark, what, setting, (batch, regions**2, tokens), heads, top_k
+                )
+                yield from benchmark.race(build)
 
 
-def _difference(logits: Tensor, literal: Tensor) -> str:
-    return f"{((logits - literal).abs().max() / literal.abs().max()).item():.1e}"
+def attentions(  # noqa: PLR0917
+    benchmark: Benchmark, what: str, setting: str, shape: tuple[int, int, int], heads: int, top_k: int
+) -> list[Work]:
+    """The forms of one attention; a training step is forward and backward."""
+    batch, regions, tokens = shape
+    device, scale = benchmark.device, (heads * _WIDTH) ** -0.5
+    q, k, v = torch.randn(3, *shape, heads * _WIDTH, device=device).unbind()
+    routes = torch.rand(batch, regions, regions, device=device).topk(top_k).indices
+    runs = {"literal": literal_routed_attention, "ours": routed_attention}
+    if flex_fits(q, k) and not benchmark.small and (what == "forward" or benchmark.on_gpu):
+        runs["flex_attention"] = flex_routed_attention
+
+    def work(form: str) -> Work:
+        def forward() -> Tensor:
+            with torch.no_grad():
+                dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
+                return runs[form](q.to(dtype), k.to(dtype), v.to(dtype), routes, heads, scale)
+
+        def training_step() -> None:
+            dtype = torch.bfloat16 if torch.is_autocast_enabled(device.type) else torch.float32
+            inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+            torch.autograd.grad(runs[form](*inputs, routes, heads, scale).sum(), inputs)
+
+        run = forward if what == "forward" else training_step
+        counted_as = "literal" if form == "flex_attention" else ""
+        return Work(f"attention, {what}", form, setting, batch * regions * tokens, run, counted_as=counted_as)
+
+    return [work(form) for form in runs]
+
+
+def operations(q: Any, k: Any, v: Any, routes: Any, *_: Any, **__: Any) -> int:
+    """Of the Triton kernels' forward pass: two products per pair of query and routed key."""
+    return 4 * q[0] * q[1] * q[2] * q[3] * routes[2] * k[2]
+
+
+def backward_operations(grad: Any, q: Any, k: Any, v: Any, routes: Any, *_: Any, **__: Any) -> int:
+    """Five products: the weights again, and the gradients of weights, q, k and v."""
+    return operations(q, k, v, routes) * 5 // 2
+
+
+FORMULAS[torch.ops.biformer.routed_attention] = operations
+FORMULAS[torch.ops.biformer.routed_attention_backward] = backward_operations
+
+
+def loaders(benchmark: Benchmark) -> Iterator[Row]:
+    """Pictures of ImageNet's usual size, as JPEG, through the training transform of the published recipe."""
+    batch, batches = benchmark.pick(small=(2, 2), cpu=(32, 12), gpu=(32, 12))
+    config = PRESETS["imagenet_small"]()
+    with tempfile.TemporaryDirectory() as folder:
+        write_pictures(Path(folder), benchmark.pick(small=8, cpu=64, gpu=64))
+        pictures = open_split(Path(folder), "train")
+        training = TrainingPictures(pictures, training_transform(config), seed=0)
+        usual = timm.data.create_dataset("", folder, split="train", transform=training_transform(config))
+        for workers in (1,) if benchmark.small else (1, 2):
+            ours = endless_loader(training, batch_size=batch, workers=workers, seed=0)
+            often = RandomSampler(usual, replacement=True, num_samples=10**6)
+            theirs = DataLoader(usual, batch, sampler=often, num_workers=workers)
+            for form, loader in (("ours", ours), ("timm", theirs)):
+                setting = f"ImageNet-sized JPEG, {workers} workers"
+                yield benchmark.row("loader", form, setting, loaded(loader, batches, batch))
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    """Two classes of smooth noise of 500×375 pixels, some 100 kB each as ImageNet's."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        rough = Image.fromarray(random.integers(256, size=(75, 100, 3), dtype=np.uint8)).resize((500, 375))
+        fine = np.asarray(rough) + random.normal(0, 6, (375, 500, 3))
+        path = folder / "train" / f"class{number % 2}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(fine.clip(0, 255).astype(np.uint8)).save(path, quality=90)
 
 
 @command
 def main() -> None:
-    """Print the rows as they come, and write the file at the end."""
-    benchmark = config.parse(Benchmark, __doc__)
-    for name in benchmark.models:
-        if name not in list_models():
-            raise UserError(f"--models {name} does not exist; choose of {', '.join(list_models())}")
-    if benchmark.size % 224:
-        raise UserError(f"--size {benchmark.size}: the literal network cannot pad; use a multiple of 224")
-    device = choose_device(benchmark.device)
-    benchmark = replace(benchmark, device=str(device))
-    if benchmark.threads:
-        torch.set_num_threads(benchmark.threads)
-    torch.manual_seed(0)
-    models: dict[str, nn.Module] = {name: create_model(name).to(device) for name in benchmark.models}
-    models |= {name: timm.create_model(name).to(device) for name in benchmark.beside}
-    measured = (row for group in groups(benchmark) for row in measure(group, models, benchmark))
-    print_rows(measured, COLUMNS, benchmark.output)
+    """Print the rows as they come, and keep them."""
+    Benchmark(__doc__, networks=networks, parts=attention, loaders=loaders).run()
 
 
 if __name__ == "__main__":

@@ -1,222 +1,145 @@
-"""Measure FFTformer against its literal equations: seconds and peak memory, printed as CSV.
+"""Measure FFTformer against its literal equations and spandrel's network; printed as CSV.
 
     python fftformer/benchmark.py                                          what this machine has, 256×256
-    python fftformer/benchmark.py --size 128 --batch 4 --no-compile
-    python fftformer/benchmark.py --device cuda --output fftformer/results/speed_gpu.csv
+    python fftformer/benchmark.py --part networks --size 128 --batch 4
+    python fftformer/benchmark.py --device cuda --output fftformer/results/gpu.csv
 
-`literal` is the network as the authors wrote it: channels first, rfft2 and irfft2 on 8×8 patches,
-plain PyTorch with automatic gradients. `ours` is what `create_model` builds. Both use the same
-modules, so the same weights, in one process. The rows are measured by turns, one at a time, after
-a warm-up of each; seconds are medians over --repeats turns. `forward` runs without gradients,
-`training step` is forward, loss and backward. `ratio` is the literal network's seconds over the
-row's, in the same mode and number format; the literal network is never compiled. `difference` is
-the largest difference of the restored pictures, relative to the largest value.
-
-Peak memory, in MiB, is what the step needs beyond the weights. On a GPU it is the allocator's
-maximum. On a CPU every row runs once more in a fresh process, and the figure is the growth of
-that process's resident memory from before the first step to the maximum during the second. That
-counts buffers of every library, memory that the allocator has not returned, and what stays loaded
-after compiling. The literal training step needs about
-22 GB at 256×256; without that much, the training rows are left out and a line says so.
-
-A quiet machine matters: with other work on the cores the threads wait for each other.
+`networks`: `literal` is the network as the authors wrote it: channels first, rfft2 and irfft2 on 8×8 patches, plain
+PyTorch with automatic gradients. `ours` is what `create_model` builds, with the same weights. spandrel's network has
+weights of its own. The literal training step needs about 22 GB at 256×256; without that much its rows are left out.
+`parts`: the product of spectra, the inner norm and the gate of FSAS alone, for the bytes and operations that a
+fused kernel of them would save. `loaders`: GoPro-sized pairs, decoded whole and from the cache of `prepare.py`.
+The columns are explained in `common.benchmarking`. A quiet machine matters.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import multiprocessing
-import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import psutil
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from common import config, memory
-from common.benchmarking import print_rows, say, seconds
-from common.config import Positive
-from common.environment import choose_device
-from common.environment import device as device_name
-from common.errors import UserError, command
-from fftformer import FFTformer, create_model, list_models, literal
+from common.benchmarking import Benchmark, Row
+from common.errors import command
+from common.racing import Work, loaded, network_work, rival, say
+from common.sampling import endless_loader
+from fftformer import FFTformer, create_model, frequency, literal
+from fftformer.crops import prepare
+from fftformer.data import TrainingPairs, find_pairs
 
 _LITERAL_TRAINING_BYTES = 340_000
-"""The released configuration's memory per pixel in a literal training step, measured; scales with dim."""
-
-_SETTING = ("what", "network", "device", "dtype", "size", "batch", "compiled", "threads")
-COLUMNS = (*_SETTING, "seconds", "peak_memory_mib", "ratio", "difference")
+"""The released configuration's memory per pixel in a literal training step, measured."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """What to measure."""
-
-    size: Positive[int] = 256
-    """Height and width of the pictures, in pixels."""
-    batch: Positive[int] = 1
-    """Pictures per step."""
-    device: str = "auto"
-    """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
-    dtype: Literal["all", "float32", "tf32", "bfloat16"] = "all"
-    """float32; tf32 (GPU only: products of float32 with short mantissas); bfloat16 autocast.
-    all: float32 on a CPU, the three on a GPU."""
-    compile: bool = True
-    """Add rows for our network under torch.compile; compiling takes minutes."""
-    forward: bool = True
-    """Add the forward pass."""
-    training: bool = True
-    """Add the training step."""
-    repeats: Positive[int] = 5
-    """Turns per row; the median is printed."""
-    model: str = "fftformer"
-    """Variant to measure; fftformer is the released configuration."""
-    output: Path | None = None
-    """Write the rows to this CSV file too."""
+def networks(benchmark: Benchmark) -> Iterator[Row]:
+    """Crops as in training, and on a GPU whole pictures of GoPro."""
+    side = benchmark.size(benchmark.pick(small=32, cpu=256, gpu=256))
+    batch = benchmark.batch(benchmark.pick(small=1, cpu=1, gpu=8))
+    yield from benchmark.race(lambda: forms(benchmark, "forward", (side, side), batch))
+    count = benchmark.batch(benchmark.pick(small=1, cpu=1, gpu=2))
+    yield from benchmark.race(lambda: forms(benchmark, "training step", (side, side), count))
+    if benchmark.on_gpu:
+        yield from benchmark.race(lambda: forms(benchmark, "forward", (720, 1280), 1))
 
 
-@dataclass(frozen=True)
-class Case:
-    """One row: which network does what, and how."""
-
-    what: str
-    network: str
-    dtype: str
-    compiled: bool
-
-
-def cases(benchmark: Benchmark) -> Iterator[list[Case]]:
-    """Groups of rows to be measured by turns; the literal network comes first in each."""
-    on_gpu = torch.device(benchmark.device).type == "cuda"
-    every = ["float32", "tf32", "bfloat16"] if on_gpu else ["float32"]
-    if benchmark.dtype == "tf32" and not on_gpu:
-        raise UserError(f"--dtype tf32 exists on NVIDIA GPUs only, --device is {benchmark.device}")
-    for dtype in every if benchmark.dtype == "all" else [benchmark.dtype]:
-        for what in ["forward"] * benchmark.forward + ["training step"] * _training_fits(benchmark):
-            compiled = [Case(what, "ours", dtype, True)] if benchmark.compile else []
-            yield [Case(what, "literal", dtype, False), Case(what, "ours", dtype, False), *compiled]
+def forms(benchmark: Benchmark, what: str, size: tuple[int, int], batch: int) -> list[Work]:
+    """The networks on the same pictures."""
+    model = prepared(benchmark)
+    picture = torch.rand(batch, 3, *size, device=benchmark.device)
+    setting = f"{batch} x {size[0]}x{size[1]}"
+    works = [network_work(what, "ours", setting, model, model, picture)]
+    if what == "forward" or benchmark.small or benchmark.on_gpu or training_fits(batch * math.prod(size)):
+        run = functools.partial(literal.fftformer, model)
+        works.insert(0, network_work(what, "literal", setting, run, model, picture))
+        theirs = None if benchmark.small else rival("spandrel.architectures.FFTformer")
+        if theirs is not None:
+            other = theirs.FFTformer().to(benchmark.device)
+            works.append(network_work(what, "spandrel", setting, other, other, picture))
+    return works
 
 
-def _training_fits(benchmark: Benchmark) -> bool:
-    if not benchmark.training or torch.device(benchmark.device).type != "cpu":
-        return benchmark.training
-    with torch.device("meta"):
-        dim = create_model(benchmark.model).patch_embed.out_channels
-    needed = _LITERAL_TRAINING_BYTES * dim / 48 * benchmark.batch * benchmark.size**2
-    free = psutil.virtual_memory().available
-    if needed > free:
-        say(
-            f"training rows left out: the literal network needs about {needed / 1e9:.0f} GB and {free / 1e9:.0f} GB "
-            "are free; use a smaller --size or --batch"
-        )
-    return needed <= free
-
-
-def prepare(benchmark: Benchmark) -> tuple[FFTformer, Tensor]:
-    """The network with seeded weights of unit gain, as trained networks have them, and pictures."""
-    torch.manual_seed(0)
-    model = create_model(benchmark.model)
+def prepared(benchmark: Benchmark) -> FFTformer:
+    """The network with seeded weights of unit gain, as trained networks have them."""
+    small = {"dim": 8, "num_blocks": (1, 1, 1), "num_refinement_blocks": 1}
+    model = create_model("fftformer", **small if benchmark.small else {})
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=1 / math.sqrt(module.weight[0].numel()))
-    picture = torch.rand(benchmark.batch, 3, benchmark.size, benchmark.size)
-    return model.to(benchmark.device), picture.to(benchmark.device)
+    return model.to(benchmark.device)
 
 
-def step(case: Case, model: FFTformer, picture: Tensor) -> Callable[[], Tensor]:
-    """A function that performs the row's work once and returns the restored pictures."""
-    if case.network == "literal":
-        network: Callable[[Tensor], Tensor] = functools.partial(literal.fftformer, model)
-    else:
-        network = torch.compile(model) if case.compiled else model
+def training_fits(pixels: int) -> bool:
+    """Whether the literal form's training step fits into this machine's free memory."""
+    needed, free = _LITERAL_TRAINING_BYTES * pixels, psutil.virtual_memory().available
+    if needed > free:
+        say(f"the literal training step needs about {needed / 1e9:.0f} GB and {free / 1e9:.0f} GB are free; left out")
+    return needed <= free
+
+
+def attention(benchmark: Benchmark) -> Iterator[Row]:
+    """F⁻¹(q · k), LayerNorm and gate at the highest resolution, on spectra that are there."""
+    side = benchmark.size(benchmark.pick(small=16, cpu=256, gpu=256))
+    batch = benchmark.batch(benchmark.pick(small=1, cpu=1, gpu=8))
+    yield from benchmark.race(lambda: [gate(benchmark, side, batch)])
+
+
+def gate(benchmark: Benchmark, side: int, batch: int) -> Work:
+    """The released width: 96 channels of q, k and v."""
+    shape = (64, batch * (side // 8) ** 2, 96)
+    q, k, v = torch.randn(3, *shape, device=benchmark.device).unbind()
+    weight, bias = torch.rand(2, 96, device=benchmark.device).unbind()
 
     def run() -> Tensor:
-        half = case.dtype == "bfloat16"
-        with precision(case.dtype), torch.set_grad_enabled(case.what == "training step"):
-            with torch.autocast(picture.device.type, torch.bfloat16, enabled=half):
-                restored = network(picture)
-                loss = (restored - picture).abs().mean()
-            if case.what == "training step":
-                model.zero_grad(set_to_none=True)
-                loss.backward()
-        return restored.detach()
+        with torch.no_grad(), torch.autocast(benchmark.device.type, enabled=False):
+            pixels = frequency.synthesise(frequency.multiply(q, k))
+            return v * F.layer_norm(pixels, (96,), weight, bias)
 
-    return run
+    setting = f"product of spectra, norm and gate, {batch} x {side}x{side}, 96 channels"
+    return Work("attention", "ours", setting, batch * side**2, run, compiled=lambda: torch.compile(run))
 
 
-@contextmanager
-def precision(dtype: str) -> Iterator[None]:
-    """Products of float32 in full, or in TF32 for matrix products and convolutions alike."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+def loaders(benchmark: Benchmark) -> Iterator[Row]:
+    """Crops of 256 pixels out of pairs of 1280×720, from PNGs and from the prepared cache."""
+    batch, batches = benchmark.pick(small=(1, 2), cpu=(8, 8), gpu=(8, 8))
+    size = benchmark.pick(small=(64, 64), cpu=(720, 1280), gpu=(720, 1280))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pairs(folder / "png", size, benchmark.pick(small=2, cpu=8, gpu=8))
+        published = find_pairs(folder / "png", "train", "input_target")
+        list(prepare(published, folder / "cache" / "train", workers=1))
+        cached = find_pairs(folder / "cache", "train", "crops")
+        for workers in (1,) if benchmark.small else (1, 2):
+            for form, pairs in (("ours", cached), ("whole PNGs", published)):
+                crops = TrainingPairs(pairs, min(256, *size), seed=0)
+                batch_by_batch = endless_loader(crops, batch_size=batch, workers=workers, seed=0)
+                setting = f"pairs of {size[1]}x{size[0]}, {workers} workers"
+                yield benchmark.row("loader", form, setting, loaded(batch_by_batch, batches, batch))
 
 
-def peak_memory(case: Case, benchmark: Benchmark) -> float:
-    """MiB that a step needs beyond the weights; call it in a fresh process for a CPU."""
-    model, picture = prepare(benchmark)
-    run = step(case, model, picture)
-    before = memory.reset_peak(picture.device)
-    run()
-    model.zero_grad(set_to_none=True)
-    memory.reset_peak(picture.device)  # compiling may have taken more
-    run()
-    return (memory.peak(picture.device) - before) / 2**20
-
-
-def measure(group: list[Case], benchmark: Benchmark) -> Iterator[dict[str, object]]:
-    """Measure one group by turns and yield its rows."""
-    device = torch.device(benchmark.device)
-    peaks = []
-    for case in group:
-        say(f"memory: {case}")
-        with multiprocessing.get_context("spawn").Pool(1) as fresh:
-            peaks.append(fresh.apply(peak_memory, (case, benchmark)))
-    model, picture = prepare(benchmark)
-    runs = [step(case, model, picture) for case in group]
-    restored = []
-    for case, run in zip(group, runs, strict=True):
-        say(f"warm-up: {case}")
-        restored.append(run().float())
-    say(f"timing {len(group)} rows, {benchmark.repeats} turns")
-    turns = [[seconds(run, device) for run in runs] for _ in range(benchmark.repeats)]
-    medians = [statistics.median(column) for column in zip(*turns, strict=True)]
-    for case, median, peak, pictures in zip(group, medians, peaks, restored, strict=True):
-        yield {
-            "what": case.what,
-            "network": case.network,
-            "device": device_name(device),
-            "dtype": case.dtype,
-            "size": benchmark.size,
-            "batch": benchmark.batch,
-            "compiled": "yes" if case.compiled else "no",
-            "threads": torch.get_num_threads(),
-            "seconds": f"{median:.4g}",
-            "peak_memory_mib": f"{peak:.0f}",
-            "ratio": f"{medians[0] / median:.2f}",
-            "difference": f"{((pictures - restored[0]).abs().max() / restored[0].abs().max()).item():.1e}",
-        }
+def write_pairs(folder: Path, size: tuple[int, int], count: int) -> None:
+    """Pairs of smooth noise in the layout input/target."""
+    random = np.random.default_rng(0)
+    for number in range(count):
+        rough = Image.fromarray(random.integers(256, size=(size[0] // 8, size[1] // 8, 3), dtype=np.uint8))
+        for kind, spread in (("target", 4), ("input", 2)):
+            picture = np.asarray(rough.resize(size[::-1])) + random.normal(0, spread, (*size, 3))
+            path = folder / "train" / kind / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path)
 
 
 @command
 def main() -> None:
-    """Print the rows as they come, and write the file at the end."""
-    benchmark = config.parse(Benchmark, __doc__)
-    if benchmark.model not in list_models():
-        raise UserError(f"--model {benchmark.model} does not exist; choose one of {', '.join(list_models())}")
-    benchmark = replace(benchmark, device=str(choose_device(benchmark.device)))
-    measured = (row for group in cases(benchmark) for row in measure(group, benchmark))
-    print_rows(measured, COLUMNS, benchmark.output)
+    """Print the rows as they come, and keep them."""
+    Benchmark(__doc__, networks=networks, parts=attention, loaders=loaders).run()
 
 
 if __name__ == "__main__":

@@ -1,149 +1,68 @@
-"""Measure HCANet against the published 3-D form: seconds and peak memory, printed as CSV.
+"""Measure HCANet against the published 3-D form; printed as CSV.
 
     python hcanet/benchmark.py                                     the released network at 128 x 128
-    python hcanet/benchmark.py --model hcanet_light --size 64 --batch 4
+    python hcanet/benchmark.py --part networks --size 64 --batch 4 --output hcanet/results/speed_cpu.csv
+    python hcanet/benchmark.py --device cuda --output hcanet/results/gpu.csv
 
-The network as its authors wrote it (3-D convolutions over a depth of one, one operation after the other, automatic
-gradients) against what `create_model` builds, with the same weights, in one process, by turns, after a warm-up.
-`forward` runs without gradients; `training step` is forward, loss and backward. `ratio` is the published form's seconds
-over the row's, `difference` the largest difference of the results relative to the largest value.
-
-Seconds are medians over --repeats turns. Peak memory, in MiB, is what the work needs beyond weights and input.
-On a GPU it is the allocator's maximum. On a CPU every row runs once more in a fresh process, and the figure is
-the growth of its resident memory up to the maximum during the second run. A quiet machine matters.
+`networks`: the network as its authors wrote it (3-D convolutions over a depth of one, one operation after the other,
+automatic gradients), here called literal, against what `create_model` builds, with the same weights.
+`loaders`: noisy training patches. The columns are explained in `common.benchmarking`. A quiet machine matters.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterator
 
+import numpy as np
 import torch
-from torch import Tensor, nn
 
-from common import config, memory
-from common.benchmarking import print_rows, say, seconds
-from common.config import Positive
-from common.environment import choose_device
-from common.environment import device as device_name
+from common.benchmarking import Benchmark, Row
 from common.errors import command
+from common.racing import Work, loaded, network_work
+from common.sampling import endless_loader
 from hcanet import create_model
-from hcanet.attention import LocalMix
+from hcanet.data import Stage, TrainingPatches
 from hcanet.literal import published_form
 
-COLUMNS = (
-    "what", "form", "model", "local_mix", "device", "dtype", "bands", "size", "batch", "threads", "seconds",
-    "peak_memory_mib", "memory_ratio", "ratio", "difference",
-)  # fmt: skip
-FORMS = ("published", "ours")
+_BANDS = 31
 
 
-@dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """What to measure."""
-
-    model: str = "hcanet"
-    """hcanet or hcanet_light."""
-    local_mix: LocalMix = "released"
-    """The local branch: released or pixel."""
-    bands: Positive[int] = 31
-    """Bands of the network."""
-    size: Positive[int] = 128
-    """Side of the images in pixels, a multiple of 4."""
-    batch: Positive[int] = 1
-    """Images per step."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 is autocast."""
-    repeats: Positive[int] = 5
-    """Turns per row; the median is printed."""
-    output: Path | None = None
-    """Write the rows to this CSV file too."""
+def networks(benchmark: Benchmark) -> Iterator[Row]:
+    """On a CPU one size, on a GPU training patches and ICVL's whole scenes."""
+    sizes = benchmark.pick(small=[(16, 1)], cpu=[(128, 1)], gpu=[(64, 64), (512, 1)])
+    for side, count in sizes:
+        for what in ("forward", "training step"):
+            size, batch = benchmark.size(side), benchmark.batch(count)
+            yield from benchmark.race(lambda what=what, size=size, batch=batch: forms(benchmark, what, size, batch))
 
 
-def prepare(form: str, training: bool, benchmark: Benchmark) -> tuple[nn.Module, Tensor]:
-    """The network with seeded weights, and its input."""
-    torch.manual_seed(0)
-    network: nn.Module = create_model(benchmark.model, bands=benchmark.bands, local_mix=benchmark.local_mix)
-    x = torch.rand(benchmark.batch, benchmark.bands, benchmark.size, benchmark.size)
-    if form == "published":
-        network = published_form(network)  # type: ignore[arg-type]
-    device = choose_device(benchmark.device)
-    return network.to(device).train(training), x.to(device)
+def forms(benchmark: Benchmark, what: str, side: int, batch: int) -> list[Work]:
+    """Literal and ours on the same scenes."""
+    name = benchmark.pick(small="hcanet_light", cpu="hcanet", gpu="hcanet")
+    model = create_model(name, bands=_BANDS).to(benchmark.device)
+    scenes = torch.rand(batch, _BANDS, side, side, device=benchmark.device)
+    setting = f"{name}, {batch} x {side}x{side}"
+    runs = {"literal": published_form(model), "ours": model}
+    return [network_work(what, form, setting, run, run, scenes) for form, run in runs.items()]
 
 
-def work(network: nn.Module, x: Tensor, training: bool, dtype: str) -> Callable[[], Tensor]:
-    """A function that performs the row's work once and returns its result."""
-
-    def once() -> Tensor:
-        with torch.set_grad_enabled(training):
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
-                result = network(x)
-            if training:
-                network.zero_grad(set_to_none=True)
-                result.float().abs().mean().backward()
-        return result.detach()
-
-    return once
-
-
-def peak_memory(form: str, training: bool, benchmark: Benchmark, threads: int) -> float:
-    """MiB that the work needs beyond weights and input; call it in a fresh process for a CPU."""
-    torch.set_num_threads(threads)
-    network, x = prepare(form, training, benchmark)
-    run = work(network, x, training, benchmark.dtype)
-    before = memory.reset_peak(x.device)
-    run()
-    network.zero_grad(set_to_none=True)
-    memory.reset_peak(x.device)  # loading may have taken more
-    run()
-    return (memory.peak(x.device) - before) / 2**20
-
-
-def measure(training: bool, benchmark: Benchmark) -> Iterator[dict[str, object]]:
-    """Measure both forms by turns and yield their rows."""
-    peaks = []
-    for form in FORMS:
-        say(f"memory: {form}, {'training step' if training else 'forward'}")
-        with multiprocessing.get_context("spawn").Pool(1) as fresh:
-            peaks.append(fresh.apply(peak_memory, (form, training, benchmark, torch.get_num_threads())))
-    prepared = [prepare(form, training, benchmark) for form in FORMS]
-    runs = [work(network, x, training, benchmark.dtype) for network, x in prepared]
-    results = [run().float() for run in runs]
-    device = prepared[0][1].device
-    turns = [[seconds(run, device) for run in runs] for _ in range(benchmark.repeats)]
-    medians = [statistics.median(column) for column in zip(*turns, strict=True)]
-    for form, median, peak, result in zip(FORMS, medians, peaks, results, strict=True):
-        difference = ((result - results[0]).abs().max() / results[0].abs().max()).item()
-        yield {
-            "what": "training step" if training else "forward",
-            "form": form,
-            "model": benchmark.model,
-            "local_mix": benchmark.local_mix,
-            "device": device_name(device),
-            "dtype": benchmark.dtype,
-            "bands": benchmark.bands,
-            "size": benchmark.size,
-            "batch": benchmark.batch,
-            "threads": torch.get_num_threads(),
-            "seconds": f"{median:.4g}",
-            "peak_memory_mib": f"{peak:.1f}",
-            "memory_ratio": f"{peak / peaks[0]:.2f}",
-            "ratio": f"{medians[0] / median:.2f}",
-            "difference": f"{difference:.1e}",
-        }
+def loaders(benchmark: Benchmark) -> Iterator[Row]:
+    """Windows of 64 pixels of a scene in memory, with the noise of the second stage."""
+    batch, batches = benchmark.pick(small=(1, 2), cpu=(16, 12), gpu=(16, 12))
+    scene = np.random.default_rng(0).random((_BANDS, 256, 256), dtype=np.float32)
+    patches = TrainingPatches(
+        [scene], [Stage(0, "complex", 64)], bands=_BANDS, crop=64, stride=8, seed=0, batch=batch, framework="qrnn3d"
+    )
+    for workers in (1,) if benchmark.small else (1, 2):
+        loader = endless_loader(patches, batch_size=batch, workers=workers, seed=0)
+        setting = f"patches of 64x64, {_BANDS} bands, complex noise, {workers} workers"
+        yield benchmark.row("loader", "ours", setting, loaded(loader, batches, batch))
 
 
 @command
 def main() -> None:
-    """Print the rows as they come, and write the file at the end."""
-    benchmark = config.parse(Benchmark, __doc__)
-    print_rows((row for training in (False, True) for row in measure(training, benchmark)), COLUMNS, benchmark.output)
+    """Print the rows as they come, and keep them."""
+    Benchmark(__doc__, networks=networks, loaders=loaders).run()
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def test_interpreted_kernels_are_the_literal_equation(name, interpreted):
     assert max(interpreted[name].values()) <= TOLERANCES[CASES[name][-1]], interpreted[name]
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", CASES)
 def test_compiled_kernels_are_the_literal_equation(name):
     if not torch.cuda.is_available():
@@ -98,6 +99,7 @@ def test_compiled_kernels_are_the_literal_equation(name):
     assert max(found.values()) <= TOLERANCES[dtype], found
 
 
+@pytest.mark.gpu
 def test_routed_attention_takes_the_kernels_on_a_gpu_also_when_compiled():
     if not torch.cuda.is_available():
         pytest.skip("needs a GPU")

@@ -188,10 +188,9 @@ def test_help(script: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_benchmark_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--rounds", "1", "--rows", "1", "--batch-size", "8", "--threads", "1"]
-    lines = call(capsys, "benchmark.py", *small)[0].splitlines()
-    assert lines[0].startswith("what,form,seconds,pixels_per_second,times_ours")
-    assert [line.split(",")[1] for line in lines[1:]] == ["ours", "literal"] * 2
+    lines = call(capsys, "benchmark.py", "--small", "--part", "networks", "--threads", "1")[0].splitlines()
+    assert lines[0].startswith("what,form,setting,device,dtype,threads,seconds")
+    assert [line.split(",")[1] for line in lines[1:]] == ["literal", "ours"] * 2
 
 
 def test_ablation_prints_one_table(tmp_path: Path) -> None:

@@ -1,56 +1,184 @@
-"""What the benchmarks share: timing a step, and rows that are printed as they come and kept as CSV."""
+"""What the benchmarks share: flags, and rows that are printed and kept as they come.
+
+    Benchmark(__doc__, networks=networks, parts=attention, loaders=loaders).run()
+
+Each of the three is a function of the `Benchmark` that yields rows. Most rows come from `race`, where the forms of a
+piece of work take turns (`common.racing`): `seconds` is the median over the turns, `fastest` the least; `ratio` the
+literal form's seconds over the row's; `difference` the largest of the results from the literal form's, relative to
+that one's largest value. `operations`, `bytes` and `bound` are explained in `common.counting`; `of_bound` is the bound
+over the seconds. `peak_mib` is the memory that the work needs beyond weights and input: on a GPU the allocator's
+maximum, on a CPU the growth of a fresh process's resident memory during its second run.
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
+import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 
+from common import counting, environment, racing
+from common.errors import UserError
 from common.files import atomic_path
+from common.racing import Work, say
 
+T = TypeVar("T")
 Row = Mapping[str, object]
+PARTS = ("networks", "parts", "loaders")
+COLUMNS = (
+    "what", "form", "setting", "device", "dtype", "threads", "seconds", "fastest", "items_per_second", "peak_mib",
+    "ratio", "difference", "operations", "bytes", "bound", "bound_by", "of_bound", "driver", "torch", "commit",
+)  # fmt: skip
 
 
-def seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """Wall-clock time of one call in seconds, with a GPU's work before and in it finished."""
-    _finish(device)
-    start = time.perf_counter()
-    run()
-    _finish(device)
-    return time.perf_counter() - start
+class Benchmark:
+    """A benchmark's command line and its measurements.
 
-
-def print_rows(rows: Iterable[Row], columns: Sequence[str], output: Path | None) -> list[Row]:
-    """Print rows as CSV while they are measured; write them to `output` at the end, atomically.
-
-    Returns:
-        the rows.
+    Attributes:
+        device: of the work.
+        small: everything tiny, to try the script.
     """
-    screen = csv.DictWriter(sys.stdout, columns)
-    screen.writeheader()
-    found = []
-    for row in rows:
+
+    def __init__(self, doc: str | None, **parts: Callable[[Benchmark], Iterator[Row]]) -> None:
+        parser = argparse.ArgumentParser(description=doc, formatter_class=_Help)
+        add = parser.add_argument
+        add("--part", nargs="+", choices=PARTS, default=PARTS, help="what to measure, in this order")
+        add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+        add("--dtypes", nargs="+", choices=("float32", "tf32", "bfloat16"), help="bfloat16 is autocast")
+        add("--compile", action="store_true", help="measure our form under torch.compile instead")
+        add("--size", type=int, help="side in pixels of what is measured, instead of the benchmark's own")
+        add("--batch", type=int, help="images per step, instead of the benchmark's own")
+        add("--repeats", type=int, help="turns of each form; by default 7, on a GPU 20")
+        add("--threads", type=int, help="CPU threads; by default PyTorch's choice")
+        add("--no-memory", action="store_true", help="leave out the CPU's peak memory, a new process for each row")
+        add("--small", action="store_true", help="everything tiny, to try the script")
+        add("--output", type=Path, help="write the rows to this CSV file too, after each one")
+        add("--append", action="store_true", help="keep the rows that the file holds")
+        add("--peak-of", nargs=2, type=int, help=argparse.SUPPRESS)  # print the peak memory of one form of one race
+        flags = parser.parse_args()
+        for name in ("size", "batch", "repeats", "threads"):
+            if getattr(flags, name) is not None and getattr(flags, name) < 1:
+                raise UserError(f"--{name} {getattr(flags, name)}: expected a number above 0")
+        self.device, self.small = environment.choose_device(flags.device), flags.small
+        self.on_gpu = self.device.type == "cuda"
+        if "tf32" in (flags.dtypes or ()) and not self.on_gpu:
+            raise UserError(f"--dtypes tf32 exists on NVIDIA GPUs only, --device is {self.device}")
+        if flags.threads:
+            torch.set_num_threads(flags.threads)
+        self._dtypes = flags.dtypes or (["tf32", "bfloat16"] if self.on_gpu else ["float32"])
+        self._repeats = flags.repeats or (1 if flags.small else 20 if self.on_gpu else 7)
+        self._flags, self._parts, self._races = flags, parts, 0
+        self._speeds: dict[str, counting.Device] = {}
+
+    def run(self) -> None:
+        """Measure; print the rows and keep them."""
+        output = self._flags.output
+        kept = _read(output) if output and self._flags.append and not self._flags.peak_of else []
+        keep_rows(self._rows(), output, kept)
+
+    def pick(self, *, small: T, cpu: T, gpu: T) -> T:
+        """A size for this device."""
+        return small if self.small else gpu if self.on_gpu else cpu
+
+    def size(self, default: int) -> int:
+        """--size, or the benchmark's own."""
+        return self._flags.size or default
+
+    def batch(self, default: int) -> int:
+        """--batch, or the benchmark's own."""
+        return self._flags.batch or default
+
+    def race(self, build: Callable[[], list[Work]]) -> Iterator[Row]:
+        """Measure the forms that `build` makes by turns, in every number format; a row for each."""
+        number, self._races = self._races, self._races + 1
+        if self._flags.peak_of:
+            if self._flags.peak_of[0] == number:
+                torch.manual_seed(0)
+                print(racing.peak_memory(build()[self._flags.peak_of[1]], self._dtypes[0]) / 2**20)
+                sys.exit()
+            return
+        torch.manual_seed(0)
+        works = racing.with_compiled(build()) if self._flags.compile else build()
+        for dtype in self._dtypes:
+            for i, measured in enumerate(racing.race(works, self.device, dtype, self._repeats)):
+                if self._flags.compile == measured.work.form.endswith(racing.COMPILED):
+                    yield self._measured_row(measured, dtype, (number, i))
+
+    def row(self, what: str, form: str, setting: str, seconds: float, items: float = 1) -> dict[str, object]:
+        """A row of what one call in `seconds` does, `items` of it."""
+        return {
+            "what": what, "form": form, "setting": setting, "seconds": f"{seconds:.4g}",
+            "items_per_second": f"{items / seconds:.4g}", "device": environment.device(self.device),
+            "driver": environment.driver() if self.on_gpu else "", "torch": torch.__version__,
+            "threads": torch.get_num_threads(), "commit": environment.commit() or "",
+        }  # fmt: skip
+
+    def _rows(self) -> Iterator[Row]:
+        for name in self._flags.part:
+            if name in self._parts:
+                yield from self._parts[name](self)
+
+    def _measured_row(self, measured: racing.Measured, dtype: str, place: tuple[int, int]) -> Row:
+        work, counted = measured.work, measured.counted
+        peak = measured.peak
+        if not (self.on_gpu or self.small or self._flags.no_memory or self._flags.compile):
+            peak = _peak_in_new_process(dtype, place)
+        bound, by = self._speed(dtype).bound(counted)
+        return self.row(work.what, work.form, work.setting, measured.seconds, work.items) | {
+            "dtype": dtype, "fastest": f"{measured.fastest:.4g}",
+            "peak_mib": "" if peak is None else f"{peak / 2**20:.0f}",
+            "ratio": "" if measured.ratio is None else f"{measured.ratio:.2f}",
+            "difference": "" if measured.difference is None else f"{measured.difference:.1e}",
+            "operations": "" if counted.operations is None else f"{counted.operations:.4g}",
+            "bytes": "" if counted.bytes is None else f"{counted.bytes:.4g}",
+            "bound": f"{bound:.4g}" if bound else "", "bound_by": by if bound else "",
+            "of_bound": f"{bound / measured.seconds:.2f}" if bound else "",
+        }  # fmt: skip
+
+    def _speed(self, dtype: str) -> counting.Device:
+        if dtype not in self._speeds:
+            side, mib = self.pick(small=(128, 8), cpu=(1024, 256), gpu=(8192, 1024))
+            self._speeds[dtype] = counting.measure(self.device, dtype, side=side, mib=mib)
+        return self._speeds[dtype]
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def keep_rows(rows: Iterable[Row], output: Path | None, kept: Sequence[Row] = ()) -> None:
+    """Print rows as CSV while they are measured; write them to `output` after each, atomically, behind `kept`."""
+    screen = csv.DictWriter(sys.stdout, COLUMNS, restval="")
+    found = list(kept)
+    for number, row in enumerate(rows):
+        if number == 0:
+            screen.writeheader()
         screen.writerow(row)
         sys.stdout.flush()
         found.append(row)
-    if output:
-        with atomic_path(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(found)
-    return found
+        if output:
+            with atomic_path(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(found)
 
 
-def say(message: str) -> None:
-    """Tell the reader what is being measured, beside the rows."""
-    print(message, file=sys.stderr, flush=True)
+def _peak_in_new_process(dtype: str, place: tuple[int, int]) -> int | None:
+    command = [sys.executable, *sys.argv, "--dtypes", dtype, "--peak-of", *map(str, place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        say(f"no peak memory: {done.stderr[-300:]}")
+        return None
+    return round(float(done.stdout.split()[-1]) * 2**20)
 
 
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

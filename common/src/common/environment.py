@@ -92,6 +92,16 @@ def device(of: torch.device | str = "cpu") -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
+def driver() -> str:
+    """Return the version of NVIDIA's driver; empty where nvidia-smi does not say it."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.split()[0] if done.stdout.split() else ""
+
+
 def _checkout() -> Path | None:
     top = _git(Path(__file__).parent, "rev-parse", "--show-toplevel")
     return Path(top) if top else None

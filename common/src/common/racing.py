@@ -1,0 +1,207 @@
+"""Forms of the same work that take turns in one process, so that whatever disturbs the machine disturbs them alike."""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common import memory
+from common.counting import Count, count, precision, timed
+
+COMPILED = ", compiled"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One form of a piece of work.
+
+    Attributes:
+        what: is done: "forward", "training step".
+        form: "literal", "ours" or the name of another package's.
+        setting: variant and sizes.
+        items: images, pixels or tokens of one call.
+        run: does it once and returns what the forms must agree in, or None.
+        module: its gradients are dropped after every call.
+        compiled: makes the same under torch.compile, where it is worth a row.
+        counted_as: another form that does the same, where this one's operators cannot be looked into.
+    """
+
+    what: str
+    form: str
+    setting: str
+    items: int
+    run: Callable[[], Tensor | None]
+    module: nn.Module | None = None
+    compiled: Callable[[], Callable[[], Tensor | None]] | None = None
+    counted_as: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a form needed.
+
+    Attributes:
+        seconds, fastest: median and least over the turns.
+        peak: bytes on a GPU beyond weights and input, None on a CPU.
+        counted: operations and bytes.
+        ratio: seconds of the literal form over these, None where there is no literal form.
+        difference: the largest from the literal form's result, over that result's largest value; None likewise.
+    """
+
+    work: Work
+    seconds: float
+    fastest: float
+    peak: int | None
+    counted: Count
+    ratio: float | None
+    difference: float | None
+
+
+def network_work(  # noqa: PLR0917
+    what: str, form: str, setting: str, network: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor
+) -> Work:
+    """The `forward` pass of a network on a batch `x`, without gradients, or its `training step`.
+
+    A training step is forward, the mean of the absolute outputs and backward: a paper's loss costs next to nothing
+    beside the network.
+    """
+
+    def once(network: Callable[[Tensor], Tensor]) -> Callable[[], Tensor | None]:
+        def forward() -> Tensor:
+            module.eval()
+            with torch.no_grad():
+                return network(x)
+
+        def training_step() -> None:
+            module.train()
+            loss = network(x).float().abs().mean()
+            with torch.autocast(x.device.type, enabled=False):
+                loss.backward()
+
+        return forward if what == "forward" else training_step
+
+    compiled = (lambda: once(torch.compile(network))) if form == "ours" else None
+    return Work(what, form, setting, len(x), once(network), module, compiled)
+
+
+def with_compiled(works: Sequence[Work]) -> list[Work]:
+    """The works, and those that can be compiled once more, compiled."""
+    more = [
+        replace(work, form=work.form + COMPILED, run=work.compiled(), counted_as=work.form)
+        for work in works
+        if work.compiled
+    ]
+    return [*works, *more]
+
+
+def race(works: Sequence[Work], device: torch.device, dtype: str, repeats: int) -> list[Measured]:
+    """Measure works by turns; one that fails, as for want of memory, is left out, and a line says so."""
+    warm: dict[str, tuple[Tensor | None, int | None, Count]] = {}
+    for work in works:
+        say(f"warm-up: {work.what}, {work.form}, {work.setting}, {dtype}")
+        try:
+            with number_format(device, dtype):
+                warm[work.form] = _warm_up(work, device, warm)
+        except Exception as error:  # whatever one form cannot do, the others are measured
+            say(f"left out, {work.form}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            drop_gradients(work)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+    works = [work for work in works if work.form in warm]
+    turns: dict[str, list[float]] = {work.form: [] for work in works}
+    flushed = torch.empty(2**26 if device.type == "cuda" else 0, device=device)
+    for _ in range(repeats):
+        for work in works:
+            flushed.zero_()  # a GPU's cache holds nothing of the last turn
+            with number_format(device, dtype):
+                turns[work.form].append(timed(work.run, device))
+            drop_gradients(work)
+    literal = statistics.median(turns["literal"]) if "literal" in turns else None
+    measured = []
+    for work in works:
+        seconds, (result, peak, counted) = statistics.median(turns[work.form]), warm[work.form]
+        ratio = None if literal is None else literal / seconds
+        difference = None if literal is None else _difference(result, warm["literal"][0])
+        measured.append(Measured(work, seconds, min(turns[work.form]), peak, counted, ratio, difference))
+    return measured
+
+
+def peak_memory(work: Work, dtype: str) -> int:
+    """Bytes by which a CPU process grows at most while it does the work a second time; call it in a fresh process."""
+    device = torch.device("cpu")
+    before = memory.reset_peak(device)
+    with number_format(device, dtype):
+        work.run()
+        drop_gradients(work)
+        memory.reset_peak(device)  # loading may have taken more
+        work.run()
+    return memory.peak(device) - before
+
+
+@contextmanager
+def number_format(device: torch.device, dtype: str) -> Iterator[None]:
+    """Seeded; bfloat16 is autocast."""
+    torch.manual_seed(0)
+    with precision(dtype), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
+        yield
+
+
+def drop_gradients(work: Work) -> None:
+    """Let the next turn begin without them."""
+    if work.module is not None:
+        work.module.zero_grad(set_to_none=True)
+
+
+def rival(package: str) -> Any | None:
+    """Another package to compare with; None and a line where it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        say(f"left out, {package} is not installed: {error}")
+        return None
+
+
+def say(message: str) -> None:
+    """Tell the reader what is being measured, beside the rows."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def loaded(batches: Iterable[Any], count: int, items: int) -> float:
+    """Seconds per item of a loader that runs by itself: after its first batches, over `count` more of `items` each."""
+    running = iter(batches)
+    for _ in range(count // 4 + 1):
+        next(running)
+    return timed(lambda: [next(running) for _ in range(count)], torch.device("cpu")) / (count * items)
+
+
+def _warm_up(work: Work, device: torch.device, warm: dict[str, Any]) -> tuple[Tensor | None, int | None, Count]:
+    result, peak = work.run(), None
+    drop_gradients(work)
+    if device.type == "cuda":
+        before = memory.reset_peak(device)
+        work.run()
+        peak = memory.peak(device) - before
+        drop_gradients(work)
+    if work.counted_as:
+        return _kept(result), peak, warm[work.counted_as][2] if work.counted_as in warm else Count(None, None)
+    counted = count(work.run)
+    drop_gradients(work)
+    return _kept(result), peak, counted
+
+
+def _kept(result: Tensor | None) -> Tensor | None:
+    return None if result is None else result.detach().float().cpu()
+
+
+def _difference(result: Tensor | None, literal: Tensor | None) -> float | None:
+    if result is None or literal is None or result.shape != literal.shape:
+        return None
+    return ((result - literal).abs().max() / literal.abs().max()).item()
