@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.optim import Adam
 
 from amgcfn import scoring
-from amgcfn.checkpoints import load_model
+from amgcfn.checkpoints import create_model, load_model
 from amgcfn.data import SPLIT, Sample, find_scene
 from amgcfn.model import AMGCFN
 from amgcfn.pictures import draw_graph
@@ -30,7 +30,7 @@ from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene
 from common import launch
 from common.cards import publish
-from common.config import from_command_line
+from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
 from common.hyperspectral.drawing import composite, confusion_figure, sheet
@@ -73,7 +73,8 @@ def train(config: Config, scene: Scene) -> None:
         sample.positions(pixels).to(device) for pixels in (sample.split.train, sample.split.validation)
     )
 
-    model = AMGCFN(scene.bands, scene.num_classes, node_features=config.components).to(device)
+    sizes = {"bands": scene.bands, "num_classes": scene.num_classes, "node_features": config.components}
+    model = build(create_model, "amgcfn", config.network, **sizes).to(device)
     optimizer = Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     if config.compile:
         # Compilers take no sparse tensors; the fused forms are then the compiler's own.

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from common import launch
 from common.cards import publish
-from common.config import from_command_line
+from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
@@ -147,10 +147,8 @@ def build_model(config: Config, bands: int) -> ESSAformer:
                 flag = name.replace("_", "-")
                 raise UserError(f"{config.weights}: has {name} {found[name]} but --{flag} or the preset says {wanted}")
         return model
-    try:
-        return create_model(config.model, bands=bands, scale=config.scale, order=config.order, **overrides)
-    except ValueError as error:
-        raise UserError(f"the network cannot be built: {error}") from None
+    keywords = {"bands": bands, "scale": config.scale, "order": config.order, **overrides}
+    return build(create_model, config.model, config.network, **keywords)
 
 
 def learning_rate_factor(schedule: str, step: int, updates: int) -> float:

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.cards import publish
-from common.config import from_command_line
+from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
@@ -51,7 +51,10 @@ def main() -> None:
     if run.is_main:
         write_json(run.folder / "splits.json", names)
 
-    model = load_model(config.weights) if config.weights else create_model(config.model, conjugate=config.conjugate)
+    if config.weights:
+        model = load_model(config.weights)
+    else:
+        model = build(create_model, config.model, config.network, conjugate=config.conjugate)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     kind = {"adamw": AdamW, "adam": Adam}[config.optimizer]

@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from common import launch
 from common.cards import publish
-from common.config import from_command_line
+from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
@@ -205,10 +205,8 @@ def build_model(config: Config) -> HCANet:
                 raise UserError(f"{config.weights}: has {model.bands} bands, --bands is {config.bands}")
         else:
             overrides = {} if config.dim is None else {"dim": config.dim}
-            try:
-                model = create_model(config.model, bands=config.bands, local_mix=config.local_mix, **overrides)
-            except ValueError as error:
-                raise UserError(f"the network cannot be built: {error}") from None
+            keywords = {"bands": config.bands, "local_mix": config.local_mix, **overrides}
+            model = build(create_model, config.model, config.network, **keywords)
     return model
 
 

@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import launch
 from common.cards import publish
-from common.config import from_command_line
+from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
 from common.hyperspectral.disjoint import overlap
@@ -77,9 +77,8 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
     accelerator = run.accelerator
     windows = sample.windows((config.window, config.window)).to(accelerator.device)
 
-    model = create_model(
-        config.model, image_size=config.window, bands=config.components, num_classes=scene.num_classes
-    ).to(accelerator.device)
+    sizes = {"image_size": config.window, "bands": config.components, "num_classes": scene.num_classes}
+    model = build(create_model, config.model, config.network, **sizes).to(accelerator.device)
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = Adam(trained, lr=config.learning_rate, fused=True)

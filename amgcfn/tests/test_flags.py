@@ -33,6 +33,7 @@ OTHER: dict[str, Any] = {
     "split": "disjoint",
     "distance": 4,
     "components": 2,
+    "network": ("fusion=sum",),
     "max_steps": 1,
     "epochs": 1,
     "validate_every": 4,

@@ -22,6 +22,7 @@ NO_EFFECT_ON_RESULTS = {
 """Fields that must not change results, or that name places."""
 OTHER: dict[str, tuple[object, ...]] = {
     "model": ("essaformer",),
+    "network": ("refinements=1",),
     "weights": ("WEIGHTS",),
     "dataset": ("demo",),
     "cube": ("OTHER",),

@@ -163,7 +163,7 @@ def test_saved_and_loaded_again(tmp_path) -> None:
         ({"dim": 18, "scale": 4}, "multiple of 4 for scale 4"),
         ({"dim": 16, "scale": 3}, "multiple of 9 for scale 3"),
         ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
-        ({"order": 3}, "order 1 or 2"),
+        ({"order": 3}, "order 0, 1 or 2"),
         ({"width": 64}, "has no width; its keywords are bands"),
     ],
 )

@@ -154,7 +154,7 @@ def test_presets_are_the_published_recipe() -> None:
         (("--crop", 13), "multiple of scale 2"),
         (("--crop", 44), "too few for a crop of 44"),
         (("--scale", 5), "expected one of 2, 3, 4, 8"),
-        (("--order", 3), "order 1 or 2"),
+        (("--order", 3), "order 0, 1 or 2"),
         (("--scaling", "percentile", "--scaling-value", 120), "--scaling-value 120: expected a percentile"),
         (("--dropout", 1), "--dropout 1.0: expected"),
     ],

@@ -24,6 +24,7 @@ ANOTHER = {
     "mixed_precision": "bf16",
     "crop": 24,
     "model": "fftformer",
+    "network": ("attention=none",),
     "final_learning_rate": 5e-4,
     "weight_decay": 0.5,
     "betas": (0.5, 0.7),

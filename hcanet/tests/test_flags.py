@@ -30,6 +30,7 @@ OTHER: dict[str, tuple[tuple, tuple, str]] = {
     "dim": ((), ("--dim", 10), WEIGHTS),
     "bands": ((), ("--bands", 5), WEIGHTS),
     "local_mix": ((), ("--local-mix", "pixel"), WEIGHTS),
+    "network": ((), ("--network", "feed_forward=plain"), WEIGHTS),
     "weights": ((), ("--weights", "{weights}"), WEIGHTS),
     "dataset": ((), ("--dataset", "demo"), WEIGHTS),
     "cube": ((), ("--cube", "{other}"), WEIGHTS),

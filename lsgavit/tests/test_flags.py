@@ -42,6 +42,7 @@ OTHER: dict[str, Any] = {
     "components": 5,
     "window": 3,
     "model": "lsgavit_paper",
+    "network": ("embed_dim=24",),
     "learning_rate": 1e-3,
     "epochs": 2,
     "schedule": "cosine",

@@ -15,6 +15,7 @@ Differs from the authors' release in two ways, neither of which changes a number
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +40,25 @@ class AMGCFN(Pretrained, nn.Module):
         num_classes: classes K.
         node_features: channels of a superpixel, 3 in the paper.
         graph_dim, conv_dim: width of the two branches; CAFM needs them equal.
+        branches: `"both"`, or one alone with its own classifier.
+        block_hops: which hop graph each of the three graph blocks uses.
+        fusion: `"cafm"`, or `"sum"`: the branches are added and classified without attention to each other.
 
     Shape:
         see `forward`.
     """
 
     def __init__(
-        self, bands: int, num_classes: int, node_features: int = 3, graph_dim: int = 64, conv_dim: int = 64
+        self,
+        bands: int,
+        num_classes: int,
+        node_features: int = 3,
+        graph_dim: int = 64,
+        conv_dim: int = 64,
+        *,
+        branches: Literal["both", "graph", "convolution"] = "both",
+        block_hops: Sequence[int] = (1, 2, 3),
+        fusion: Literal["cafm", "sum"] = "cafm",
     ) -> None:
         super().__init__()
         for name, value in (("bands", bands), ("num_classes", num_classes), ("node_features", node_features)):
@@ -54,25 +67,39 @@ class AMGCFN(Pretrained, nn.Module):
         if graph_dim != conv_dim or conv_dim % 2:
             # Six heads share 3 · dim channels.
             raise ValueError(f"the branches need one even width, got graph_dim {graph_dim} and conv_dim {conv_dim}")
+        if len(block_hops) != HOPS or not all(1 <= hop <= HOPS for hop in block_hops):
+            raise ValueError(f"block_hops needs {HOPS} numbers from 1 to {HOPS}, got {tuple(block_hops)}")
+        if branches not in ("both", "graph", "convolution") or fusion not in ("cafm", "sum"):
+            raise ValueError(
+                f"branches must be both, graph or convolution and fusion cafm or sum, got {branches!r} and {fusion!r}"
+            )
         self.bands, self.num_classes, self.node_features = bands, num_classes, node_features
+        self.branches, self.block_hops = branches, tuple(block_hops)
+        self.whole = branches == "both" and fusion == "cafm"
         channels = HOPS * graph_dim
-        self.embed = nn.Linear(node_features, graph_dim)
-        self.embed_norm = nn.BatchNorm1d(graph_dim)
-        self.graph_blocks = nn.ModuleList(GraphBlock(graph_dim) for _ in range(HOPS))
-        self.node_attention = NodeAttention(channels)
-        self.levels = nn.ModuleList(
-            ConvolutionLevel(conv_dim if level else bands, conv_dim, concatenate=level == LEVELS - 1)
-            for level in range(LEVELS)
-        )
-        self.pixel_attention = PixelAttention(channels)
-        self.fusion = CAFM(channels)
-        self.graph_classifier = nn.Linear(channels, num_classes)
-        self.conv_classifier = nn.Linear(channels, num_classes)
-        self.fused_classifier = nn.Linear(2 * channels, num_classes)
+        if branches != "convolution":
+            self.embed = nn.Linear(node_features, graph_dim)
+            self.embed_norm = nn.BatchNorm1d(graph_dim)
+            self.graph_blocks = nn.ModuleList(GraphBlock(graph_dim) for _ in range(HOPS))
+            self.node_attention = NodeAttention(channels)
+        if branches != "graph":
+            self.levels = nn.ModuleList(
+                ConvolutionLevel(conv_dim if level else bands, conv_dim, concatenate=level == LEVELS - 1)
+                for level in range(LEVELS)
+            )
+            self.pixel_attention = PixelAttention(channels)
+        if self.whole:
+            self.fusion = CAFM(channels)
+        if branches != "convolution":
+            self.graph_classifier = nn.Linear(channels, num_classes)
+        if branches != "graph":
+            self.conv_classifier = nn.Linear(channels, num_classes)
+        if branches == "both":
+            self.fused_classifier = nn.Linear(2 * channels if self.whole else channels, num_classes)
 
     def forward(
         self, cube: Tensor, node_features: Tensor, segments: Tensor, hops: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Classify every pixel of a scene.
 
         Runs in the parameters' own precision also under autocast: the raw cube and the softmax
@@ -85,29 +112,35 @@ class AMGCFN(Pretrained, nn.Module):
             hops: three `(N, N)` hop graphs, dense or sparse.
 
         Returns:
-            logits `(H·W, num_classes)` of the fused, the convolution and the graph classifier.
+            logits `(H·W, num_classes)` of the fused, the convolution and the graph classifier; of a branch alone, its.
         """
         self._check(cube, node_features, segments, hops)
         with torch.autocast(cube.device.type, enabled=False):
-            nodes = self.graph_branch(node_features, hops)
+            if self.branches != "convolution":
+                nodes = self.graph_branch(node_features, hops)
+            if self.branches == "graph":
+                return (self.graph_classifier(nodes)[segments.flatten()],)
             x = cube
             for level in self.levels:
                 x = level(x)
-            if fast.usable(x):
+            if self.whole and fast.usable(x):
                 return scene_logits(self, x, nodes, segments)
-            graph = nodes[segments].permute(2, 0, 1)[None]
             conv = self.pixel_attention(x.permute(2, 0, 1)[None])
-            conv, graph = self.fusion(conv, graph)
+            if self.branches == "convolution":
+                return (self.conv_classifier(conv.flatten(2)[0].T),)
+            graph = nodes[segments].permute(2, 0, 1)[None]
+            if self.whole:
+                conv, graph = self.fusion(conv, graph)
             conv, graph = (branch.flatten(2)[0].T for branch in (conv, graph))
-            fused = self.fused_classifier(torch.cat([graph, conv], dim=1))
+            fused = self.fused_classifier(torch.cat([graph, conv], dim=1) if self.whole else graph + conv)
             return fused, self.conv_classifier(conv), self.graph_classifier(graph)
 
     def graph_branch(self, node_features: Tensor, hops: Sequence[Tensor]) -> Tensor:
-        """Return the attended `(N, 192)` nodes; block i mixes over the i-hop graph."""
+        """Return the attended `(N, 192)` nodes; block i mixes over the i-hop graph, or that of `block_hops`."""
         nodes = self.embed_norm(self.embed(node_features))
         outputs = []
-        for block, hop in zip(self.graph_blocks, hops, strict=True):
-            nodes = block(nodes, hop)
+        for block, hop in zip(self.graph_blocks, self.block_hops, strict=True):
+            nodes = block(nodes, hops[hop - 1])
             outputs.append(nodes)
         return self.node_attention(torch.cat(outputs, dim=1))
 

@@ -49,6 +49,8 @@ class Config(RunConfig):
     """Let SLIC map the components to [0, 1] first, as scikit-image does since 0.19: nearly square superpixels."""
     sigma: Positive[float] = 5.0
     """Scale of the edge weights, in standard deviations of the components."""
+    network: tuple[str, ...] = ()
+    """Keywords of the network as KEY=VALUE, on top of what the other flags say; AMGCFN explains them."""
     learning_rate: Positive[float] = 5e-4
     """Adam's."""
     weight_decay: float = 1e-4

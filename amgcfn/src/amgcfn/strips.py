@@ -37,13 +37,13 @@ def classify_scene(
     *,
     rows: int | None = None,
     extent: tuple[slice, slice] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Classify a scene of any size.
 
     Args:
         model: in evaluation mode.
         cube: `(H, W, bands)`, raw values of any type; converted strip by strip, so it may be a memory map.
-        rows: of a strip, without its halo; None takes the whole scene at once.
+        rows: of a strip, without its halo; None takes the whole scene at once, as networks of ablations do anyway.
         extent: rows and columns that hold data; what lies around them takes no part.
 
     Returns:
@@ -60,12 +60,11 @@ def classify_scene(
         whole = [torch.full(shape, torch.nan) for _ in inner]
         for part, logits in zip(whole, inner, strict=True):
             part[extent] = logits.view(part[extent].shape)
-        return whole[0].flatten(0, 1), whole[1].flatten(0, 1), whole[2].flatten(0, 1)
-    device = model.embed.weight.device
+        return tuple(part.flatten(0, 1) for part in whole)
+    device = next(model.parameters()).device
     features, segments, hops = graph.tensors(device)
-    if rows is None or rows >= len(cube):
-        logits = model(_tensor(cube, device), features, segments, hops)
-        return logits[0].cpu(), logits[1].cpu(), logits[2].cpu()
+    if rows is None or rows >= len(cube) or not model.whole:
+        return tuple(part.cpu() for part in model(_tensor(cube, device), features, segments, hops))
     if rows < 1:
         raise ValueError(f"a strip needs at least 1 row, got {rows}")
     nodes = model.graph_branch(features, hops)

@@ -37,7 +37,7 @@ class BiLevelRoutingAttention(nn.Module):
         dim: channels C.
         num_heads: divides `dim`.
         num_regions: S, regions along each side.
-        top_k: regions each region attends to, at most S².
+        top_k: regions each region attends to, at most S²; 0 for its own alone, which is window attention.
         lepe_kernel: side of the LePE kernel, odd; 0 for none.
         pooling: what a region's keys and values are pooled with before attention: nothing, `adaptive_*`
             to `pooled_size` × `pooled_size` tokens, or plain pooling by `pooled_ratio`.
@@ -79,9 +79,9 @@ class BiLevelRoutingAttention(nn.Module):
         super().__init__()
         if dim < 1 or num_heads < 1 or dim % num_heads:
             raise ValueError(f"dim must be a multiple of num_heads, got {dim} and {num_heads}")
-        if num_regions < 1 or not 1 <= top_k <= num_regions**2:
+        if num_regions < 1 or not 0 <= top_k <= num_regions**2:
             raise ValueError(
-                f"top_k must be between 1 and the number of regions, got {top_k} of {num_regions}x{num_regions}"
+                f"top_k must be between 0 and the number of regions, got {top_k} of {num_regions}x{num_regions}"
             )
         if lepe_kernel < 0 or (lepe_kernel and lepe_kernel % 2 == 0):
             raise ValueError(f"lepe_kernel must be odd, or 0 for none, got {lepe_kernel}")
@@ -133,6 +133,9 @@ class BiLevelRoutingAttention(nn.Module):
         Returns:
             region numbers `(B, S², top_k)`, row by row over the map, best first; and their affinities.
         """
+        if not self.top_k:
+            own = torch.arange(q.shape[1], device=q.device)[None, :, None].expand(len(q), -1, 1)
+            return own, q.new_zeros(own.shape)
         if not self.differentiable_routing:
             q, k = q.detach(), k.detach()
         q, k = q.mean(dim=2), k.mean(dim=2)
@@ -210,7 +213,7 @@ class FullAttention(nn.Module):
     Args:
         dim: channels, a multiple of `num_heads`.
         num_heads: heads.
-        lepe_kernel: side of the depth-wise kernel, odd.
+        lepe_kernel: side of the depth-wise kernel, odd; 0 leaves the local term out.
 
     Shape:
         `(B, H, W, C)` → the same.
@@ -220,11 +223,11 @@ class FullAttention(nn.Module):
         super().__init__()
         if dim < 1 or num_heads < 1 or dim % num_heads:
             raise ValueError(f"dim must be a multiple of num_heads, got {dim} and {num_heads}")
-        if lepe_kernel < 1 or lepe_kernel % 2 == 0:
-            raise ValueError(f"lepe_kernel must be odd, got {lepe_kernel}")
+        if lepe_kernel < 0 or (lepe_kernel and lepe_kernel % 2 == 0):
+            raise ValueError(f"lepe_kernel must be odd, or 0 for none, got {lepe_kernel}")
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.lepe = nn.Conv2d(dim, dim, lepe_kernel, padding=lepe_kernel // 2, groups=dim)
+        self.lepe = nn.Conv2d(dim, dim, lepe_kernel, padding=lepe_kernel // 2, groups=dim) if lepe_kernel else None
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,4 +236,6 @@ class FullAttention(nn.Module):
         qkv = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, channels // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(x.shape)
-        return self.out(attended + depthwise(self.lepe, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        if self.lepe is not None:
+            attended = attended + depthwise(self.lepe, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.out(attended)

@@ -10,6 +10,7 @@ from biformer.checkpoints import load_model
 from biformer.model import BiFormer
 from biformer.presets import Config
 from biformer.variants import create_model
+from common.config import build
 from common.errors import UserError
 
 
@@ -21,18 +22,17 @@ def starting_model(config: Config, classes: Sequence[str]) -> BiFormer:
     Raises:
         UserError: no such variant, or the weights are of another one, with both sizes.
     """
-    try:
-        model = create_model(
-            config.model,
-            num_classes=len(classes),
-            num_regions=config.num_regions,
-            drop_path_rate=config.drop_path,
-            class_names=list(classes),
-            image_size=config.image_size,
-            crop_pct=config.crop_pct,
-        )
-    except ValueError as error:
-        raise UserError(f"--model {config.model}: {error}") from None
+    model = build(
+        create_model,
+        config.model,
+        config.network,
+        num_classes=len(classes),
+        num_regions=config.num_regions,
+        drop_path_rate=config.drop_path,
+        class_names=list(classes),
+        image_size=config.image_size,
+        crop_pct=config.crop_pct,
+    )
     if config.weights is None:
         return model
     source = load_model(config.weights)

@@ -38,6 +38,7 @@ def routing_attention(module: BiLevelRoutingAttention, x: Tensor) -> Tensor:
 
 def full_attention(module: FullAttention, x: Tensor) -> Tensor:
     """Attention of stage 4, `(B, H, W, C)` → the same."""
+    assert module.lepe is not None, "the published options have a local term"
     height = x.shape[1]
     local = rearrange(module.lepe(rearrange(x, "n h w c -> n c h w")), "n c h w -> n h w c")
     qkv = rearrange(module.qkv(x), "n h w (p m c) -> p n m (h w) c", p=3, m=module.num_heads)

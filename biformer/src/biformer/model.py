@@ -93,7 +93,9 @@ class BiFormer(Pretrained, nn.Module):
         mlp_ratio: hidden channels of an MLP per channel.
         head_dim: channels of a head in stages 1 to 3; stage 4 always has 8 heads.
         num_regions: S, regions along each side of a map.
-        top_k: regions each region attends to, in stages 1 to 3; all of them where there are fewer.
+        top_k: regions each region attends to, in stages 1 to 3; all of them where there are fewer, and with 0 only
+            itself.
+        lepe: the local terms of the attentions, 5×5 depth-wise convolutions.
         overlapping: 3×3 convolutions of stride 2 reduce the resolution; otherwise patches, as in Swin.
         position: a 3×3 depth-wise convolution before each block's attention.
         drop_rate: dropout before the classifier.
@@ -121,6 +123,7 @@ class BiFormer(Pretrained, nn.Module):
         head_dim: int = 32,
         num_regions: int = 7,
         top_k: Sequence[int] = (1, 4, 16),
+        lepe: bool = True,
         overlapping: bool = True,
         position: bool = True,
         drop_rate: float = 0.0,
@@ -149,9 +152,11 @@ class BiFormer(Pretrained, nn.Module):
         for i, (depth, dim) in enumerate(zip(depths, dims, strict=True)):
 
             def attention(i: int = i, dim: int = dim) -> nn.Module:
+                kernel = 5 if lepe else 0
                 if i == 3:
-                    return FullAttention(dim)
-                return BiLevelRoutingAttention(dim, dim // head_dim, num_regions, min(top_k[i], num_regions**2))
+                    return FullAttention(dim, lepe_kernel=kernel)
+                routes = min(top_k[i], num_regions**2)
+                return BiLevelRoutingAttention(dim, dim // head_dim, num_regions, routes, lepe_kernel=kernel)
 
             downsample = nn.Identity() if i == 0 else _downsample(dims[i - 1], dim, overlapping)
             blocks = [BiFormerBlock(dim, attention(), mlp_ratio, next(drop_paths), position) for _ in range(depth)]

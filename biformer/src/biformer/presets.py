@@ -20,6 +20,8 @@ class Config(LoaderConfig):
     """Variant: biformer_tiny, biformer_small, biformer_base or biformer_stl."""
     num_regions: Positive[int] = 7
     """Regions along each side of a map; 7 as released, fewer for small pictures."""
+    network: tuple[str, ...] = ()
+    """Keywords of the network as KEY=VALUE, on top of what the other flags say; BiFormer explains them."""
     weights: Path | None = None
     """Start from these weights: a model folder or the authors' released file. Another number of
     classes gets a new classifier."""

@@ -10,6 +10,7 @@ with `Positive[int]`, `Fraction[float]`, `AnyNumber[float]` or an `Annotated[...
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import math
@@ -146,6 +147,33 @@ def parse(config: Callable[..., T], doc: str | None, arguments: Sequence[str] | 
     parsed = _tyro().cli(config, args=arguments, description=(doc or "").strip())
     check_numbers(parsed)
     return parsed
+
+
+def parse_some(config: Callable[..., T], doc: str | None) -> tuple[T, list[str]]:
+    """Like `parse`, and return the words of the command line that are not of these flags."""
+    parsed, rest = _tyro().cli(config, description=(doc or "").strip(), return_unknown_args=True)
+    check_numbers(parsed)
+    return parsed, rest
+
+
+def build(create: Callable[..., T], name: str, options: Sequence[str], **keywords: Any) -> T:
+    """`create(name, **keywords)`, with the KEY=VALUE of `--network` on top.
+
+    Raises:
+        UserError: an option without a value, an unknown keyword, or a value that the network refuses.
+    """
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not equals:
+            raise UserError(f"--network {option}: expected KEY=VALUE, for example dim=32")
+        try:
+            keywords[key] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            keywords[key] = text  # a word
+    try:
+        return create(name, **keywords)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the network cannot be built: {error}") from None
 
 
 def check_numbers(config: Any) -> None:

@@ -95,6 +95,12 @@ def table(rows: Sequence[Row], extra: Mapping[str, Sequence[str]] | None = None)
     return markdown(titles, cells)
 
 
+def digits(values: Iterable[float]) -> int:
+    """Decimal places of a column: none for thousands, two for percentages and decibels, four below ten."""
+    largest = max(map(abs, values))
+    return 0 if largest >= 1000 else 2 if largest >= 10 else 4
+
+
 def markdown(titles: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """Return an aligned Markdown table."""
     widths = [max(len(line[i]) for line in [titles, *cells]) for i in range(len(titles))]

@@ -30,9 +30,11 @@ class ESSAttention(nn.Module):
     product; the second order is cut to its diagonal in the same way, which keeps it linear. There is
     no released code for it; the network's default is the released first order.
 
+    `order=0` leaves nothing but `W_o v + b_o`, and needs no queries and keys: what attention is worth.
+
     Args:
         dim: channels C of a token.
-        order: 1 as released, or 2.
+        order: 1 as released, 0 or 2.
 
     Shape:
         `(B, N, C)`, any N → the same. For maps `(B, C, H, W)` there is `essaformer.blocks.ESSABlock`.
@@ -43,14 +45,16 @@ class ESSAttention(nn.Module):
 
     def __init__(self, dim: int, order: int = 1) -> None:
         super().__init__()
-        if dim < 1 or order not in (1, 2):
-            raise ValueError(f"dim must be at least 1 and order 1 or 2, got {dim} and {order}")
+        if dim < 1 or order not in (0, 1, 2):
+            raise ValueError(f"dim must be at least 1 and order 0, 1 or 2, got {dim} and {order}")
         self.dim, self.order = dim, order
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim if order else dim)
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend; see the class."""
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"expected (batch, tokens, {self.dim}), got {tuple(x.shape)}")
+        if not self.order:
+            return self.out(self.qkv(x))
         return attend(x, self.qkv, self.out, self.order)

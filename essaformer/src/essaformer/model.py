@@ -36,18 +36,19 @@ class Encoder(nn.Module):
     Args:
         dim: channels.
         dropout: share of channels that the three dropouts set to zero in training.
-        order: of the attention.
+        order: of the attention; None for the convolutions alone, of x instead of [ESSA(LayerNorm x), x].
 
     Shape:
         `(B, dim, H, W)`, channels last in memory → the same.
     """
 
-    def __init__(self, dim: int, dropout: float, order: int) -> None:
+    def __init__(self, dim: int, dropout: float, order: int | None) -> None:
         super().__init__()
-        self.dropout = dropout
-        self.norm = nn.LayerNorm(dim)
-        self.attn = ESSAttention(dim, order)
-        self.conv1 = nn.Conv2d(2 * dim, 2 * dim, 1)
+        self.dropout, self.attends = dropout, order is not None
+        if order is not None:
+            self.norm = nn.LayerNorm(dim)
+            self.attn = ESSAttention(dim, order)
+        self.conv1 = nn.Conv2d(dim if order is None else 2 * dim, 2 * dim, 1)
         self.conv2 = nn.Conv2d(2 * dim, 2 * dim, 3, padding=1)
         self.conv3 = nn.Conv2d(2 * dim, dim, 1)
 
@@ -55,8 +56,11 @@ class Encoder(nn.Module):
         """Apply the step."""
         share = self.dropout if self.training else 0.0
         tokens = x.permute(0, 2, 3, 1).flatten(1, 2)
-        attended = drop_channels(self.attn(self.norm(tokens)), share, 2)
-        y = activated(joined(self.conv1, attended, tokens), share, 2)
+        if self.attends:
+            y = joined(self.conv1, drop_channels(self.attn(self.norm(tokens)), share, 2), tokens)
+        else:
+            y = F.linear(tokens, self.conv1.weight.flatten(1), self.conv1.bias)
+        y = activated(y, share, 2)
         y = y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         y = self.conv3(activated(self.conv2(y), share, 1))
         return y.add_(x) if y.dtype == x.dtype else y + x  # under autocast the types differ
@@ -95,7 +99,8 @@ class ESSAformer(Pretrained, nn.Module):
         dropout: of channels in training, released 0.2; 0 where data are few.
         global_residual: add the bicubically enlarged input to the output and start the last
             convolution at zero, so that training begins with bicubic's result. Not in the release.
-        order: of the attention, see `ESSAttention`.
+        order: of the attention, see `ESSAttention`; None for encoder steps without attention.
+        refinements: how often the map is enlarged and encoded, released 3; it is reduced once less.
 
     Shape:
         `(B, bands, h, w)`, values as trained, usually in [0, 1] → `(B, bands, h · scale, w · scale)`.
@@ -112,11 +117,14 @@ class ESSAformer(Pretrained, nn.Module):
         *,
         dropout: float = 0.2,
         global_residual: bool = False,
-        order: int = 1,
+        order: int | None = 1,
+        refinements: int = 3,
     ) -> None:
         super().__init__()
         if scale not in SCALES:
             raise ValueError(f"scale must be one of {', '.join(map(str, SCALES))}, got {scale}")
+        if refinements < 1:
+            raise ValueError(f"refinements must be at least 1, got {refinements}")
         divisor = SCALES[scale][0] ** 2
         if bands < 1 or dim < 1 or dim % divisor or not 0 <= dropout < 1:
             raise ValueError(
@@ -124,12 +132,15 @@ class ESSAformer(Pretrained, nn.Module):
                 f"{divisor} channels of one) and dropout in [0, 1); got bands {bands}, dim {dim}, dropout {dropout}"
             )
         self.bands, self.scale, self.global_residual = bands, scale, global_residual
+        self.order, self.refinements = order, refinements
         self.grad_checkpointing = False
         self.conv_first = nn.Conv2d(bands, dim, 3, padding=1)
         self.encode_up = Encoder(dim, dropout, order)
-        self.encode_down = Encoder(dim, dropout, order)
+        if refinements > 1:
+            self.encode_down = Encoder(dim, dropout, order)
         self.upsample = Resample(dim, SCALES[scale], up=True)
-        self.downsample = Resample(dim, SCALES[scale], up=False)
+        if refinements > 1:
+            self.downsample = Resample(dim, SCALES[scale], up=False)
         self.conv_last = nn.Conv2d(dim, bands, 3, padding=1)
         if global_residual:
             for parameter in self.conv_last.parameters():
@@ -142,7 +153,7 @@ class ESSAformer(Pretrained, nn.Module):
         return {
             "bands": self.bands, "dim": self.conv_first.out_channels, "scale": self.scale,
             "dropout": self.encode_up.dropout, "global_residual": self.global_residual,
-            "order": self.encode_up.attn.order,
+            "order": self.order, "refinements": self.refinements,
         }  # fmt: skip
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -153,12 +164,11 @@ class ESSAformer(Pretrained, nn.Module):
         """Enlarged pictures `(B, bands, h · scale, w · scale)`."""
         if picture.ndim != 4 or picture.shape[1] != self.bands:
             raise ValueError(f"expected pictures (batch, {self.bands}, height, width), got {tuple(picture.shape)}")
-        x = self.conv_first(picture.contiguous(memory_format=torch.channels_last))
-        u = self._step(self.encode_up, self.upsample, x, None)
-        d = self._step(self.encode_down, self.downsample, u, x)
-        u = self._step(self.encode_up, self.upsample, d, u)
-        d = self._step(self.encode_down, self.downsample, u, d)
-        u = self._step(self.encode_up, self.upsample, d, u)
+        d = self.conv_first(picture.contiguous(memory_format=torch.channels_last))
+        u = self._step(self.encode_up, self.upsample, d, None)
+        for _ in range(self.refinements - 1):
+            d = self._step(self.encode_down, self.downsample, u, d)
+            u = self._step(self.encode_up, self.upsample, d, u)
         output = self.conv_last(u)
         if self.global_residual:
             output = output + enlarge_bicubic(picture, self.scale)

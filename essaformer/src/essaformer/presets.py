@@ -24,8 +24,10 @@ class Config(LoaderConfig):
     """Share of channels dropped in training, instead of the variant's."""
     global_residual: bool | None = None
     """Add the bicubically enlarged input to the output, instead of what the variant says."""
-    order: Positive[int] = 1
-    """Order of the attention's Taylor series: 1 as released, or 2."""
+    order: int = 1
+    """Order of the attention's Taylor series: 1 as released, 0 or 2."""
+    network: tuple[str, ...] = ()
+    """Keywords of the network as KEY=VALUE, on top of what the other flags say; ESSAformer explains them."""
     weights: Path | None = None
     """Start from these weights, which bring their own network: a model folder or the authors' released file."""
     dataset: str = "chikusei"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.blocks import heads_for
 from fftformer import frequency
 from fftformer.fast import attention as fast
 from fftformer.fast import strips
@@ -57,6 +58,32 @@ class FSAS(nn.Module):
         inner = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
         compute: Callable[..., Tensor] = fast.attention if strips.worthwhile(x, 6 * self.dim) else attention
         return compute(x, *outer, *inner, self.project_out.weight.flatten(1), self.conjugate)
+
+
+class WindowAttention(nn.Module):
+    """Softmax attention inside 8×8 windows, which FSAS is compared with.
+
+        q, k, v = W x;   out = W_o softmax(q kᵀ / √d) v     per window and head of width d
+
+    Args:
+        dim: channels C of the input.
+
+    Shape:
+        see `channels_last`.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.heads = heads_for(dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.project_out = nn.Linear(dim, dim, bias=False)
+
+    def channels_last(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
+        """`(B, H, W, C)`, H and W multiples of 8 → x + attention(norm(x))."""
+        windows = frequency.to_patches(norm(x)).transpose(0, 1)  # (N, 64, C)
+        q, k, v = self.qkv(windows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + frequency.from_patches(self.project_out(attended).transpose(0, 1), *x.shape[:3])
 
 
 def attention(  # noqa: PLR0917

@@ -29,20 +29,22 @@ class DFFN(nn.Module):
     Args:
         dim: channels C of the input.
         expansion: hidden channels are `int(dim * expansion)`.
+        spectral: False leaves the spectra out, h = depthwise(W_in x): what the learned matrix is compared with.
 
     Shape:
         input `(B, C, H, W)` with H and W multiples of 8, any memory format; output the same,
         channels-last. In half precision and under autocast the spectra are float32.
     """
 
-    def __init__(self, dim: int, expansion: float = 3.0) -> None:
+    def __init__(self, dim: int, expansion: float = 3.0, *, spectral: bool = True) -> None:
         super().__init__()
         hidden = int(dim * expansion)
         if dim < 1 or hidden < 1:
             raise ValueError(f"dim and int(dim * expansion) must be at least 1, got dim {dim}, expansion {expansion}")
-        self.dim = dim
+        self.dim, self.spectral = dim, spectral
         self.project_in = nn.Conv2d(dim, 2 * hidden, 1, bias=False)
-        self.fft = nn.Parameter(torch.ones(2 * hidden, 1, 1, frequency.PATCH, frequency.PATCH // 2 + 1))
+        if spectral:
+            self.fft = nn.Parameter(torch.ones(2 * hidden, 1, 1, frequency.PATCH, frequency.PATCH // 2 + 1))
         self.dwconv = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1, groups=2 * hidden, bias=False)
         self.project_out = nn.Conv2d(hidden, dim, 1, bias=False)
 
@@ -58,12 +60,17 @@ class DFFN(nn.Module):
     def channels_last(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
         """The same on `(B, H, W, C)`, without the check; with a norm, x + DFFN(norm(x))."""
         outer = (None, None) if norm is None else (norm.weight, norm.bias)
+        w_in, w_out = self.project_in.weight.flatten(1), self.project_out.weight.flatten(1)
+        if not self.spectral:
+            hidden = F.linear(x if norm is None else norm(x), w_in)
+            out = gated(hidden, self.dwconv.weight, w_out)
+            return out if norm is None else x + out
         with torch.autocast(x.device.type, enabled=False):
             # As in the release, the learned matrix stays in single precision or better.
             factors = frequency.filter_factors(self.fft if self.fft.dtype == torch.float64 else self.fft.float())
-        inner = (self.project_in.weight.flatten(1), factors, self.dwconv.weight)
+        inner = (w_in, factors, self.dwconv.weight)
         compute: Callable[..., Tensor] = fast.feed_forward if strips.worthwhile(x, len(self.fft)) else feed_forward
-        return compute(x, *outer, *inner, self.project_out.weight.flatten(1))
+        return compute(x, *outer, *inner, w_out)
 
 
 def feed_forward(  # noqa: PLR0917
@@ -86,8 +93,12 @@ def feed_forward(  # noqa: PLR0917
     spectrum = F.linear(spectrum, w_in.to(spectrum.dtype))
     with torch.autocast(x.device.type, enabled=False):
         hidden = frequency.from_patches(frequency.synthesise(spectrum.to(inside.dtype) * factors), b, h, w)
-    hidden = hidden.to(stencil.dtype).permute(0, 3, 1, 2)
-    hidden = F.conv2d(hidden, stencil, padding=1, groups=len(stencil)).permute(0, 2, 3, 1)
-    gate, value = hidden.chunk(2, dim=-1)
-    out = F.linear(F.gelu(gate) * value, w_out)
+    out = gated(hidden.to(stencil.dtype), stencil, w_out)
     return out if norm_weight is None else x + out
+
+
+def gated(hidden: Tensor, stencil: Tensor, w_out: Tensor) -> Tensor:
+    """W_out (gelu(h₁) · h₂), h = depthwise(hidden), of `(B, H, W, 2 · hidden)`."""
+    hidden = F.conv2d(hidden.permute(0, 3, 1, 2), stencil, padding=1, groups=len(stencil)).permute(0, 2, 3, 1)
+    gate, value = hidden.chunk(2, dim=-1)
+    return F.linear(F.gelu(gate) * value, w_out)

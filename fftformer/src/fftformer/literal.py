@@ -56,7 +56,7 @@ def dffn(module: DFFN, x: Tensor) -> Tensor:
 
 def block(module: TransformerBlock, x: Tensor) -> Tensor:
     """x + FSAS(norm1(x)) in the decoder, then x + DFFN(norm2(x))."""
-    if module.attn is not None and module.norm1 is not None:
+    if isinstance(module.attn, FSAS) and module.norm1 is not None:
         x = x + fsas(module.attn, layer_norm(module.norm1, x))
     return x + dffn(module.ffn, layer_norm(module.norm2, x))
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.checkpoints import Pretrained
-from fftformer.attention import FSAS
+from fftformer.attention import FSAS, WindowAttention
 from fftformer.feed_forward import DFFN
 
 MULTIPLE = 32
@@ -24,16 +24,22 @@ MULTIPLE = 32
 
 _FUSION_EXPANSION = 2.66
 
+Attention = Literal["fsas", "window", "none"]
+
 
 class TransformerBlock(nn.Module):
-    """`x + FSAS(norm1(x))`, in decoders only, then `x + DFFN(norm2(x))`; `(B, H, W, C)` both ways."""
+    """`x + attention(norm1(x))`, released in decoders only, then `x + DFFN(norm2(x))`; `(B, H, W, C)` both ways."""
 
-    def __init__(self, dim: int, expansion: float, *, attention: bool, conjugate: bool = False) -> None:
+    def __init__(
+        self, dim: int, expansion: float, *, attention: Attention, conjugate: bool = False, spectral: bool = True
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim) if attention else None
-        self.attn = FSAS(dim, conjugate=conjugate) if attention else None
+        self.norm1 = None if attention == "none" else nn.LayerNorm(dim)
+        self.attn: FSAS | WindowAttention | None = None
+        if attention != "none":
+            self.attn = FSAS(dim, conjugate=conjugate) if attention == "fsas" else WindowAttention(dim)
         self.norm2 = nn.LayerNorm(dim)
-        self.ffn = DFFN(dim, expansion)
+        self.ffn = DFFN(dim, expansion, spectral=spectral)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` → the same."""
@@ -45,10 +51,10 @@ class TransformerBlock(nn.Module):
 class Fusion(nn.Module):
     """Joins decoder and encoder features of one level: `(B, H, W, C)` both → `(B, H, W, C)`."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, spectral: bool = True) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2 * dim, 2 * dim, 1)
-        self.block = TransformerBlock(2 * dim, _FUSION_EXPANSION, attention=False)
+        self.block = TransformerBlock(2 * dim, _FUSION_EXPANSION, attention="none", spectral=spectral)
         self.conv2 = nn.Conv2d(2 * dim, 2 * dim, 1)
 
     def forward(self, decoded: Tensor, encoded: Tensor) -> Tensor:
@@ -69,6 +75,9 @@ class FFTformer(Pretrained, nn.Module):
         ffn_expansion: hidden channels of a DFFN per input channel.
         conjugate: attention as correlation, as the paper's text has it, instead of the released
             convolution (`FSAS`). Released weights need False.
+        attention: of the decoder: `"fsas"` as released, `"window"` for `WindowAttention`, or `"none"`.
+        encoder_attention: the same attention in the encoder too, where the release has none.
+        spectral: see `DFFN`.
 
     Shape:
         `(B, 3, H, W)`, values as trained, usually in [0, 1] → the same; any H and W.
@@ -81,41 +90,47 @@ class FFTformer(Pretrained, nn.Module):
         num_refinement_blocks: int = 4,
         ffn_expansion: float = 3.0,
         conjugate: bool = False,
+        *,
+        attention: Attention = "fsas",
+        encoder_attention: bool = False,
+        spectral: bool = True,
     ) -> None:
         super().__init__()
+        if attention not in get_args(Attention):
+            raise ValueError(f"attention must be one of {', '.join(get_args(Attention))}, got {attention!r}")
         if len(num_blocks) != 3 or min(*num_blocks, num_refinement_blocks) < 1:
             raise ValueError(
                 "num_blocks must be three numbers (one per level) and every number of blocks at least 1, "
                 f"got {tuple(num_blocks)} and {num_refinement_blocks} for refinement"
             )
 
-        def level(width: int, depth: int, *, attention: bool) -> nn.Sequential:
-            blocks = [
-                TransformerBlock(width, ffn_expansion, attention=attention, conjugate=conjugate) for _ in range(depth)
-            ]
-            return nn.Sequential(*blocks)
+        in_encoder: Attention = attention if encoder_attention else "none"
+
+        def level(width: int, depth: int, kind: Attention) -> nn.Sequential:
+            options: dict[str, Any] = {"attention": kind, "conjugate": conjugate, "spectral": spectral}
+            return nn.Sequential(*(TransformerBlock(width, ffn_expansion, **options) for _ in range(depth)))
 
         def conv3x3(channels: int, out_channels: int) -> nn.Conv2d:
             return nn.Conv2d(channels, out_channels, 3, padding=1, bias=False)
 
         one, two, three = num_blocks
         self.patch_embed = conv3x3(3, dim)
-        self.encoder_level1 = level(dim, one, attention=False)
+        self.encoder_level1 = level(dim, one, in_encoder)
         self.down1_2 = conv3x3(dim, 2 * dim)
-        self.encoder_level2 = level(2 * dim, two, attention=False)
+        self.encoder_level2 = level(2 * dim, two, in_encoder)
         self.down2_3 = conv3x3(2 * dim, 4 * dim)
-        self.encoder_level3 = level(4 * dim, three, attention=False)
-        self.decoder_level3 = level(4 * dim, three, attention=True)
+        self.encoder_level3 = level(4 * dim, three, in_encoder)
+        self.decoder_level3 = level(4 * dim, three, attention)
         self.up3_2 = conv3x3(4 * dim, 2 * dim)
         # In the release and in its checkpoints, but in no forward pass. Without requires_grad,
         # DistributedDataParallel does not wait for its gradient.
         self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=False).requires_grad_(False)
-        self.fuse2 = Fusion(2 * dim)
-        self.decoder_level2 = level(2 * dim, two, attention=True)
+        self.fuse2 = Fusion(2 * dim, spectral=spectral)
+        self.decoder_level2 = level(2 * dim, two, attention)
         self.up2_1 = conv3x3(2 * dim, dim)
-        self.fuse1 = Fusion(dim)
-        self.decoder_level1 = level(dim, one, attention=True)
-        self.refinement = level(dim, num_refinement_blocks, attention=True)
+        self.fuse1 = Fusion(dim, spectral=spectral)
+        self.decoder_level1 = level(dim, one, attention)
+        self.refinement = level(dim, num_refinement_blocks, attention)
         self.output = conv3x3(dim, 3)
 
     def forward(self, picture: Tensor) -> Tensor:

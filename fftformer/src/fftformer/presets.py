@@ -18,6 +18,8 @@ class Config(LoaderConfig):
     """Variant of the network: fftformer (released, 16.6 M parameters) or fftformer_tiny."""
     conjugate: bool = False
     """Attention as correlation, as the paper's text has it; the released code convolves."""
+    network: tuple[str, ...] = ()
+    """Keywords of the network as KEY=VALUE, on top of what the other flags say; FFTformer explains them."""
     weights: Path | None = None
     """Start from these weights: a model folder or the authors' released file."""
     layout: str = "auto"

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hcanet import fast
 
-LocalMix = Literal["released", "pixel"]
+LocalMix = Literal["released", "pixel", "none"]
 MIXTURES = 9
 """Mixtures of the 3h slots that the local branch makes of every pixel."""
 
@@ -37,38 +37,55 @@ class CAFM(nn.Module):
         local_mix: `"pixel"` mixes the slots of each pixel, as the paper describes it. `"released"` is what the
             authors' code does: it reads the channel-first memory of Q as if it were channels last, so that "pixel" t,
             slot s, channel d is the value number `t·3n + s·n/h + d` of that memory. The branch is then not
-            local and depends on height and width. Released weights need it.
+            local and depends on height and width. Released weights need it. `"none"` leaves the local branch out.
+        attention: False leaves the global branch out.
 
     Shape:
         `(B, n, H, W)`, any H and W → the same.
 
     Raises:
-        ValueError: `dim`, `num_heads` or `local_mix` is out of range; in `forward`, another number of channels.
+        ValueError: `dim`, `num_heads` or `local_mix` is out of range, or no branch is left; in `forward`, another
+            number of channels.
     """
 
-    def __init__(self, dim: int, num_heads: int = 1, *, bias: bool = False, local_mix: LocalMix = "released") -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 1,
+        *,
+        bias: bool = False,
+        local_mix: LocalMix = "released",
+        attention: bool = True,
+    ) -> None:
         super().__init__()
         if dim < 1 or num_heads < 1 or dim % num_heads:
             raise ValueError(f"dim must be a positive multiple of num_heads, got dim {dim} and num_heads {num_heads}")
         if local_mix not in get_args(LocalMix):
             raise ValueError(f"local_mix must be one of {', '.join(get_args(LocalMix))}, got {local_mix!r}")
-        self.dim, self.num_heads, self.local_mix = dim, num_heads, local_mix
-        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
+        if local_mix == "none" and not attention:
+            raise ValueError("without attention and with local_mix none, no branch is left")
+        self.dim, self.num_heads, self.local_mix, self.attention = dim, num_heads, local_mix, attention
         self.qkv = nn.Conv2d(dim, 3 * dim, 1, bias=bias)
         self.qkv_dwconv = nn.Conv2d(3 * dim, 3 * dim, 3, padding=1, groups=3 * dim, bias=bias)
-        self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
-        self.fc = nn.Conv2d(3 * num_heads, MIXTURES, 1)
-        groups = dim // num_heads
-        self.dep_conv = nn.Conv2d(MIXTURES * groups, dim, 3, padding=1, groups=groups)
+        if attention:
+            self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1))
+            self.project_out = nn.Conv2d(dim, dim, 1, bias=bias)
+        if local_mix != "none":
+            self.fc = nn.Conv2d(3 * num_heads, MIXTURES, 1)
+            groups = dim // num_heads
+            self.dep_conv = nn.Conv2d(MIXTURES * groups, dim, 3, padding=1, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply both branches and add them."""
         if x.ndim != 4 or x.shape[1] != self.dim:
             raise ValueError(f"expected (batch, {self.dim}, height, width), got {tuple(x.shape)}")
-        if fast.usable(x):
+        both = self.attention and self.local_mix != "none"
+        if both and fast.usable(x):
             return fast.cafm(self, x)
         qkv = self.qkv_dwconv(self.qkv(x))
-        return self._global(qkv) + self._local(qkv)
+        if both:
+            return self._global(qkv) + self._local(qkv)
+        return self._global(qkv) if self.attention else self._local(qkv)
 
     def _global(self, qkv: Tensor) -> Tensor:
         """Attention over channels."""

@@ -47,3 +47,11 @@ class MSFN(nn.Module):
             return fast.msfn(self, x)
         x1, x2, x3 = self.project_in(x).chunk(3, dim=1)
         return self.project_out(F.gelu(self.dwconv1(x1)) * self.dwconv2(x2) * self.dwconv3(x3))
+
+
+class PlainFeedForward(nn.Sequential):
+    """`W_out GELU(W_in x)` of every pixel, with as many 1×1 weights as an `MSFN`: what that is compared with."""
+
+    def __init__(self, dim: int, expansion: float = 2.66, *, bias: bool = False) -> None:
+        hidden = 2 * int(dim * expansion)
+        super().__init__(nn.Conv2d(dim, hidden, 1, bias=bias), nn.GELU(), nn.Conv2d(hidden, dim, 1, bias=bias))

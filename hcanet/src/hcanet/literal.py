@@ -46,9 +46,9 @@ def published_form(model: HCANet) -> HCANet3D:
 
 
 def configuration(model: HCANet) -> dict[str, Any]:
-    """The keywords with which the network was built."""
+    """The keywords with which the network was built, without those that only ablations change."""
     arguments: Any = model._hub_mixin_config or {}
-    return dict(arguments)
+    return {name: value for name, value in arguments.items() if name not in ("attention", "feed_forward")}
 
 
 class CAFM3D(nn.Module):

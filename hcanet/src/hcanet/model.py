@@ -23,9 +23,10 @@ from torch.nn import functional as F
 
 from common.checkpoints import Pretrained
 from hcanet.attention import CAFM, LocalMix
-from hcanet.feedforward import MSFN
+from hcanet.feedforward import MSFN, PlainFeedForward
 
 Norm = Literal["WithBias", "BiasFree"]
+FeedForward = Literal["msfn", "plain"]
 PUBLISHED_2D = ("down1_2.", "down2_3.", "up3_2.", "up2_1.", ".dwconv2.", ".dwconv3.")
 """Parts of the names of those convolutions that are published as 2-D; all others are published as 3-D."""
 EPS = 1e-5
@@ -65,13 +66,23 @@ class Block(nn.Module):
     """`x + attn(norm1(x))`, then `x + ffn(norm2(x))`; `(B, dim, H, W)` → the same."""
 
     def __init__(
-        self, dim: int, num_heads: int, ffn_expansion: float, *, bias: bool, norm: Norm, local_mix: LocalMix
+        self,
+        dim: int,
+        num_heads: int,
+        ffn_expansion: float,
+        *,
+        bias: bool,
+        norm: Norm,
+        local_mix: LocalMix,
+        attention: bool,
+        feed_forward: FeedForward,
     ) -> None:
         super().__init__()
         self.norm1 = ChannelNorm(dim, norm)
-        self.attn = CAFM(dim, num_heads, bias=bias, local_mix=local_mix)
+        self.attn = CAFM(dim, num_heads, bias=bias, local_mix=local_mix, attention=attention)
         self.norm2 = ChannelNorm(dim, norm)
-        self.ffn = MSFN(dim, ffn_expansion, bias=bias)
+        kind = MSFN if feed_forward == "msfn" else PlainFeedForward
+        self.ffn = kind(dim, ffn_expansion, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
@@ -106,7 +117,8 @@ class HCANet(Pretrained, nn.Module):
         ffn_expansion: of the feed-forward networks.
         bias: of most convolutions; the stem, resampling and (where they always have one) `fc` and `dep_conv` excepted.
         norm: see `ChannelNorm`.
-        local_mix: see `CAFM`.
+        local_mix, attention: see `CAFM`.
+        feed_forward: `"msfn"`, or `"plain"` for `PlainFeedForward`.
 
     Shape:
         `(B, bands, H, W)`, values as trained, usually in [0, 1] → the same, any H and W.
@@ -127,6 +139,8 @@ class HCANet(Pretrained, nn.Module):
         bias: bool = False,
         norm: Norm = "WithBias",
         local_mix: LocalMix = "released",
+        attention: bool = True,
+        feed_forward: FeedForward = "msfn",
     ) -> None:
         super().__init__()
         if len(num_blocks) != 3 or len(heads) != 3 or min(*num_blocks, num_refinement_blocks) < 0:
@@ -139,12 +153,17 @@ class HCANet(Pretrained, nn.Module):
                 f"bands must be at least 1, dim even and norm one of {', '.join(get_args(Norm))}; "
                 f"got bands {bands}, dim {dim}, norm {norm!r}"
             )
+        if feed_forward not in get_args(FeedForward):
+            raise ValueError(f"feed_forward must be one of {', '.join(get_args(FeedForward))}, got {feed_forward!r}")
         if dim < bands:
             warnings.warn(narrow(bands, dim), stacklevel=2)
         self.bands, self.dim = bands, dim
 
         def level(width: int, depth: int, num_heads: int) -> nn.Sequential:
-            options: dict[str, Any] = {"bias": bias, "norm": norm, "local_mix": local_mix}
+            options: dict[str, Any] = {
+                "bias": bias, "norm": norm, "local_mix": local_mix, "attention": attention,
+                "feed_forward": feed_forward,
+            }  # fmt: skip
             return nn.Sequential(*(Block(width, num_heads, ffn_expansion, **options) for _ in range(depth)))
 
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(bands, dim, 3, padding=1, bias=False)})

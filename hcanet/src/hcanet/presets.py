@@ -26,6 +26,8 @@ class Config(LoaderConfig):
     """Bands of the network; scenes with more go through it in groups."""
     local_mix: LocalMix = "released"
     """What the local branch mixes: released (needed by released weights) or pixel (as the paper describes it)."""
+    network: tuple[str, ...] = ()
+    """Keywords of the network as KEY=VALUE, on top of what the other flags say; HCANet explains them."""
     weights: Path | None = None
     """Start from these weights: a run, a model folder or a file in the published form."""
     dataset: str = "icvl"

@@ -123,7 +123,7 @@ class LSGAttention(nn.Module):
         q, k, v = (self.qkv(x), x, x) if self.light else self.qkv(x).chunk(3, dim=-1)
         # Autocast leaves x as it is where a matrix product makes q.
         q, k, v = (part.to(q.dtype).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
-        bias = None if self.bias is None else self.bias.to(q.dtype)
+        bias = None if self.bias is None else self.bias.to(q)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         return self.out(x.transpose(1, 2).flatten(2))
 

@@ -42,6 +42,8 @@ class Config(LoaderConfig):
     model: str = "lsgavit"
     """Variant, see lsgavit.list_models(): lsgavit as released, lsgavit_spatial, lsgavit_paper,
     lsgavit_light, lsgavit_gaussian, lsgavit_plain."""
+    network: tuple[str, ...] = ()
+    """Keywords of the network as KEY=VALUE, on top of what the other flags say; LSGAViT explains them."""
     learning_rate: float = 5e-4
     """Adam's."""
     epochs: Positive[int] = 70

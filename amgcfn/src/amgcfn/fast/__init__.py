@@ -16,6 +16,7 @@ def usable(x: Tensor) -> bool:
     """
     return (
         x.dtype in (torch.float32, torch.float64)
+        and not x.is_meta
         and not torch.is_autocast_enabled(x.device.type)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()

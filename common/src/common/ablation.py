@@ -1,0 +1,205 @@
+"""An ablation: variants of a network, trained by the project's `train.py`, measured, in one table.
+
+    ablate(__doc__, VARIANTS, load=load_model, example=example, metrics=("PSNR (dB)", "SSIM"))
+
+A variant is its line in the table and the flags of `train.py` that make it, mostly `--network KEY=VALUE`. Flags that
+are not the ablation's own go to every training, so that an ablation takes any data set and recipe of the project.
+Variants train one after the other in this process, each in OUTPUT/<variant>; interrupted, the same command continues.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from common.benchmarking import seconds
+from common.config import Seed, parse_some
+from common.environment import choose_device
+from common.errors import UserError
+from common.files import atomic_path
+from common.results import Row, digits, markdown, measured, read_rows, write_rows
+
+Variants = Mapping[str, tuple[str, Sequence[str]]]
+"""Name → line in the table, flags of train.py. The first one is the released network."""
+ROUNDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationConfig:
+    """Flags of this script. All others are those of train.py and go to every training."""
+
+    variants: tuple[str, ...] = ()
+    """Names of the variants, all by default."""
+    seeds: tuple[Seed[int], ...] = ()
+    """Trainings of every variant; by default the one or the few that the script's text names."""
+    output: Path | None = None
+    """Folder of the runs, ablation.md and results.json; by default runs/<paper>_ablation."""
+
+
+def ablate(
+    doc: str | None,
+    variants: Variants,
+    *,
+    load: Callable[[Path], Any],
+    example: Callable[[Any], tuple[Tensor, ...]],
+    metrics: Sequence[str],
+    seeds: Sequence[int] = (0,),
+    together: bool = False,
+) -> None:
+    """Train, measure and print; the whole of a project's `ablation.py`.
+
+    Args:
+        doc: of the script, for `--help`.
+        load: a model folder → the network.
+        example: a network → what goes into it when its operations are counted and its time is taken.
+        metrics: of the table, by their names in a run's `results.json`.
+        seeds: by default.
+        together: train.py takes all seeds at once, as `--seeds`.
+
+    Raises:
+        UserError: an unknown variant.
+        SystemExit: a training was stopped or refused its flags.
+    """
+    options, flags = parse_some(AblationConfig, doc)
+    if unknown := set(options.variants) - set(variants):
+        raise UserError(f"--variants {', '.join(sorted(unknown))}: unknown; choose among {', '.join(variants)}")
+    script = Path(sys.argv[0]).with_name("train.py")
+    output = options.output or Path("runs") / f"{script.resolve().parent.name}_ablation"
+    chosen = {name: variants[name] for name in options.variants or variants}
+    rows: dict[str, list[Row]] = {}
+    models: dict[str, nn.Module] = {}
+    every = options.seeds or tuple(seeds)
+    for name, (title, own) in chosen.items():
+        runs = []
+        for part in [every] if together else [(seed,) for seed in every]:
+            folder = output / name / ("" if together else f"seed_{part[0]}")
+            seed_flags = ["--seeds" if together else "--seed", *map(str, part)]
+            _train(script, [*flags, *own, *seed_flags, "--output", str(folder)])
+            runs.append(_of_network(folder / "results.json", metrics))
+        rows[name] = [_over_seeds(same, title, every, released=not own) for same in zip(*runs, strict=True)]
+        models[name] = load(min((output / name).rglob("model/model.safetensors")).parent)
+    if int(os.environ.get("RANK", "0")):
+        return
+    device = choose_device("auto")
+    for name, costs in cost(models, example, device).items():
+        rows[name] += [
+            replace(rows[name][0], metric=metric, definition=definition, value=value, std=None, published=None)
+            for metric, (value, definition) in costs.items()
+        ]
+    found = measured([row for lines in rows.values() for row in lines], device)
+    text = table(found)
+    write_rows(output / "results.json", found)
+    with atomic_path(output / "ablation.md") as temporary:
+        temporary.write_text(f"{text}\n", encoding="utf-8")
+    print(text)
+    print(f"{found[0].dataset}: {found[0].split}; seeds {list(every)}; {found[0].device}; in {output}")
+
+
+def cost(
+    models: Mapping[str, nn.Module], example: Callable[[Any], tuple[Tensor, ...]], device: torch.device
+) -> dict[str, dict[str, tuple[float, str]]]:
+    """Name → metric → value and definition: trained parameters, multiply-adds, times of a step and of a forward."""
+    inputs = {name: example(model) for name, model in models.items()}
+    steps: dict[str, list[float]] = {name: [] for name in models}
+    forwards: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(1 + ROUNDS):  # by turns, so that a busy machine is busy for all; the first round warms up
+        for name, model in models.items():
+            tensors = [value.to(device) for value in inputs[name]]
+            network = model.to(device).train()
+            steps[name].append(seconds(partial(_backward, network, tensors), device))
+            network.zero_grad()
+            with torch.inference_mode():
+                network.eval()
+                forwards[name].append(seconds(partial(network, *tensors), device))
+    result = {}
+    for name, model in models.items():
+        shape = " × ".join(map(str, inputs[name][0].shape))
+        often = f"{shape} values, median of {ROUNDS} rounds in which the variants take turns"
+        result[name] = {
+            "parameters": (
+                float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
+                "numbers that are trained, whole network",
+            ),
+            "multiply-adds (M)": (
+                multiply_adds(model, inputs[name]),
+                f"millions in one forward pass of {shape} values; matrix products and convolutions, as written plainly",
+            ),
+            "step (ms)": (1e3 * statistics.median(steps[name][1:]), f"forward and backward pass of {often}"),
+            "forward (ms)": (1e3 * statistics.median(forwards[name][1:]), f"forward pass of {often}"),
+        }
+    return result
+
+
+def multiply_adds(model: nn.Module, inputs: Sequence[Tensor]) -> float:
+    """Millions of multiply-adds of a forward pass, counted without computing, where fast paths do not act."""
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - loads a compiler
+
+    network = deepcopy(model).eval().to("meta")
+    no_autocast = patch.object(torch, "autocast", lambda *_, **__: nullcontext())  # tensors without values know none
+    with no_autocast, torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(*(value.to("meta") for value in inputs))
+    return counter.get_total_flops() / 2e6
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A Markdown table: a line per variant, a column per metric."""
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    places = {metric: digits(row.value for row in rows if row.metric == metric) for metric in metrics}
+    lines = []
+    for title in dict.fromkeys(row.preset for row in rows):
+        of = {row.metric: row for row in rows if row.preset == title}
+        lines.append([title, *(_cell(of[metric], places[metric]) for metric in metrics)])
+    return markdown(["", *metrics], lines)
+
+
+def _cell(row: Row, places: int) -> str:
+    spread = "" if row.std is None else f" ± {row.std:.{places}f}"
+    published = "" if row.published is None else f" (published {row.published:.{places}f})"
+    return f"{row.value:,.{places}f}{spread}{published}"
+
+
+def _train(script: Path, flags: list[str]) -> None:
+    """Run train.py in this process; its `SystemExit` ends the ablation too."""
+    before = sys.argv
+    sys.argv = [str(script), *flags]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def _of_network(path: Path, metrics: Sequence[str]) -> list[Row]:
+    """The rows of the trained network in its first protocol; baselines stand below it."""
+    rows = read_rows(path)
+    first = rows[0]
+    return [row for row in rows if (row.preset, row.split) == (first.preset, first.split) and row.metric in metrics]
+
+
+def _over_seeds(same: Sequence[Row], title: str, seeds: Sequence[int], *, released: bool) -> Row:
+    """One row of the runs of a variant; published values are the released network's."""
+    row = replace(same[0], preset=title, seeds=list(seeds))
+    if len(same) > 1:
+        values = [one.value for one in same]
+        spread = "mean ± standard deviation over seeds (population, divided by n)"
+        definition = f"{row.definition}; {spread}"
+        row = replace(row, value=statistics.fmean(values), std=statistics.pstdev(values), definition=definition)
+    return row if released else replace(row, published=None, source=None)
+
+
+def _backward(network: nn.Module, tensors: Sequence[Tensor]) -> None:
+    outputs = network(*tensors)
+    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+    torch.stack([output.float().sum() for output in outputs]).sum().backward()
