@@ -25,8 +25,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from common.benchmarking import seconds
 from common.config import Seed, parse_some
+from common.counting import count, timed
 from common.environment import choose_device
 from common.errors import UserError
 from common.files import atomic_path
@@ -119,11 +119,11 @@ def cost(
         for name, model in models.items():
             tensors = [value.to(device) for value in inputs[name]]
             network = model.to(device).train()
-            steps[name].append(seconds(partial(_backward, network, tensors), device))
+            steps[name].append(timed(partial(_backward, network, tensors), device))
             network.zero_grad()
             with torch.inference_mode():
                 network.eval()
-                forwards[name].append(seconds(partial(network, *tensors), device))
+                forwards[name].append(timed(partial(network, *tensors), device))
     result = {}
     for name, model in models.items():
         shape = " × ".join(map(str, inputs[name][0].shape))
@@ -145,13 +145,12 @@ def cost(
 
 def multiply_adds(model: nn.Module, inputs: Sequence[Tensor]) -> float:
     """Millions of multiply-adds of a forward pass, counted without computing, where fast paths do not act."""
-    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - loads a compiler
-
     network = deepcopy(model).eval().to("meta")
     no_autocast = patch.object(torch, "autocast", lambda *_, **__: nullcontext())  # tensors without values know none
-    with no_autocast, torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(*(value.to("meta") for value in inputs))
-    return counter.get_total_flops() / 2e6
+    with no_autocast, torch.no_grad():
+        counted = count(partial(network, *(value.to("meta") for value in inputs)))
+    assert counted.operations is not None
+    return counted.operations / 2e6
 
 
 def table(rows: Sequence[Row]) -> str:
