@@ -7,6 +7,7 @@
     nox -s faults                  kill every trainer at random moments, damage its checkpoints (an hour)
     nox -s tables                  write the READMEs' tables from the measured rows
     nox -s minimums                the tests with the lowest supported versions
+    nox -s recipes                 blocks in networks of other libraries (installs Ultralytics, AGPL-3.0)
     nox -s build                   sdists and wheels into dist/, each installed alone and tried
 
 Environments are made by uv where it is installed, else by virtualenv.
@@ -180,6 +181,14 @@ def minimums(session: nox.Session) -> None:
     install(session, *PAPERS, "rivals", options=("--resolution", "lowest-direct"))
     for project in (*OTHERS, *PAPERS):
         pytest(session, project)
+
+
+@nox.session
+def recipes(session: nox.Session) -> None:
+    """Attach blocks to networks of timm, torchvision and others; only this session installs Ultralytics (AGPL-3.0)."""
+    install(session, *PAPERS)
+    session.install(*CONSTRAINTS, "ultralytics==8.4.190")
+    session.run("pytest", "--config-file", "ci/pytest.ini", "recipes", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session

@@ -47,7 +47,9 @@ def test_a_run_leaves_its_results(finished: Path) -> None:
     assert "of test windows hold training pixels" in rows[0]["split"]
     for seed in (1, 2):
         names = {path.name for path in (finished / f"seed_{seed}" / "model").iterdir()}
-        assert names == {"model.safetensors", "config.json", "split.npz", "components.npz", "classes.json"}
+        assert names == {"model.safetensors", "config.json", "split.npz", "components.npz", "classes.json", "README.md"}
+        card = (finished / f"seed_{seed}/model/README.md").read_text(encoding="utf-8")
+        assert f"| {rows[0]['value']:.2f} ± " in card and rows[0]["command"] in card
         pictures = {path.name for path in (finished / f"seed_{seed}" / "figures").iterdir()}
         assert pictures == {"map.png", "confusion.png", "curves.png"}
     assert weights(finished / "seed_1") != weights(finished / "seed_2")
