@@ -24,6 +24,7 @@ from pathlib import Path
 from common.download import released
 from common.errors import UserError, command
 from common.results import Row, markdown, read_rows
+from common.results import digits as places
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- rows: (?P<files>[^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
@@ -99,8 +100,7 @@ def tables(rows: Sequence[Row], presets: set[str]) -> str:
         presets: the project's; rows with another name are baselines and stand above.
     """
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    # Two digits for percentages and decibels, four for what is below ten in all rows.
-    digits = {name: 2 if max(abs(row.value) for row in rows if row.metric == name) >= 10 else 4 for name in metrics}
+    digits = {name: places(row.value for row in rows if row.metric == name) for name in metrics}
     lines = []
     for dataset, split in dict.fromkeys((row.dataset, row.split) for row in rows):
         here = [row for row in rows if (row.dataset, row.split) == (dataset, split)]
@@ -161,7 +161,7 @@ def value(row: Row | None, digits: int) -> str:
     """What was measured, with its spread over seeds."""
     if row is None:
         return ""
-    return f"{row.value:.{digits}f}" + ("" if row.std is None else f" ± {row.std:.{digits}f}")
+    return f"{row.value:,.{digits}f}" + ("" if row.std is None else f" ± {row.std:.{digits}f}")
 
 
 def published(row: Row | None, digits: int) -> str:

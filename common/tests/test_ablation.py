@@ -13,7 +13,7 @@ from torch import nn
 from common import ablation
 from common.config import build
 from common.errors import UserError
-from common.results import Row, digits, read_rows, write_rows
+from common.results import Row, digits, read_rows
 
 VARIANTS = {"whole": ("whole (released)", ()), "half": ("half", ("--size", "2"))}
 TRAIN = """
@@ -49,8 +49,8 @@ def test_flags_go_on_and_rows_are_over_seeds(tmp_path: Path, monkeypatch: pytest
     assert (whole.value, whole.std, whole.seeds) == (6.0, 1.0, [1, 3])
     assert (half.value, half.std) == (4.0, 1.0)
     assert "standard deviation over seeds" in whole.definition
-    # Published is what the released network reached; baselines of a run take no part.
-    assert whole.published == 4.0 and half.published is None and half.source is None
+    # What is published belongs to the full recipe; baselines of a run take no part.
+    assert all(row.published is None and row.source is None for row in rows)
     assert {row.preset for row in rows} == {"whole (released)", "half"}
 
 
@@ -96,12 +96,3 @@ def test_networks_from_key_and_value() -> None:
 def test_digits_of_a_column() -> None:
     assert [digits(x) for x in ([0.5, -3.0], [9.0, -12.5], [2.0, 1000.0])] == [4, 2, 0]
     assert math.isclose(float(f"{0.97123:.{digits([0.97123])}f}"), 0.9712)
-
-
-def test_the_table_names_published_values(tmp_path: Path) -> None:
-    row = Row(
-        paper="toy", preset="whole", dataset="d", split="s", metric="OA", definition="",
-        value=97.5, std=0.25, published=97.0,
-    )  # fmt: skip
-    write_rows(tmp_path / "rows.json", [row])
-    assert "97.50 ± 0.25 (published 97.00)" in ablation.table(read_rows(tmp_path / "rows.json"))

@@ -89,14 +89,14 @@ def ablate(
             seed_flags = ["--seeds" if together else "--seed", *map(str, part)]
             _train(script, [*flags, *own, *seed_flags, "--output", str(folder)])
             runs.append(_of_network(folder / "results.json", metrics))
-        rows[name] = [_over_seeds(same, title, every, released=not own) for same in zip(*runs, strict=True)]
+        rows[name] = [_over_seeds(same, title, every) for same in zip(*runs, strict=True)]
         models[name] = load(min((output / name).rglob("model/model.safetensors")).parent)
     if int(os.environ.get("RANK", "0")):
         return
     device = choose_device("auto")
     for name, costs in cost(models, example, device).items():
         rows[name] += [
-            replace(rows[name][0], metric=metric, definition=definition, value=value, std=None, published=None)
+            replace(rows[name][0], metric=metric, definition=definition, value=value, std=None)
             for metric, (value, definition) in costs.items()
         ]
     found = measured([row for lines in rows.values() for row in lines], device)
@@ -166,8 +166,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def _cell(row: Row, places: int) -> str:
     spread = "" if row.std is None else f" ± {row.std:.{places}f}"
-    published = "" if row.published is None else f" (published {row.published:.{places}f})"
-    return f"{row.value:,.{places}f}{spread}{published}"
+    return f"{row.value:,.{places}f}{spread}"
 
 
 def _train(script: Path, flags: list[str]) -> None:
@@ -187,15 +186,15 @@ def _of_network(path: Path, metrics: Sequence[str]) -> list[Row]:
     return [row for row in rows if (row.preset, row.split) == (first.preset, first.split) and row.metric in metrics]
 
 
-def _over_seeds(same: Sequence[Row], title: str, seeds: Sequence[int], *, released: bool) -> Row:
-    """One row of the runs of a variant; published values are the released network's."""
-    row = replace(same[0], preset=title, seeds=list(seeds))
+def _over_seeds(same: Sequence[Row], title: str, seeds: Sequence[int]) -> Row:
+    """One row of the runs of a variant; what is published is of the recipe's full length, and of no variant."""
+    row = replace(same[0], preset=title, seeds=list(seeds), published=None, source=None)
     if len(same) > 1:
         values = [one.value for one in same]
         spread = "mean ± standard deviation over seeds (population, divided by n)"
         definition = f"{row.definition}; {spread}"
         row = replace(row, value=statistics.fmean(values), std=statistics.pstdev(values), definition=definition)
-    return row if released else replace(row, published=None, source=None)
+    return row
 
 
 def _backward(network: nn.Module, tensors: Sequence[Tensor]) -> None:
