@@ -31,13 +31,13 @@ from common.hyperspectral.scene import BandAxis
 from common.memory import parse_size
 from common.results import markdown, measured, write_rows
 from hcanet import scoring
-from hcanet.checkpoints import load_model, load_preparation
-from hcanet.denoising import denoise, released_mix, tile_for_memory
+from hcanet.checkpoints import Preparation, load_model, load_preparation
+from hcanet.denoising import denoise_scene, released_mix, tile_for_memory
 from hcanet.metrics import DEFINITIONS
 from hcanet.model import HCANet
 from hcanet.pictures import colours, difference, draw_spectra, shown_bands, stretch
 from hcanet.published import published_lines
-from hcanet.scenes import TITLES, Preparation, Region, icvl_names, icvl_test_region, load_regions, require_root
+from hcanet.scenes import TITLES, IcvlPreparation, Region, icvl_names, icvl_test_region, load_regions, require_root
 
 METHODS = {"variation": scoring.VARIATION, "subspace": scoring.SUBSPACE, "outliers": scoring.OUTLIERS}
 
@@ -58,7 +58,7 @@ class EvaluateConfig:
     """Where the bands of --cube are: first or last."""
     no_data: AnyNumber[float] | None = None
     """Value of the pixels of --cube without data."""
-    preparation: Preparation | None = None
+    preparation: IcvlPreparation | None = None
     """How ICVL's test scenes are cut: mafnet or qrnn3d; by default the run's."""
     cases: tuple[str, ...] = ()
     """gaussian, blind, case1 to case5 or complex; by default what the run was to be tested on."""
@@ -109,11 +109,14 @@ def main() -> None:
     runs, seeds, said = [], [], ""
     for number, checkpoint in enumerate(checkpoints):
         model = load_model(checkpoint).float().to(device)
-        tile = tile_of(model, options, load_preparation(checkpoint).tile)
-        said = f"groups of {model.bands} bands, " + ("whole scenes" if tile is None else f"tiles of {tile}")
+        preparation = load_preparation(checkpoint)
+        tile = tile_of(model, options, preparation.tile)
+        said = f"{model.bands} eigen-images, " if preparation.eigen_images else f"groups of {model.bands} bands, "
+        said += "whole scenes" if tile is None else f"tiles of {tile}"
         runs.append(
             scoring.score_scenes(
-                regions, restorer(model, tile, options.memory, quiet=not accelerator.is_main_process), cases, noise,
+                regions, restorer(model, preparation, tile, options.memory, quiet=not accelerator.is_main_process),
+                cases, noise,
                 others=[METHODS[name] for name in options.methods] if number == 0 else (),
                 rank=accelerator.process_index, processes=accelerator.num_processes,
                 show=drawn.show if number == 0 else None,
@@ -167,14 +170,15 @@ def tile_of(model: HCANet, options: EvaluateConfig, trained: int) -> int | None:
     return options.tile or (trained if released_mix(model) else None)
 
 
-def restorer(model: HCANet, tile: int | None, memory: str, *, quiet: bool) -> Any:
+def restorer(model: HCANet, preparation: Preparation, tile: int | None, memory: str, *, quiet: bool) -> Any:
     """A function that denoises one scene within the memory."""
 
     def restore(image: Tensor) -> Tensor:
         limit = tile_for_memory(model, parse_size(memory), *image.shape[1:])
         side = tile or limit
         with tqdm(unit="px", unit_scale=True, leave=False, disable=quiet) as bar:
-            return denoise(model, image, side, batch=max(1, limit**2 // side**2), progress=bar.update)
+            batch = max(1, limit**2 // side**2)
+            return denoise_scene(model, image, preparation, side, batch=batch, progress=bar.update)
 
     return restore
 

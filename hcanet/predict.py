@@ -33,7 +33,7 @@ from common.hyperspectral.noise import estimated_sigmas
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
 from common.memory import parse_size
 from hcanet.checkpoints import load_model, load_preparation
-from hcanet.denoising import band_groups, denoise, released_mix, tile_for_memory
+from hcanet.denoising import band_groups, denoise_scene, released_mix, tile_for_memory
 from hcanet.pictures import colours, draw_spectra, grey, shown_bands, stretch, worst_band
 from hcanet.scenes import Scaling, limits
 from hcanet.writing import check_output, restored, write_scene
@@ -95,6 +95,8 @@ def main() -> None:
     limit = tile_for_memory(model, parse_size(options.memory), *scene.shape)
     tile = options.tile or (preparation.tile if released_mix(model) else limit)
     passes = f"{len(groups)} group(s) of {model.bands} bands"
+    if preparation.eigen_images:
+        passes = f"{preparation.eigen_images} eigen-images"
     if max(scene.shape) > tile:
         why = "the size it was trained on" if tile == preparation.tile else "as --tile or --memory say"
         print(f"{passes}, tiles of {tile} × {tile} pixels, {why}")
@@ -103,7 +105,9 @@ def main() -> None:
     with tqdm(unit="px", unit_scale=True) as bar:
         try:
             batch = max(1, limit**2 // tile**2)
-            denoised = denoise(model, torch.from_numpy(noisy), tile, batch=batch, progress=bar.update).numpy()
+            denoised = denoise_scene(
+                model, torch.from_numpy(noisy), preparation, tile, batch=batch, progress=bar.update, valid=scene.valid
+            ).numpy()
         except torch.OutOfMemoryError:
             raise UserError("the device's memory does not suffice; state a smaller --memory or --tile") from None
     files = write_scene(target, restored(denoised, offset, divisor, scene), scene)

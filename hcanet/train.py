@@ -36,8 +36,9 @@ from common.run import Run
 from hcanet import scoring
 from hcanet.cache import CachedScene, prepare
 from hcanet.checkpoints import Preparation, load_model, save_preparation
-from hcanet.data import Stage, TrainingPatches
-from hcanet.denoising import denoise, released_mix, tile_for_memory
+from hcanet.data import EigenPatches, Stage, TrainingPatches
+from hcanet.denoising import denoise_scene, released_mix, tile_for_memory
+from hcanet.eigen import OUTLIERS
 from hcanet.losses import objective
 from hcanet.model import HCANet, create_model, narrow
 from hcanet.pictures import colours, difference, shown_bands, stretch
@@ -75,7 +76,7 @@ def main() -> None:
     if run.is_main:
         write_json(run.folder / "regions.json", regions["describe"])
         for name in ("model", "model_best"):
-            save_preparation(Preparation(config.scaling, crops[-1]), run.folder / name)
+            save_preparation(preparation(config), run.folder / name)
 
     model = build_model(config)
     if model.dim < model.bands:
@@ -88,9 +89,10 @@ def main() -> None:
         model.compile()
     model, optimizer = accelerator.prepare(model.train(), optimizer)
     run.restore(model=model, optimizer=optimizer, schedule=schedule)
+    seen = f"{config.eigen_images} eigen-images" if config.eigen_images else f"{config.bands} bands"
     run.say(
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(patches):,} patches of {config.crop} pixels "
-        f"and {config.bands} bands, {' then '.join(config.order)} from updates {', '.join(map(str, starts))}, "
+        f"and {seen}, {' then '.join(config.order)} from updates {', '.join(map(str, starts))}, "
         f"{per_update} patches per update, {run.total - run.step:,} of {updates:,} updates to go, in {run.folder}"
     )
 
@@ -130,6 +132,8 @@ def check_stages(config: Config) -> None:
         raise UserError(
             f"--crops {' '.join(map(str, config.crops))}: expected a divisor of --crop {config.crop} for each stage"
         )
+    if config.eigen_images and config.crops:
+        raise UserError("--crops cannot be combined with --eigen-images; state one --crop")
     for case in (*config.order, *config.test_cases):
         check("case1" if case == "complex" else case, config.framework, config.sigma)
     if min(config.crops or (config.crop,)) < 8:
@@ -185,10 +189,19 @@ def training_patches(
     config: Config, sources: Sequence[np.ndarray | CachedScene], stages: Sequence[Stage], per_update: int
 ) -> TrainingPatches:
     """The training samples of the configuration."""
-    return TrainingPatches(
-        sources, stages, bands=config.bands, crop=config.crop, stride=config.stride, seed=config.seed, batch=per_update,
-        sigma=config.sigma, framework=config.framework, augment=config.augment, reverse_bands=config.reverse_bands,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "crop": config.crop, "stride": config.stride, "seed": config.seed, "batch": per_update, "sigma": config.sigma,
+        "framework": config.framework, "augment": config.augment,
+    }  # fmt: skip
+    if config.eigen_images:
+        return EigenPatches(sources, stages, rank=config.eigen_images, **options)
+    return TrainingPatches(sources, stages, bands=config.bands, reverse_bands=config.reverse_bands, **options)
+
+
+def preparation(config: Config) -> Preparation:
+    """What the model folder says besides the weights."""
+    tile = (config.crops or (config.crop,))[-1]
+    return Preparation(config.scaling, tile, config.eigen_images, bool(OUTLIERS & set(config.order)))
 
 
 def build_model(config: Config) -> HCANet:
@@ -197,15 +210,16 @@ def build_model(config: Config) -> HCANet:
     Raises:
         UserError: sizes that do not fit together, or weights for other bands.
     """
+    bands = config.eigen_images or config.bands
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said by the run, once and on one line
         if config.weights:
             model = load_model(config.weights)
-            if model.bands != config.bands:
-                raise UserError(f"{config.weights}: has {model.bands} bands, --bands is {config.bands}")
+            if model.bands != bands:
+                raise UserError(f"{config.weights}: has {model.bands} bands, this training needs {bands}")
         else:
             overrides = {} if config.dim is None else {"dim": config.dim}
-            keywords = {"bands": config.bands, "local_mix": config.local_mix, **overrides}
+            keywords = {"bands": bands, "local_mix": config.local_mix, **overrides}
             model = build(create_model, config.model, config.network, **keywords)
     return model
 
@@ -263,7 +277,8 @@ def score_and_draw(
                 released = released_mix(network)
                 tile = (config.crops or (config.crop,))[-1] if released else None
                 limit = tile_for_memory(network, parse_size("4G"), *image.shape[1:])
-                return denoise(network, image, tile or limit, batch=max(1, limit**2 // (tile or limit) ** 2))
+                batch = max(1, limit**2 // (tile or limit) ** 2)
+                return denoise_scene(network, image, preparation(config), tile or limit, batch=batch)
 
         scores = scoring.score_scenes(
             regions, restore, cases, noise, others=others, rank=run.rank, processes=run.processes, show=show

@@ -19,13 +19,13 @@ from tqdm.auto import tqdm
 
 from common.errors import UserError
 from common.files import atomic_path
-from hcanet.scenes import Preparation, read_icvl
+from hcanet.scenes import IcvlPreparation, read_icvl
 
 SIDES = {"mafnet": 128, "qrnn3d": 64}
 """Preparation → side of its patches."""
 
 
-def patches_of(cube: np.ndarray, preparation: Preparation) -> Iterator[np.ndarray]:
+def patches_of(cube: np.ndarray, preparation: IcvlPreparation) -> Iterator[np.ndarray]:
     """The patches `(31, side, side)` float32 of a scene `(rows, columns, 31)`.
 
     `mafnet`: whole-cube min–max, adjacent patches of 128. `qrnn3d`: min–max, the centre of 1024, at scales 1, ½ and ¼
@@ -46,7 +46,7 @@ def patches_of(cube: np.ndarray, preparation: Preparation) -> Iterator[np.ndarra
                 yield np.ascontiguousarray(level[:, row : row + side, column : column + side])
 
 
-def prepare(data_root: Path, names: Sequence[str], preparation: Preparation, folder: Path) -> list[CachedScene]:
+def prepare(data_root: Path, names: Sequence[str], preparation: IcvlPreparation, folder: Path) -> list[CachedScene]:
     """Cut what is not cut yet, and open all.
 
     Args:

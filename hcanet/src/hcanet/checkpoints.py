@@ -116,10 +116,14 @@ class Preparation:
     Attributes:
         scaling: how scenes were brought to [0, 1]: "percentile" or "minmax".
         tile: side of the training patches in pixels, which tiles should have in released mode.
+        eigen_images: what the network was trained on, see `eigen.py`; 0 for bands.
+        outliers: replace outliers before the eigen-images are taken.
     """
 
     scaling: Scaling = "percentile"
     tile: int = 128
+    eigen_images: int = 0
+    outliers: bool = False
 
 
 def save_preparation(preparation: Preparation, folder: Path) -> None:

@@ -15,10 +15,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from common.hyperspectral.noise import corrupt, sample_generator
+from common.hyperspectral.noise import corrupt, sample_generator, scene_generator
 from hcanet.cache import CachedScene
+from hcanet.eigen import OUTLIERS, eigen_images
 
 COMPLEX = ("case1", "case2", "case3", "case4")
+DRAWS = 8
+"""Noisy copies of every training scene for `EigenPatches`."""
 
 
 @dataclass(frozen=True)
@@ -145,3 +148,55 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
             window = window[:, :: -1 if down else 1, :: -1 if across else 1]
             window = window.swapaxes(1, 2) if transpose else window
         return window[::-1] if self.reverse_bands and reverse else window
+
+
+class EigenPatches(TrainingPatches):
+    """Square windows of the eigen-images of noisy scenes.
+
+    The noise is drawn for whole scenes, as it comes in use, `DRAWS` times for each; a sample is a window of
+    one of them.
+
+    Args:
+        sources: clean scenes `(bands, H, W)` in [0, 1].
+        stages: in order, all with the full crop.
+        rank: eigen-images.
+        options: the other arguments of `TrainingPatches`.
+
+    Item `(epoch, index)`:
+        `{"noisy": (1, rank, crop, crop), "clean": the same}`, float32, in standard deviations of the noise.
+
+    Raises:
+        UserError: scenes that are cut into patches on disk, and what `TrainingPatches` raises.
+    """
+
+    def __init__(
+        self, sources: Sequence[np.ndarray | CachedScene], stages: Sequence[Stage], *, rank: int, **options: object
+    ) -> None:
+        if any(isinstance(source, CachedScene) for source in sources):
+            raise UserError("--eigen-images needs whole scenes; ICVL is trained band by band: leave the flag out")
+        super().__init__(sources, stages, bands=rank, reverse_bands=False, **options)  # type: ignore[arg-type]
+        self._scenes: dict[tuple[int, str, int], np.ndarray] = {}
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = key
+        generator = sample_generator(self.seed, epoch, index)
+        position = self.position(epoch, index)
+        case = self.stage(position // self.batch).case
+        number, top, left = self.windows[index]
+        pair = self._scene(
+            number, COMPLEX[position % len(COMPLEX)] if case == "complex" else case, int(generator.integers(DRAWS))
+        )
+        pair = self._turned(pair[:, top : top + self.crop, left : left + self.crop], generator)
+        noisy, clean = torch.from_numpy(np.ascontiguousarray(pair)).split(self.bands)
+        return {"noisy": noisy[None], "clean": clean[None]}
+
+    def _scene(self, number: int, case: str, draw: int) -> np.ndarray:
+        """`(2 rank, H, W)`: eigen-images of one noisy copy of a scene, then those of the clean scene in its space."""
+        key = number, case, draw
+        if key not in self._scenes:
+            clean = np.asarray(self.sources[number], dtype=np.float64)
+            generator = scene_generator(self.seed, f"{number} {case} {draw}")
+            noisy = corrupt(clean, case, generator, sigma=self.sigma, framework=self.framework, position=draw).image
+            images, space = eigen_images(noisy, self.bands, outliers=case in OUTLIERS)
+            self._scenes[key] = np.concatenate([images, space.project(clean)]).astype(np.float32)
+        return self._scenes[key]

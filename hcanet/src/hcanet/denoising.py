@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import UserError
+from hcanet.checkpoints import Preparation
+from hcanet.eigen import eigen_images
 from hcanet.model import HCANet
 
 
@@ -102,6 +105,31 @@ def denoise(
                 progress(len(chosen) * window.numel())
         result[taken : first + model.bands] = (total / weight)[taken - first :]
     return result
+
+
+def denoise_scene(
+    model: HCANet,
+    image: Tensor,
+    preparation: Preparation,
+    tile: int | None = None,
+    *,
+    batch: int = 1,
+    progress: Callable[[int], object] | None = None,
+    valid: np.ndarray | None = None,
+) -> Tensor:
+    """What `denoise` does, through the eigen-images of the image where the network was trained on them.
+
+    Args:
+        preparation: of the network.
+        valid: `(H, W)` bool, the pixels of which the eigen-images are computed; all by default.
+    """
+    if not preparation.eigen_images:
+        return denoise(model, image, tile, batch=batch, progress=progress)
+    images, space = eigen_images(
+        image.double().numpy(), preparation.eigen_images, outliers=preparation.outliers, valid=valid
+    )
+    found = denoise(model, torch.from_numpy(images), tile, batch=batch, progress=progress)
+    return torch.from_numpy(space.back(found.double().numpy())).float()
 
 
 def blending_window(height: int, width: int, several: bool) -> Tensor:

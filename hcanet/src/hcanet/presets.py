@@ -10,7 +10,7 @@ from typing import Literal
 from common.config import AnyNumber, LoaderConfig, Positive, Seed
 from common.hyperspectral.scene import BandAxis
 from hcanet.attention import LocalMix
-from hcanet.scenes import Preparation, Scaling
+from hcanet.scenes import IcvlPreparation, Scaling
 from hcanet.schedule import Schedule
 
 
@@ -24,6 +24,8 @@ class Config(LoaderConfig):
     """Channels of the first level, instead of the variant's; fewer than --bands cannot denoise."""
     bands: Positive[int] = 31
     """Bands of the network; scenes with more go through it in groups."""
+    eigen_images: int = 0
+    """Give the network this many eigen-images of a whole scene instead of --bands bands (eigen.py); 0 for bands."""
     local_mix: LocalMix = "released"
     """What the local branch mixes: released (needed by released weights) or pixel (as the paper describes it)."""
     network: tuple[str, ...] = ()
@@ -40,7 +42,7 @@ class Config(LoaderConfig):
     """Value of the pixels of --cube without data, instead of the one that the file declares."""
     scaling: Scaling = "percentile"
     """Divide a scene by its 99.9 percentile, or bring it to its least and largest value; ICVL always minmax."""
-    preparation: Preparation = "mafnet"
+    preparation: IcvlPreparation = "mafnet"
     """How ICVL is cut: mafnet (patches of 128) or qrnn3d (three scales, patches of 64)."""
     cache: Path | None = None
     """Folder for ICVL's cut patches; by default hcanet_cache below the data root."""
@@ -185,9 +187,25 @@ def abu_case5_pixel() -> Config:
     return replace(abu_case5(), local_mix="pixel")
 
 
+def abu_eigen() -> Config:
+    """The small-data form: the same scenes and noise as abu, through six eigen-images of each scene (eigen.py).
+
+    accelerate launch hcanet/train.py --preset abu_eigen --data-root DIR
+    """
+    return replace(
+        abu_pixel(), eigen_images=6, dim=None, iterations=3_000, validate_every=1_000
+    )  # fmt: skip
+
+
+def abu_case5_eigen() -> Config:
+    """The small-data form on the mixture of all kinds of noise; outliers are replaced first."""
+    return replace(abu_eigen(), order=("case5",))
+
+
 PRESETS: dict[str, Callable[[], Config]] = {
     preset.__name__: preset
     for preset in (
         demo, released_trainer, qrnn3d, pavia, scene, jasper_ridge, abu, abu_pixel, abu_case5, abu_case5_pixel,
+        abu_eigen, abu_case5_eigen,
     )
 }  # fmt: skip

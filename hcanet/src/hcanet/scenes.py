@@ -31,7 +31,7 @@ from common.hyperspectral.synthetic import synthetic_scene
 
 Scaling = Literal["percentile", "minmax"]
 IcvlList = Literal["train", "test_gauss", "test_complex"]
-Preparation = Literal["mafnet", "qrnn3d"]
+IcvlPreparation = Literal["mafnet", "qrnn3d"]
 ABU_TRAIN = ("abu-airport-1", "abu-airport-2", "abu-airport-3", "abu-urban-4")
 ABU_TEST = "abu-urban-3_205band"
 TITLES = {
@@ -197,7 +197,7 @@ def read_icvl(data_root: Path, name: str) -> np.ndarray:
     return cube
 
 
-def icvl_test_region(data_root: Path, name: str, preparation: Preparation, *, complex_noise: bool) -> Region:
+def icvl_test_region(data_root: Path, name: str, preparation: IcvlPreparation, *, complex_noise: bool) -> Region:
     """A test scene as its preparation has it.
 
     `mafnet`: whole-cube min–max; 340 × 340 at the centre, for complex noise shifted by −230 rows and +100 columns.

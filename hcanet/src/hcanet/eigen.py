@@ -1,0 +1,107 @@
+"""Eigen-images: the network's input where few scenes with many bands are all there is to learn from.
+
+The spectra of a scene lie near a space of few dimensions. Bands are divided by their noise level, the mean is removed,
+and the first few principal components are kept: images in which white noise has the standard deviation one, and in
+which most of the noise is gone already. A network for these few images needs no groups of bands, is wide enough for
+all of them (see `HCANet`, width and bands) and sees the same kind of image whatever the sensor. Everything is computed
+from the noisy scene, so a new scene needs no clean reference.
+
+This is not the paper's: it is the classical method of `classical.py` with the network in place of non-local means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from common.errors import UserError
+from common.hyperspectral.noise import estimated_sigmas
+
+OUTLIERS = frozenset({"case2", "case3", "case4", "case5", "complex"})
+"""Noise with stripes, dead lines or impulses, which are replaced before the eigen-images are taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class EigenSpace:
+    """Where the spectra of a scene lie.
+
+    Attributes:
+        vectors: `(bands, rank)`, orthonormal, largest variance first; each has a positive product with the mean.
+        mean: `(bands, 1)`, of the bands divided by their scale.
+        scale: `(bands, 1)`, the standard deviation of the noise, in units of the image.
+    """
+
+    vectors: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, image: np.ndarray, sigmas: np.ndarray, rank: int, valid: np.ndarray | None = None) -> EigenSpace:
+        """From a noisy image.
+
+        Args:
+            image: `(bands, H, W)`.
+            sigmas: noise level of every band on the scale of 0 to 255.
+            rank: eigen-images to keep.
+            valid: `(H, W)` bool, the pixels that count; all by default.
+
+        Raises:
+            UserError: fewer bands than `rank`.
+        """
+        if len(image) < rank:
+            raise UserError(f"the scene has {len(image)} bands, too few for {rank} eigen-images")
+        scale = np.maximum(np.asarray(sigmas, dtype=np.float64) / 255, 1e-4)[:, None]
+        spectra = image.reshape(len(image), -1) if valid is None else image[:, valid]
+        spectra = spectra / scale
+        mean = spectra.mean(axis=1, keepdims=True)
+        centred = spectra - mean
+        vectors = np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :rank]
+        # An eigenvector's sign is arbitrary; a network should see the same one in every scene.
+        return cls(vectors * np.where((vectors * mean).sum(axis=0) < 0, -1, 1), mean, scale)
+
+    def project(self, image: np.ndarray) -> np.ndarray:
+        """`(bands, H, W)` → eigen-images `(rank, H, W)`."""
+        spectra = image.reshape(len(image), -1) / self.scale - self.mean
+        return (self.vectors.T @ spectra).reshape(-1, *image.shape[1:])
+
+    def back(self, images: np.ndarray) -> np.ndarray:
+        """Eigen-images `(rank, H, W)` → `(bands, H, W)`."""
+        spectra = (self.vectors @ images.reshape(len(images), -1) + self.mean) * self.scale
+        return spectra.reshape(-1, *images.shape[1:])
+
+
+def without_outliers(
+    noisy: np.ndarray, sigmas: np.ndarray, rank: int = 5, *, rounds: int = 8, limit: float = 2.5
+) -> np.ndarray:
+    """Replace values that lie far from what the scene's other bands say, `(bands, H, W)` → the same.
+
+    Starts from the 5 × 5 median of each band; in every round values further than `limit` robust standard deviations
+    from the estimate of that rank become the estimate.
+    """
+    cleaned = ndimage.median_filter(noisy, size=(1, 5, 5))
+    for _ in range(rounds):
+        space = EigenSpace.of(cleaned, sigmas, rank)
+        estimate = space.back(space.project(cleaned))
+        residual = noisy - estimate
+        robust = np.median(np.abs(residual), axis=(1, 2), keepdims=True) / 0.6745
+        cleaned = np.where(np.abs(residual) > limit * robust, estimate, noisy)
+    return cleaned
+
+
+def eigen_images(
+    noisy: np.ndarray, rank: int, *, outliers: bool, valid: np.ndarray | None = None
+) -> tuple[np.ndarray, EigenSpace]:
+    """What the network sees of a noisy scene, and the way back.
+
+    Args:
+        noisy: `(bands, H, W)`; the noise level of its bands is estimated.
+        rank: eigen-images.
+        outliers: replace them first.
+        valid: `(H, W)` bool, the pixels with data.
+    """
+    sigmas = estimated_sigmas(noisy)
+    cleaned = without_outliers(noisy, sigmas) if outliers else noisy
+    space = EigenSpace.of(cleaned, sigmas, rank, valid)
+    return space.project(cleaned), space
