@@ -33,7 +33,8 @@ def weights(folder: Path, name: str = "model") -> dict[str, torch.Tensor]:
 def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     expected = {"config.json", "metrics.jsonl", "results.json", "regions.json", "model", "model_best", "figures"}
     assert expected <= {path.name for path in trained.iterdir()}
-    assert json.loads((trained / "model" / "preparation.json").read_text()) == {"scaling": "percentile", "tile": 16}
+    stored = json.loads((trained / "model" / "preparation.json").read_text())
+    assert stored == {"scaling": "percentile", "tile": 16, "eigen_images": 0, "outliers": False}
     rows = read_rows(trained / "results.json")
     assert {row.preset for row in rows} == {"demo", "noisy", "SVD rank 5 + NLM"}
     assert {row.dataset for row in rows} == {"mine, case1"}
@@ -134,7 +135,7 @@ def test_a_narrow_network_is_warned_of(scene: Path, verb: Verb, tmp_path: Path) 
 
 def test_weights_for_other_bands_are_refused(trained: Path, scene: Path, verb: Verb, tmp_path: Path) -> None:
     flags = ("--cube", scene, "--output", tmp_path, *QUICK, "--weights", trained, "--bands", 5)
-    assert "has 6 bands, --bands is 5" in verb("train", *flags, status=2).stderr
+    assert "has 6 bands, this training needs 5" in verb("train", *flags, status=2).stderr
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "predict", "benchmark"])
