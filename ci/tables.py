@@ -8,7 +8,8 @@ A README holds a table between two comments, the first of which names the row fi
     <!-- rows: results/demo.json results/levin09.json -->
     <!-- end of rows -->
 
-docs/weights.md lists what the projects' `released.toml` name.
+docs/weights.md lists what the projects' `released.toml` name. For comparing, results/<data set>.csv holds all rows of a
+data set, whoever measured them: papers, their ablations, baselines and rivals.
 
 Every file in results/ must stand in such a comment, and every row must carry the command, seeds
 (unless it scores the authors' weights), commit, versions and device that it was measured with.
@@ -16,6 +17,8 @@ Every file in results/ must stand in such a comment, and every row must carry th
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import sys
 from collections.abc import Sequence
@@ -30,24 +33,39 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- rows: (?P<files>[^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
 WEIGHTS = re.compile(r"(<!-- weights -->\n).*?(<!-- end of weights -->)", re.DOTALL)
 LONGEST_SPLIT = 45
+COLUMNS = {
+    "dataset": "data set", "split": "split", "metric": "metric", "paper": "project", "preset": "method or preset",
+    "value": "value", "std": "standard deviation", "seeds": "seeds", "published": "published", "source": "source",
+    "definition": "definition", "command": "command", "commit": "commit", "device": "device",
+}  # fmt: skip
+"""Field of a row → column of the files for comparing."""
 PROVENANCE = ("command", "seeds", "commit", "versions", "device")
 
 
 @command
 def main() -> None:
-    """Go through the READMEs."""
+    """Go through the READMEs and the files for comparing."""
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
         raise UserError(f"unknown argument {' '.join(sys.argv[1:])}; there is only --check")
-    stale = []
+    wanted: dict[Path, str] = {}
     for page in sorted([*ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md"), *ROOT.glob("docs/*.md")]):
-        text = page.read_text(encoding="utf-8")
-        new = WEIGHTS.sub(lambda block: block[1] + weights() + block[2], filled(text, page.parent))
-        if new != text:
-            stale.append(page.relative_to(ROOT).as_posix())
-            if not check:
-                page.write_text(new, encoding="utf-8")
-                print(f"written: {stale[-1]}")
+        text = filled(page.read_text(encoding="utf-8"), page.parent)
+        wanted[page] = WEIGHTS.sub(lambda block: block[1] + weights() + block[2], text)
+    wanted |= comparisons()
+    stale = []
+    for path in sorted({*wanted, *ROOT.glob("results/*.csv")}):
+        if path.exists() and path.read_text(encoding="utf-8") == wanted.get(path):
+            continue
+        stale.append(path.relative_to(ROOT).as_posix())
+        if check:
+            continue
+        if path in wanted:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(wanted[path], encoding="utf-8")
+        else:  # no row is of this data set any more
+            path.unlink()
+        print(f"{'written' if path in wanted else 'removed'}: {stale[-1]}")
     if check and stale:
         raise UserError(f"{', '.join(stale)}: the tables are not what the rows say; run nox -s tables")
 
@@ -81,6 +99,25 @@ def read_all(folder: Path, files: str) -> list[Row]:
                 raise UserError(f"{folder / name}: {row.metric} was measured on a modified checkout; measure it again")
             rows.append(row)
     return rows
+
+
+def comparisons() -> dict[Path, str]:
+    """results/<data set>.csv → its text: a line per row, those that can be compared next to each other."""
+    by_dataset: dict[str, list[Row]] = {}
+    for path in sorted([*ROOT.glob("*/results/*.json"), *ROOT.glob("*/*/results/*.json")]):
+        for row in read_rows(path):
+            by_dataset.setdefault(row.dataset, []).append(row)
+    found = {}
+    for dataset, rows in by_dataset.items():
+        name = re.sub(r"\W+", "_", dataset.lower().translate({ord("×"): "x", ord("σ"): "sigma"}))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS.values())
+        for row in sorted(rows, key=lambda row: (row.split, row.metric)):
+            cells = (getattr(row, field) for field in COLUMNS)
+            writer.writerow(" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in cells)
+        found[ROOT / "results" / f"{name}.csv"] = text.getvalue()
+    return found
 
 
 def weights() -> str:

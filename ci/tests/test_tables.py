@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -101,6 +102,26 @@ def test_a_file_that_no_table_names_fails(
     put(project, ROW, name="two")
     assert run(monkeypatch, "--check") == 2
     assert "names two.json" in capsys.readouterr().err
+
+
+def test_a_file_for_comparing_holds_all_rows_of_a_data_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = project.with_name("other")
+    other.mkdir()
+    (other / "README.md").write_text("<!-- rows: results/one.json -->\n<!-- end of rows -->\n")
+    put(other, ROW | {"paper": "other", "preset": "theirs", "value": 90.0}, ROW | {"dataset": "Wide scene ×2, σ 5"})
+    run(monkeypatch)
+    found = project.with_name("results")
+    assert {path.name for path in found.iterdir()} == {"small_scene.csv", "wide_scene_x2_sigma_5.csv"}
+    with (found / "small_scene.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["project"], line["method or preset"], line["value"]) for line in lines] == [
+        ("mine", "small_scene", "97.5"), ("other", "theirs", "90.0")
+    ]  # fmt: skip
+    assert (lines[0]["seeds"], lines[0]["command"], lines[0]["commit"]) == ("1 2", "python mine/train.py", "0123abc")
+    put(other, ROW | {"paper": "other"})
+    assert run(monkeypatch, "--check") == 2
+    assert run(monkeypatch) == 0
+    assert [path.name for path in found.iterdir()] == ["small_scene.csv"]
 
 
 def test_baselines_stand_above_and_presets_are_named_where_that_says_more() -> None:
