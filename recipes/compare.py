@@ -2,7 +2,7 @@
 
     python recipes/compare.py --data-root data/cifar10_subset --output recipes/results/cifar10_subset.json
 
-A ResNet-18 of timm, half as wide, for pictures of 32 pixels, trained from nothing. A seed's plain network and its
+A ResNet-18 of timm, a quarter as wide, for pictures of 32 pixels, trained from nothing. A seed's plain network and its
 networks with a block begin with the same weights and see the same batches; nothing was tuned for either.
 """
 
@@ -28,9 +28,9 @@ from common.errors import command
 from common.results import Row, measured, table, write_rows
 from fftformer.blocks import FSASBlock
 
-LAYER, CHANNELS = "layer2.1", 64
+LAYER, CHANNELS = "layer2.1", 32
 BLOCKS: dict[str, Callable[[], nn.Module] | None] = {
-    "resnet18, half width": None,
+    "ResNet-18, a quarter as wide": None,
     "with BRABlock": lambda: BRABlock(CHANNELS, num_regions=4),
     "with FSASBlock": lambda: FSASBlock(CHANNELS),
 }
@@ -46,7 +46,7 @@ class CompareConfig:
     """The JSON of the rows."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training each."""
-    epochs: Positive[int] = 8
+    epochs: Positive[int] = 6
     """Passes over the training pictures."""
     batch_size: Positive[int] = 64
     """Pictures per update."""
@@ -94,7 +94,7 @@ def trained(
 ) -> nn.Module:
     """The network of one seed after its training."""
     torch.manual_seed(seed)
-    network = timm.create_model("resnet18", num_classes=classes, channels=(32, 64, 128, 256))
+    network = timm.create_model("resnet18", num_classes=classes, channels=(16, 32, 64, 128))
     network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     if block is not None:
         attach(network, LAYER, block())
