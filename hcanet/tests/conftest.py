@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
-import sys
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState, GradientState
 
-from support.scripts import Finished
+from support.scripts import Finished, call_script, load_script
 
 PROJECT = Path(__file__).parents[1]
 Verb = Callable[..., Finished]
 
 
-@lru_cache
 def load_verb(name: str) -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location(f"hcanet_{name}", PROJECT / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(PROJECT / f"{name}.py")
 
 
 @pytest.fixture(scope="session")
@@ -36,19 +25,7 @@ def verb() -> Verb:
     """Call a command by its name with flags; returns what it printed, and checks its exit status."""
 
     def call(name: str, *arguments: object, status: int = 0) -> Finished:
-        out, err, found = io.StringIO(), io.StringIO(), 0
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("ACCELERATE_USE_CPU", "true")
-            patch.setattr(sys, "argv", [str(PROJECT / f"{name}.py"), *map(str, arguments)])
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    load_verb(name).main()
-                except SystemExit as end:
-                    found = int(end.code or 0)
-        assert found == status, f"exit status {found}, expected {status}\n{out.getvalue()}\n{err.getvalue()}"
-        return Finished(out.getvalue(), err.getvalue())
+        return call_script(PROJECT / f"{name}.py", *arguments, status=status, loaded=load_verb(name))
 
     return call
 

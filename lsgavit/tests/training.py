@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from common.hyperspectral.synthetic import synthetic_scene
 from lsgavit.data import find_scene
 from lsgavit.presets import Config
+from support.scripts import load_script
 
 NO_DATA = 0.0
 SMALL = {"components": 4, "window": 5, "ratio": 0.15, "batch_size": 16, "epochs": 1, "seeds": (), "log_every": 1}
@@ -33,11 +33,7 @@ def write_scenes(folder: Path) -> dict[str, Any]:
 
 def load_trainer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """`train.py` as a module that draws nothing."""
-    spec = importlib.util.spec_from_file_location("lsgavit_train", Path(__file__).parents[1] / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(Path(__file__).parents[1] / "train.py")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     for name in ("sheet", "confusion_figure"):
         monkeypatch.setattr(module, name, lambda *_, **__: None)

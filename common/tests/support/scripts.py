@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import multiprocessing.context
 import os
@@ -12,7 +13,9 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,23 @@ def run_script(
     return Script(script, *arguments, processes=processes, environment=environment).finish(status)
 
 
-def run_here(script: str | Path, *arguments: object) -> int:
+@lru_cache
+def load_script(script: Path) -> ModuleType:
+    """A script as a module, in which a test may replace what it imported."""
+    spec = importlib.util.spec_from_file_location(f"{script.parent.name}_{script.stem}", script)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_here(script: str | Path, *arguments: object, loaded: ModuleType | None = None) -> int:
     """Run a script in this process as if it were a new one, on CPU; return its exit status.
 
     Saves the seconds of importing torch, and lets a test make the network small with `monkeypatch`.
+
+    Args:
+        loaded: the script from `load_script`, to run that instead of reading the script anew.
     """
     from accelerate.state import AcceleratorState, GradientState
 
@@ -104,7 +120,10 @@ def run_here(script: str | Path, *arguments: object) -> int:
     GradientState._reset_state()
     sys.argv, os.environ["ACCELERATE_USE_CPU"] = [str(script), *map(str, arguments)], "true"
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        if loaded:
+            loaded.main()
+        else:
+            runpy.run_path(str(script), run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     finally:
@@ -115,11 +134,11 @@ def run_here(script: str | Path, *arguments: object) -> int:
     return 0
 
 
-def call_script(script: str | Path, *arguments: object, status: int = 0) -> Finished:
+def call_script(script: str | Path, *arguments: object, status: int = 0, loaded: ModuleType | None = None) -> Finished:
     """Run a script in this process, see `run_here`; check its exit status and return what it printed."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        found = run_here(script, *arguments)
+        found = run_here(script, *arguments, loaded=loaded)
     assert found == status, f"exit status {found}, expected {status}\n{out.getvalue()}\n{err.getvalue()}"
     return Finished(out.getvalue(), err.getvalue())
 
