@@ -14,6 +14,7 @@ import torch
 from common.results import read_rows
 from essaformer import create_model, load_model
 from essaformer.presets import Config
+from support.precision import check_half_precision
 
 NO_EFFECT_ON_RESULTS = {
     "preset", "data_root", "output", "resume", "compile", "workers", "save_every", "log_every",
@@ -144,3 +145,14 @@ def test_what_must_not_change_results_is_a_field() -> None:
     names = {field.name for field in dataclasses.fields(Config)}
     assert names >= NO_EFFECT_ON_RESULTS and names >= set(OTHER)
     assert typing.get_type_hints(Config).keys() == names
+
+
+def test_bfloat16_trains_like_float32(outcome: Outcomes, tmp_path: Path) -> None:
+    base = [f"--{name.replace('_', '-')}={value}" for name, value in BASE.items() if value is not None]
+
+    def run(name: str, *flags: object) -> Path:
+        cube = ("--cube", outcome.places["SCENE"])
+        outcome.verb("train", *base, *cube, "--log-every", 1, *flags, "--output", tmp_path / name, draws=False)
+        return tmp_path / name
+
+    check_half_precision(run)

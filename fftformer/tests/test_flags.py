@@ -14,6 +14,7 @@ import torch
 from common.results import read_rows
 from fftformer import load_model
 from fftformer.presets import Config, gopro_released
+from support.precision import check_half_precision
 
 NO_CLAIM = {"preset", "data_root", "output", "resume", "workers", "compile", "save_every", "log_every", "layout"}
 """Where the run lies, where its data lie, and how fast it goes."""
@@ -117,3 +118,7 @@ def test_zero_means_never(train: Callable[..., Path], tmp_path: Path) -> None:
     run = train(tmp_path, "--log-every", 0, "--validate-every", 0)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "validation_psnr" in line] == [3], "the last step is always validated"
+
+
+def test_bfloat16_trains_like_float32(train: Callable[..., Path], tmp_path: Path) -> None:
+    check_half_precision(lambda name, *flags: train(tmp_path / name, *flags))

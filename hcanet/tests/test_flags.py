@@ -13,6 +13,7 @@ from conftest import QUICK, Verb
 
 from hcanet import create_model
 from hcanet.presets import Config
+from support.precision import check_half_precision
 
 # Where a run stands and how it is watched; `preset` only gives the others their defaults.
 WITHOUT_CLAIM = {"preset", "data_root", "output", "resume", "workers", "save_every", "log_every", "compile"}
@@ -116,3 +117,12 @@ def test_another_value_changes_something(field: str, verb: Verb, files: dict[str
 def test_no_field_is_forgotten() -> None:
     fields = {field.name for field in dataclasses.fields(Config)}
     assert fields == set(OTHER) | WITHOUT_CLAIM | OF_ICVL
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_bfloat16_trains_like_float32(verb: Verb, files: dict[str, Path], tmp_path: Path) -> None:
+    def run(name: str, *flags: object) -> Path:
+        verb("train", "--cube", files["scene"], *QUICK, *flags, "--output", tmp_path / name)
+        return tmp_path / name
+
+    check_half_precision(run)

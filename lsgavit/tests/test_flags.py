@@ -14,6 +14,7 @@ import torch
 from training import NO_DATA, SMALL, forget_launcher, load_trainer, train, write_scenes
 
 from lsgavit.presets import Config
+from support.precision import check_half_precision
 
 # Flags that claim no effect on a run's outcome, or (the scene's name, the list of seeds) are tried in other files.
 NO_CLAIM = {"preset", "data_root", "output", "resume", "compile", "workers", "save_every", "log_every"} | {
@@ -136,3 +137,11 @@ def test_the_launchers_precision_trains(
     recorded = json.loads((folder / "launched" / "seed_2" / "config.json").read_text(encoding="utf-8"))["config"]
     assert recorded["mixed_precision"] == "bf16"
     assert (folder / "launched" / "results.json").exists()
+
+
+def test_bfloat16_trains_like_float32(trainer: ModuleType, folder: Path, scenes: dict[str, Any]) -> None:
+    def run(name: str, flag: str, value: object) -> Path:
+        train(trainer, folder / f"half_{name}", scenes | {flag.strip("-").replace("-", "_"): value})
+        return folder / f"half_{name}"
+
+    check_half_precision(run)
