@@ -30,6 +30,7 @@ from fftformer.blocks import FSASBlock
 from lsgavit.blocks import LSGABlock
 
 SIDE = 96
+pytestmark = pytest.mark.filterwarnings("ignore")  # tracing says much about code that is not ours
 
 
 @dataclass(frozen=True)
@@ -196,10 +197,25 @@ def test_yolo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     model = YOLO(tmp_path / "yolo11n.pt")
     model.train(trainer=TrainerWithBlock, **settings)
-    best = YOLO(tmp_path / "runs/run/weights/best.pt")
+    best = YOLO(model.trainer.best)
     assert gains(best.model)["model.10"] > 0
     expected = outputs(best.model.float(), OTHER)[0]
     exported = best.export(format="onnx", imgsz=SIDE)
     session = onnxruntime.InferenceSession(exported)
     (found,) = session.run(None, {session.get_inputs()[0].name: OTHER[None].numpy()})
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-3)
+
+
+def test_yolo_from_a_file_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block in the place of a layer: its class among the names that Ultralytics looks up."""
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    from ultralytics.nn import tasks
+    from ultralytics.utils import YAML
+    from ultralytics.utils.checks import check_yaml
+
+    monkeypatch.setattr(tasks, "BRABlock", BRABlock, raising=False)
+    layers = YAML.load(check_yaml("yolo11.yaml")) | {"scale": "n"}
+    assert layers["backbone"][10] == [-1, 2, "C2PSA", [1024]]
+    layers["backbone"][10] = [-1, 1, "BRABlock", [256]]
+    network = tasks.DetectionModel(layers, nc=2, verbose=False)
+    assert isinstance(network.model[10], BRABlock) and outputs(network, OTHER)[0].shape[1] == 6
