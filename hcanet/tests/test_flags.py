@@ -30,6 +30,7 @@ OTHER: dict[str, tuple[tuple, tuple, str]] = {
     "model": (("--max-steps", 1), ("--model", "hcanet"), WEIGHTS),
     "dim": ((), ("--dim", 10), WEIGHTS),
     "bands": ((), ("--bands", 5), WEIGHTS),
+    "eigen_images": ((), ("--eigen-images", 4), WEIGHTS),
     "local_mix": ((), ("--local-mix", "pixel"), WEIGHTS),
     "network": ((), ("--network", "feed_forward=plain"), WEIGHTS),
     "weights": ((), ("--weights", "{weights}"), WEIGHTS),
