@@ -21,13 +21,13 @@ from amgcfn.checkpoints import load_model
 from amgcfn.data import Sample, find_scene
 from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene, rows_for_memory
+from common import memory
 from common.checkpoints import locate
 from common.config import AnyNumber, Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.hyperspectral.scene import BandAxis
 from common.hyperspectral.seeds import model_folders, recorded_config
-from common.memory import parse_size
 from common.results import measured, table, write_rows
 
 
@@ -51,8 +51,9 @@ class EvaluateConfig:
     """Scene and protocol for a released file."""
     seed: Seed[int] = 1330
     """Split and graph for a released file."""
-    memory: str = "4G"
-    """For the maps; larger scenes go by strips, with the same result."""
+    memory: str | None = None
+    """For the maps: 800M or 4G, by default a quarter of the device's; larger scenes go by strips, with the same
+    result."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     output: Path | None = None
@@ -63,7 +64,8 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = parse(EvaluateConfig, __doc__)
-    device, budget = choose_device(options.device), parse_size(options.memory)
+    device = choose_device(options.device)
+    budget = memory.budget(options.memory, device)
     checkpoint = locate(options.checkpoint)
     released = checkpoint.is_file()
     if released:

@@ -8,6 +8,11 @@ the order of the codes, classes.tif where the input has a place, and the picture
 graph.png. Pixels without data are of class 0, their probabilities NaN. On the training scene the superpixel
 graph is the one beside the model; another scene gets its own, with the principal components of the training
 pixels.
+
+A GeoTIFF or ENVI scene that does not fit in --memory is read and written in overlapping windows, each with a
+superpixel graph of its own, so classes differ from those of one graph of the whole scene, and depend on the size of the
+windows, that is on --memory. It goes into classes.tif and probabilities.tif, without pictures, in one or several
+processes; after a kill the same command goes on.
 """
 
 from __future__ import annotations
@@ -20,9 +25,11 @@ import numpy as np
 
 from amgcfn.checkpoints import load_model
 from amgcfn.data import find_scene, load_graph
+from amgcfn.large import classify_raster
 from amgcfn.pictures import draw_confidence, draw_graph
 from amgcfn.presets import Config
 from amgcfn.strips import HALO, classify_scene, rows_for_memory
+from common import memory
 from common.checkpoints import locate
 from common.config import AnyNumber, Positive, parse
 from common.environment import choose_device
@@ -31,9 +38,9 @@ from common.figures import save
 from common.files import atomic_path
 from common.hyperspectral.drawing import composite, sheet
 from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.raster import larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
-from common.memory import parse_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +59,27 @@ class PredictConfig:
     """Value of pixels without data, if the cube's file declares none; for the run's scene as the run was told."""
     data_root: Path | None = None
     """Folder that holds the run's scene, if it has moved."""
-    memory: str = "4G"
-    """For the maps; larger scenes go by strips, with the same result."""
+    memory: str | None = None
+    """For the maps, which go by strips where they are larger, with the same result; for the whole process where a scene
+    is read by windows, each with its own graph. 800M or 4G, by default a quarter of the device's."""
     rows: Positive[int] | None = None
     """Rows of a strip, instead of --memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
     """What to do when OUTPUT holds a map already: refuse, skip (do nothing), or replace it."""
+    cog: bool = False
+    """Write GeoTIFFs as cloud-optimised ones, with overviews."""
 
 
 @command
 def main() -> None:
     """Load, classify, write, draw."""
     options = parse(PredictConfig, __doc__)
-    device, budget = choose_device(options.device), parse_size(options.memory)
-    target = options.output / "classes.npy"
+    device = choose_device(options.device)
+    budget = memory.budget(options.memory, device)
+    large = options.input is not None and larger_than(budget, options.input, 6)
+    target = options.output / ("classes.tif" if large else "classes.npy")
     if target.exists() and options.existing == "refuse":
         raise UserError(f"{target}: exists; add --existing replace or --existing skip, or choose another --output")
     if target.exists() and options.existing == "skip":
@@ -82,6 +94,9 @@ def main() -> None:
     if len(folders) > 1:
         raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
     config = recorded_config(folders[0], Config)
+    if options.input is not None and large:
+        classify_raster(folders[0], options.input, options.output, config, options, rows=options.rows)
+        return
     if options.input is not None:
         scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
     else:
@@ -109,6 +124,8 @@ def main() -> None:
             np.save(temporary, array)
     if scene.georeference is not None:
         write_geotiff(options.output / "classes.tif", classes, scene.georeference, no_data=0)
+        if options.cog:
+            make_cog(options.output / "classes.tif", classes=True)
     save(sheet(scene, found), options.output / "map.png")
     draw_confidence(probabilities, options.output / "confidence.png")
     draw_graph(composite(scene), graph, options.output / "graph.png", title=scene.name)

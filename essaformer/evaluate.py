@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from common import config, launch
+from common import config, launch, memory
 from common.checkpoints import locate
 from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import command
 from common.figures import comparison_sheet
 from common.hyperspectral.scene import BandAxis
-from common.memory import parse_size
 from common.results import measured, write_rows
 from essaformer import scoring
 from essaformer.checkpoints import load_model, load_scaling
@@ -55,8 +54,9 @@ class EvaluateConfig:
     """Value of the scene's pixels without data; by default as the run was told, or the file declares."""
     test_scene: str | None = None
     """The scene of abu to test on; by default the run's."""
-    memory: str = "4G"
-    """Memory for the network on one tile; larger pictures are tiled without seams."""
+    memory: str | None = None
+    """For the network on one tile: 800M or 4G, by default a quarter of the device's; larger pictures are tiled without
+    seams."""
     tile: Positive[int] | None = None
     """Side of the tiles in pixels of the input, instead of --memory."""
     device: str = "auto"
@@ -70,7 +70,8 @@ def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    chosen, budget = choose_device(options.device), parse_size(options.memory)
+    chosen = choose_device(options.device)
+    budget = memory.budget(options.memory, chosen)
     accelerator = launch.accelerator()
     device = accelerator.device if options.device == "auto" else chosen
     model = load_model(options.checkpoint).float().to(device)

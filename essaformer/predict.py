@@ -10,7 +10,9 @@ with the value that the input declares for them. Beside the output lie a false-c
 spectra of a few pixels; with --truth or --reduce also an error map.
 
 Scenes larger than --memory allows go in overlapping tiles, blended without seams. The attention meets all of a
-tile, so another tile size gives slightly different values; the message says which was used.
+tile, so another tile size gives slightly different values; the message says which was used. GeoTIFF and ENVI scenes
+that do not fit in memory at all are read and written by windows, in one or several processes, into a GeoTIFF without
+sheet and spectra; after a kill the same command goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from common import config
+from common import config, memory
 from common.checkpoints import locate
 from common.config import AnyNumber, Positive
 from common.environment import choose_device
@@ -32,9 +34,10 @@ from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.hyperspectral import envi
 from common.hyperspectral.no_data import value_for
+from common.hyperspectral.raster import TIFF, larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
-from common.memory import parse_size
 from essaformer.checkpoints import load_model, load_scaling
+from essaformer.large import enlarge_raster
 from essaformer.metrics import METRICS, score
 from essaformer.model import ESSAformer
 from essaformer.pictures import ERROR_SHOWN, colours, draw_spectra, error_map, shown_bands, stretch
@@ -67,8 +70,9 @@ class PredictConfig:
     """Value of pixels without data, instead of the one that --input declares; NaN always means no data."""
     scaling: Literal["checkpoint", "maximum", "percentile"] = "checkpoint"
     """How values are divided: as in training, or by the scene's maximum or 99.9 percentile."""
-    memory: str = "4G"
-    """Memory for the network on one tile, for example 800M or 2G; larger scenes are tiled."""
+    memory: str | None = None
+    """For the network on one tile, and for the whole process where a scene is read by windows: 800M or 4G, by
+    default a quarter of the device's."""
     tile: Positive[int] | None = None
     """Side of the tiles in pixels of the input, instead of --memory."""
     device: str = "auto"
@@ -77,6 +81,8 @@ class PredictConfig:
     """Autocast type of the network."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
     """What to do where an output exists: refuse to start, skip the work, or replace it. The input is never replaced."""
+    cog: bool = False
+    """Write GeoTIFFs as cloud-optimised ones, with overviews."""
 
 
 @command
@@ -84,7 +90,8 @@ def main() -> None:
     """Read, enlarge, write, draw."""
     options = config.parse(PredictConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    device, budget = choose_device(options.device), parse_size(options.memory)
+    device = choose_device(options.device)
+    budget = memory.budget(options.memory, device)
     if options.reduce and options.truth:
         raise UserError("--reduce takes --input as the truth; leave --truth away")
     drawn = {name: options.output.with_name(f"{options.output.stem}_{name}.png") for name in DRAWN}
@@ -96,6 +103,19 @@ def main() -> None:
     if there and options.existing != "replace":
         raise UserError(f"{there[0]}: exists already; add --existing replace, or choose another --output")
     model = load_model(options.checkpoint).float().to(device)
+    chosen = {"maximum": Scaling("maximum"), "percentile": Scaling("percentile", 99.9)}
+    scaling = chosen[options.scaling] if options.scaling in chosen else load_scaling(options.checkpoint)
+    if options.cog and options.output.suffix.lower() not in TIFF:
+        raise UserError(f"{options.output}: --cog makes a cloud-optimised GeoTIFF; choose an --output ending in .tif")
+    if larger_than(budget, options.input, 4 + 16 * model.scale**2):
+        if options.reduce or options.truth:
+            raise UserError("--reduce and --truth need the scene in memory; raise --memory")
+        if options.output.suffix.lower() not in TIFF:
+            raise UserError(f"{options.output}: a scene larger than --memory becomes a GeoTIFF; name it .tif")
+        refuse_inputs(outputs, [options.input])
+        precision = PRECISIONS.get(options.mixed_precision)
+        enlarge_raster(model, options.input, options.output, scaling, options, tile=options.tile, precision=precision)
+        return
     scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
     if scene.note:
         print(scene.note)
@@ -103,8 +123,6 @@ def main() -> None:
     refuse_inputs(outputs, [found.source for found in (scene, true_scene) if found])
     check_type(options.output, scene.cube.dtype)
     check_bands(model, scene.bands, scene.source)
-    chosen = {"maximum": Scaling("maximum"), "percentile": Scaling("percentile", 99.9)}
-    scaling = chosen[options.scaling] if options.scaling in chosen else load_scaling(options.checkpoint)
     divisor = scaling.divisor(scene.spectra(), scene.source)
     report_values(scene, divisor)
 
@@ -134,6 +152,8 @@ def main() -> None:
         options.output, output, factor, wavelengths=scene.wavelengths, georeference=scene.georeference,
         source=scene.source, no_data=no_data,
     )  # fmt: skip
+    if options.cog:
+        make_cog(options.output)
     bicubic = np.moveaxis(imresize(np.moveaxis(low, -1, 0), float(model.scale)), 0, -1)
     files += draw(drawn, scene, bicubic, enlarged, truth)
     if truth is not None:

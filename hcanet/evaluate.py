@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from common import config, launch
+from common import config, launch, memory
 from common.checkpoints import locate
 from common.config import AnyNumber, Positive, Seed
 from common.environment import choose_device
@@ -28,7 +28,6 @@ from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.hyperspectral.noise import Noisy
 from common.hyperspectral.scene import BandAxis
-from common.memory import parse_size
 from common.results import markdown, measured, write_rows
 from hcanet import scoring
 from hcanet.checkpoints import Preparation, load_model, load_preparation
@@ -76,8 +75,8 @@ class EvaluateConfig:
     """Side of the tiles in pixels; by default the training size in released mode, else what --memory allows."""
     whole: bool = False
     """No tiles: each scene at once."""
-    memory: str = "4G"
-    """Memory for a forward pass."""
+    memory: str | None = None
+    """For a forward pass: 800M or 4G, by default a quarter of the device's."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     output: Path | None = None
@@ -93,6 +92,7 @@ def main() -> None:
         raise UserError("--checkpoint needs at least one folder or file")
     accelerator = launch.accelerator()
     device = accelerator.device if options.device == "auto" else choose_device(options.device)
+    budget = memory.budget(options.memory, device)
     trained = config.recorded(checkpoints[0])
     regions, title = test_regions(options, trained, checkpoints[0])
     cases = scoring.cases_to_test(
@@ -115,7 +115,7 @@ def main() -> None:
         said += "whole scenes" if tile is None else f"tiles of {tile}"
         runs.append(
             scoring.score_scenes(
-                regions, restorer(model, preparation, tile, options.memory, quiet=not accelerator.is_main_process),
+                regions, restorer(model, preparation, tile, budget, quiet=not accelerator.is_main_process),
                 cases, noise,
                 others=[METHODS[name] for name in options.methods] if number == 0 else (),
                 rank=accelerator.process_index, processes=accelerator.num_processes,
@@ -170,11 +170,11 @@ def tile_of(model: HCANet, options: EvaluateConfig, trained: int) -> int | None:
     return options.tile or (trained if released_mix(model) else None)
 
 
-def restorer(model: HCANet, preparation: Preparation, tile: int | None, memory: str, *, quiet: bool) -> Any:
+def restorer(model: HCANet, preparation: Preparation, tile: int | None, budget: int, *, quiet: bool) -> Any:
     """A function that denoises one scene within the memory."""
 
     def restore(image: Tensor) -> Tensor:
-        limit = tile_for_memory(model, parse_size(memory), *image.shape[1:])
+        limit = tile_for_memory(model, budget, *image.shape[1:])
         side = tile or limit
         with tqdm(unit="px", unit_scale=True, leave=False, disable=quiet) as bar:
             batch = max(1, limit**2 // side**2)

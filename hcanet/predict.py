@@ -11,6 +11,9 @@ scene itself and printed.
 
 A network with the released local branch depends on the size of its image, so by default it gets tiles of its
 training size, blended where they overlap. With local_mix pixel the whole scene goes at once where --memory allows.
+
+GeoTIFF and ENVI scenes that do not fit in memory are read and written by windows, in one or several processes, into a
+GeoTIFF without sheet, spectra and noise levels; after a kill the same command goes on.
 """
 
 from __future__ import annotations
@@ -23,17 +26,18 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from common import config
+from common import config, memory
 from common.checkpoints import locate
 from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.hyperspectral.noise import estimated_sigmas
+from common.hyperspectral.raster import TIFF, larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
-from common.memory import parse_size
 from hcanet.checkpoints import load_model, load_preparation
 from hcanet.denoising import band_groups, denoise_scene, released_mix, tile_for_memory
+from hcanet.large import denoise_raster
 from hcanet.pictures import colours, draw_spectra, grey, shown_bands, stretch, worst_band
 from hcanet.scenes import Scaling, limits
 from hcanet.writing import check_output, restored, write_scene
@@ -57,12 +61,15 @@ class PredictConfig:
     """How values come to [0, 1]: by the 99.9 percentile or by least and largest value; by default as in training."""
     tile: Positive[int] | None = None
     """Side of the tiles in pixels; by default the training size in released mode, else what --memory allows."""
-    memory: str = "4G"
-    """Memory for the network on one tile, for example 800M or 2G."""
+    memory: str | None = None
+    """For the network on one tile, and for the whole process where a scene is read by windows: 800M or 4G, by
+    default a quarter of the device's."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
     """What to do where the output exists."""
+    cog: bool = False
+    """Write GeoTIFFs as cloud-optimised ones, with overviews."""
 
 
 @command
@@ -80,6 +87,18 @@ def main() -> None:
     if target.resolve() == source.resolve():
         raise UserError(f"{target}: is the input; choose another --output")
     device = choose_device(options.device)
+    if options.cog and target.suffix.lower() not in TIFF:
+        raise UserError(f"{target}: --cog makes a cloud-optimised GeoTIFF; choose an --output ending in .tif")
+    budget = memory.budget(options.memory, device)
+    if larger_than(budget, options.input, 16):
+        if target.suffix.lower() not in TIFF:
+            raise UserError(f"{target}: a scene larger than --memory becomes a GeoTIFF; name it .tif")
+        model, preparation = load_model(checkpoint).float(), load_preparation(checkpoint)
+        if preparation.eigen_images:
+            raise UserError("eigen-images are taken of a scene in memory; raise --memory, or choose a network of bands")
+        scaling, trained = options.scaling or preparation.scaling, preparation.tile
+        denoise_raster(model, options.input, target, scaling, options, tile=options.tile, trained=trained)
+        return
     scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
     check_output(target, scene.cube.dtype)
     model = load_model(checkpoint).float().to(device)
@@ -92,7 +111,7 @@ def main() -> None:
     noisy = (np.moveaxis(scene.cube, -1, 0).astype(np.float32) - np.float32(offset)) / np.float32(divisor)
     levels = report_noise(noisy)
 
-    limit = tile_for_memory(model, parse_size(options.memory), *scene.shape)
+    limit = tile_for_memory(model, budget, *scene.shape)
     tile = options.tile or (preparation.tile if released_mix(model) else limit)
     passes = f"{len(groups)} group(s) of {model.bands} bands"
     if preparation.eigen_images:
@@ -111,6 +130,8 @@ def main() -> None:
         except torch.OutOfMemoryError:
             raise UserError("the device's memory does not suffice; state a smaller --memory or --tile") from None
     files = write_scene(target, restored(denoised, offset, divisor, scene), scene)
+    if options.cog:
+        make_cog(target)
     files += draw(target, scene, noisy, denoised)
     removed = 255 * float(np.sqrt(((noisy - denoised)[:, scene.valid] ** 2).mean()))
     left = float(np.median(estimated_sigmas(denoised)))

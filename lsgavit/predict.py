@@ -7,6 +7,10 @@ Writes OUTPUT/classes.npy and classes.mat (H, W) in the codes of the training la
 probabilities.npy (H, W, K) float32, map.png with legend, and classes.tif with the place of the
 input when the input has one. Pixels without data get code 0 and probabilities NaN. Another scene
 goes through the training scene's principal components.
+
+A GeoTIFF or ENVI scene that does not fit in --memory is read and written by windows, in one or several
+processes, with the same classes: into classes.tif and probabilities.tif, without a picture. After a kill the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import scipy.io
 import torch
 from tqdm.auto import tqdm
 
+from common import memory
 from common.checkpoints import locate
 from common.config import AnyNumber, Positive, parse
 from common.environment import choose_device
@@ -29,12 +34,14 @@ from common.figures import save
 from common.files import atomic_path
 from common.hyperspectral.drawing import sheet
 from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.raster import larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
 from common.hyperspectral.transforms import SpectralTransform
 from lsgavit.checkpoints import load_model
 from lsgavit.data import COMPONENTS, find_scene, recorded_classes
 from lsgavit.fast.prediction import predict_pixels
+from lsgavit.large import classify_raster
 from lsgavit.model import LSGAViT
 from lsgavit.presets import Config
 from lsgavit.windows import SceneWindows
@@ -58,10 +65,14 @@ class PredictConfig:
     """Folder that holds the run's scene, if it has moved."""
     batch_size: Positive[int] = 64
     """Windows per forward pass."""
+    memory: str | None = None
+    """What the process may take of memory: 800M or 4G, by default a quarter of the device's."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
     """What to do when OUTPUT holds a map already: refuse, skip (do nothing), or replace it."""
+    cog: bool = False
+    """Write GeoTIFFs as cloud-optimised ones, with overviews."""
 
 
 @command
@@ -69,7 +80,9 @@ def main() -> None:
     """Load, classify, write, draw."""
     options = parse(PredictConfig, __doc__)
     device = choose_device(options.device)
-    target = options.output / "classes.npy"
+    budget = memory.budget(options.memory, device)
+    large = options.input is not None and larger_than(budget, options.input, 8)
+    target = options.output / ("classes.tif" if large else "classes.npy")
     if target.exists() and options.existing == "refuse":
         raise UserError(f"{target}: exists; add --existing replace or --existing skip, or choose another --output")
     if target.exists() and options.existing == "skip":
@@ -81,6 +94,9 @@ def main() -> None:
     folders = model_folders(checkpoint)
     if len(folders) > 1:
         raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
+    if options.input is not None and large:
+        classify_raster(folders[0], options.input, options.output, options, batch_size=options.batch_size)
+        return
     if options.input is not None:
         scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
     else:
@@ -104,6 +120,8 @@ def main() -> None:
         scipy.io.savemat(temporary, {"classes": coded}, do_compression=True)
     if scene.georeference is not None:
         write_geotiff(options.output / "classes.tif", coded, scene.georeference, no_data=0)
+        if options.cog:
+            make_cog(options.output / "classes.tif", classes=True)
     save(sheet(replace(scene, class_names=names), classes, title="LSGA-ViT"), options.output / "map.png")
     with atomic_path(target) as temporary:  # comes last: --existing skip takes it for a finished map
         np.save(temporary, coded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 import pytest
 import torch
@@ -46,6 +48,9 @@ def test_what_is_no_size_with_a_unit_is_named(text):
         parse_size(text, "--tile-memory")
 
 
-def test_without_a_flag_a_quarter_of_the_machine():
+def test_without_a_flag_a_quarter_of_the_machine_or_of_its_container(monkeypatch, tmp_path: Path) -> None:
     assert memory.budget("800M") == 800 << 20
-    assert 4 * memory.budget(None) == pytest.approx(psutil.virtual_memory().total, rel=0.01)
+    monkeypatch.setattr(memory, "_CONTAINER", tmp_path / "memory.max")
+    for written, expected in (("max", psutil.virtual_memory().total), ("4096000", 4096000)):
+        (tmp_path / "memory.max").write_text(f"{written}\n")
+        assert memory.budget(None) == expected // 4

@@ -150,10 +150,22 @@ def load_graph(
             pixels_per_superpixel=config.pixels_per_superpixel,
             rescale=config.rescale,
         )
+    return components, graph, *_classes(metadata, scene.codes)
+
+
+def recorded_classes(folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and codes of the classes a model was trained on.
+
+    Raises:
+        UserError: the graph beside the model, which names them, is missing or damaged.
+    """
+    return _classes(SuperpixelGraph.load(folder / GRAPH)[1])
+
+
+def _classes(metadata: dict[str, str], codes: tuple[int, ...] = ()) -> tuple[tuple[str, ...], tuple[int, ...]]:
     names = tuple(json.loads(metadata.get("class_names", "[]")))
     # Models written before the codes were: the codes of the scene they were trained on, else 1..K.
-    codes = tuple(json.loads(metadata.get("class_codes", "[]")))
-    return components, graph, names, codes or scene.codes or tuple(range(1, len(names) + 1))
+    return names, tuple(json.loads(metadata.get("class_codes", "[]"))) or codes or tuple(range(1, len(names) + 1))
 
 
 def cube_sha256(cube: np.ndarray) -> str:

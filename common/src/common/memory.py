@@ -20,6 +20,7 @@ from common.errors import UserError
 _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 _UNITS = "KMGT"
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 
 
 def parse_size(text: str, flag: str = "--memory") -> int:
@@ -39,7 +40,7 @@ def parse_size(text: str, flag: str = "--memory") -> int:
 
 
 def budget(text: str | None, device: torch.device | str = "cpu") -> int:
-    """Bytes that a `--memory` flag allows; without the flag a quarter of the machine's memory, or of the GPU's.
+    """Bytes that a `--memory` flag allows; without the flag a quarter of the machine's or container's, or of the GPU's.
 
     Raises:
         UserError: as `parse_size`.
@@ -48,7 +49,9 @@ def budget(text: str | None, device: torch.device | str = "cpu") -> int:
         return parse_size(text)
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory // 4
-    return psutil.virtual_memory().total // 4
+    limit = _CONTAINER.read_text(encoding="utf-8").strip() if _CONTAINER.exists() else ""
+    machine = psutil.virtual_memory().total
+    return min(machine, int(limit) if limit.isdecimal() else machine) // 4
 
 
 def reset_peak(device: torch.device | str = "cpu") -> int:

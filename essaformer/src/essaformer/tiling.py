@@ -11,7 +11,7 @@ zero, because a convolution's border shows there, and the middle half a raised c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ def enlarge_tiled(
     overlap: int | None = None,
     *,
     progress: Callable[[int], None] | None = None,
+    places: tuple[Sequence[tuple[int, Tensor]], Sequence[tuple[int, Tensor]]] | None = None,
 ) -> Tensor:
     """Enlarge one scene tile by tile.
 
@@ -45,6 +46,7 @@ def enlarge_tiled(
         overlap: of neighbouring tiles, below `tile`; some neighbours share more. By default `OVERLAP`, in small
             tiles half of a tile.
         progress: told after each tile how many input pixels of the scene it completed.
+        places: of the tiles along rows and columns, see `spans`, where `low` is a part of a scene.
 
     Returns:
         `(bands, h · scale, w · scale)` float32 on the host.
@@ -61,8 +63,9 @@ def enlarge_tiled(
         raise ValueError(f"overlap must be below the tile, got {overlap} and {tile}")
     device, scale = next(model.parameters()).device, model.scale
     result = torch.zeros(low.shape[0], height * scale, width * scale)
-    for top, row_weights in spans(height, tile, overlap, scale):
-        for left, column_weights in spans(width, tile, overlap, scale):
+    down, across = places or [spans(side, tile, overlap, scale) for side in (height, width)]
+    for top, row_weights in down:
+        for left, column_weights in across:
             rows, columns = len(row_weights) // scale, len(column_weights) // scale
             part = low[None, :, top : top + rows, left : left + columns].to(device)
             enlarged = model(part)[0].float().cpu()
@@ -106,7 +109,7 @@ def tile_for_memory(model: ESSAformer, budget: int, height: int, width: int) -> 
     if largest < smallest:
         needed = (fixed + bytes_per_pixel(model) * smallest**2) / 2**20
         raise UserError(
-            f"--memory of {budget / 2**20:.0f} MiB is too small for this network: "
+            f"--memory leaves {max(budget, 0) / 2**20:.0f} MiB, which is too small for this network: "
             f"tiles of {smallest} × {smallest} pixels need {needed:.0f} MiB"
         )
     return min(largest, max(height, width))

@@ -66,6 +66,7 @@ def denoise(
     *,
     batch: int = 1,
     progress: Callable[[int], object] | None = None,
+    places: tuple[list[int], list[int]] | None = None,
 ) -> Tensor:
     """Denoise `(bands, H, W)`.
 
@@ -75,6 +76,7 @@ def denoise(
         tile: side of square tiles, blended where they overlap by a quarter; None for the whole image at once.
         batch: tiles per forward pass.
         progress: called with a number of pixels after every pass.
+        places: first rows and columns of the tiles, where the image is a part of a scene.
 
     Returns:
         `(bands, H, W)` float32 on the CPU.
@@ -85,17 +87,16 @@ def denoise(
     groups = band_groups(len(image), model.bands)
     height, width = image.shape[1:]
     tile = tile or max(height, width)
-    rows, columns = (tile_starts(side, tile, tile // 4) for side in (height, width))
-    places = list(product(rows, columns))
-    window = blending_window(min(tile, height), min(tile, width), len(places) > 1)
+    corners = list(product(*(places or [tile_starts(side, tile, tile // 4) for side in (height, width)])))
+    window = blending_window(min(tile, height), min(tile, width), len(corners) > 1)
     device = next(model.parameters()).device
     result = torch.empty(image.shape, dtype=torch.float32)
     for first, taken in groups:
         group = image[first : first + model.bands].float()
         total = torch.zeros_like(group)
         weight = torch.zeros(height, width)
-        for i in range(0, len(places), batch):
-            chosen = places[i : i + batch]
+        for i in range(0, len(corners), batch):
+            chosen = corners[i : i + batch]
             tiles = torch.stack([group[:, row : row + tile, column : column + tile] for row, column in chosen])
             restored = model(tiles.to(device)).float().cpu()
             for (row, column), one in zip(chosen, restored, strict=True):

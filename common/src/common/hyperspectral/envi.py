@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,11 @@ from common.hyperspectral.stored import Georeference, Stored
 
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 6: "c8", 9: "c16", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
 # Axes of the file, and where rows, columns and bands are among them.
-_INTERLEAVES = {"bsq": ("brc", (1, 2, 0)), "bil": ("rbc", (0, 2, 1)), "bip": ("rcb", (0, 1, 2))}
+_INTERLEAVES: dict[str, tuple[str, tuple[int, int, int]]] = {
+    "bsq": ("brc", (1, 2, 0)),
+    "bil": ("rbc", (0, 2, 1)),
+    "bip": ("rcb", (0, 1, 2)),
+}
 _BYTE_ORDERS: dict[str, Literal["<", ">"]] = {"0": "<", "1": ">"}
 _IN_NM = {"nanometers": 1.0, "nanometres": 1.0, "nm": 1.0, "micrometers": 1e3, "micrometres": 1e3, "microns": 1e3}
 _IN_NM |= {"um": 1e3, "µm": 1e3, "μm": 1e3, "millimeters": 1e6, "mm": 1e6, "angstroms": 0.1}
@@ -39,14 +44,33 @@ def find_header(path: Path) -> Path | None:
     return next((beside[name] for name in wanted if name in beside), None)
 
 
-def read(header: Path, binary: Path | None = None) -> Stored:
-    """Read a scene by its header.
+@dataclass(frozen=True)
+class Layout:
+    """A flat binary file that fits its header.
+
+    Attributes:
+        binary: the file, of the size that the header describes.
+        fields: of the header, without the empty ones.
+        shape: rows, columns, bands.
+        dtype: as stored, with its byte order.
+        axes, order: axes of the file, and where rows, columns and bands are among them.
+        offset: in bytes.
+    """
+
+    binary: Path
+    fields: dict[str, str]
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    axes: str
+    order: tuple[int, int, int]
+    offset: int
+
+
+def read_layout(header: Path, binary: Path | None = None) -> Layout:
+    """Read a header and compare the size of its binary file with it.
 
     Args:
         binary: the file that the user named; by default the one beside the header.
-
-    Returns:
-        values `(rows, columns, bands)`, or `(rows, columns)` for a single band.
 
     Raises:
         UserError: not an ENVI header, a field missing or unknown, or a binary file that is
@@ -80,17 +104,29 @@ def read(header: Path, binary: Path | None = None) -> Stored:
             f"{binary}: has {found:,} bytes but {header.name} describes {expected:,} ({rows} × {columns} × {bands} "
             f"of {dtype}); {remedy}"
         )
-    size = {"r": rows, "c": columns, "b": bands}
-    flat = np.memmap(binary, dtype=stored, mode="r", offset=offset, shape=tuple(size[axis] for axis in axes))
-    values = np.ascontiguousarray(flat.transpose(order), dtype=dtype)
+    return Layout(binary, fields, (rows, columns, bands), stored, axes, order, offset)
+
+
+def read(header: Path, binary: Path | None = None) -> Stored:
+    """Read a scene by its header; arguments and errors as `read_layout`.
+
+    Returns:
+        values `(rows, columns, bands)`, or `(rows, columns)` for a single band.
+    """
+    layout = read_layout(header, binary)
+    size = dict(zip("rcb", layout.shape, strict=True))
+    shape = tuple(size[axis] for axis in layout.axes)
+    flat = np.memmap(layout.binary, dtype=layout.dtype, mode="r", offset=layout.offset, shape=shape)
+    values = np.ascontiguousarray(flat.transpose(layout.order), dtype=layout.dtype.newbyteorder("="))
+    bands = layout.shape[2]
     return Stored(
         values[..., 0] if bands == 1 else values,
-        str(binary),
-        _wavelengths(header, fields, bands),
-        _place(fields),
-        _no_data(header, fields),
+        str(layout.binary),
+        wavelengths(header, layout.fields, bands),
+        _place(layout.fields),
+        declared(header, layout.fields),
         bands="last",
-        notes=tuple(_notes(fields)),
+        notes=tuple(_notes(layout.fields)),
     )
 
 
@@ -158,7 +194,8 @@ def _find_binary(header: Path, size: int) -> Path:
     return found[0]
 
 
-def _no_data(header: Path, fields: dict[str, str]) -> float | None:
+def declared(header: Path, fields: dict[str, str]) -> float | None:
+    """The value that a header declares for pixels without data, or None."""
     text = fields.get("data ignore value", "")
     if text.lower() in ("", "none", "null"):
         return None
@@ -183,7 +220,7 @@ def _notes(fields: dict[str, str]) -> Iterator[str]:
         yield "the header's map info is not understood, outputs get no place"
 
 
-def _wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray | None:
+def wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray | None:
     """Band centres in nm; without a unit, values below 100 can only be micrometres."""
     if not fields.get("wavelength"):
         return None

@@ -57,7 +57,7 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
     elif key is not None:
         raise UserError(f"{path}: holds one array without a name; leave :{key} away")
     elif suffix in (".tif", ".tiff"):
-        with _damage_reported(path):
+        with damage_reported(path):
             stored = geotiff.read(path)
     else:
         header = envi.find_header(path)
@@ -97,7 +97,7 @@ def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> tuple[n
         import h5py  # noqa: PLC0415
 
     if h5py.is_hdf5(path):
-        with _damage_reported(path), h5py.File(path) as file:
+        with damage_reported(path), h5py.File(path) as file:
             shapes: dict[str, tuple[int, ...]] = {}
             other: list[str] = []
             for name, item in _datasets(file):
@@ -110,13 +110,13 @@ def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> tuple[n
                 else:
                     other.append(name)
         key = _choose(path, key, shapes, ranks, other)
-        with _damage_reported(path), h5py.File(path) as file:
+        with damage_reported(path), h5py.File(path) as file:
             return _read_hdf5(file[key.replace(".", "/")]), key
-    with _damage_reported(path):
+    with damage_reported(path):
         listed = scipy.io.whosmat(path)
     shapes = {name: shape for name, shape, kind in listed if kind in _NUMERIC}
     key = _choose(path, key, shapes, ranks, [f"{name} ({kind})" for name, _, kind in listed if kind not in _NUMERIC])
-    with _damage_reported(path):
+    with damage_reported(path):
         values = scipy.io.loadmat(path, variable_names=[key])[key]
         return np.ascontiguousarray(values.toarray() if scipy.sparse.issparse(values) else values), key
 
@@ -146,17 +146,17 @@ def _read_hdf5(dataset: Any) -> np.ndarray:
 
 
 def _read_numpy(path: Path, key: str | None, ranks: Collection[int]) -> tuple[np.ndarray, str | None]:
-    with _damage_reported(path):
+    with damage_reported(path):
         archive = np.load(path, allow_pickle=False)
     if isinstance(archive, np.ndarray):
         if key is not None:
             raise UserError(f"{path}: holds one array without a name; leave :{key} away")
         return archive, None
     with archive:
-        with _damage_reported(path):
+        with damage_reported(path):
             shapes = {name: archive[name].shape for name in archive.files} if key is None else {}
         key = _choose(path, key, shapes or dict.fromkeys(archive.files, ()), ranks)
-        with _damage_reported(path):
+        with damage_reported(path):
             return archive[key], key
 
 
@@ -184,7 +184,7 @@ def _describe(ranks: Collection[int]) -> str:
 
 
 @contextlib.contextmanager
-def _damage_reported(path: Path) -> Iterator[None]:
+def damage_reported(path: Path) -> Iterator[None]:
     """Whatever a format's library stumbles over becomes one sentence; they raise all kinds of errors."""
     try:
         yield

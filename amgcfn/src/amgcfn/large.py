@@ -1,0 +1,80 @@
+"""Scenes larger than memory: overlapping windows, each with a superpixel graph of its own.
+
+In memory the network sees one graph of the whole scene and takes its averages and a softmax over all pixels. Here all
+of this ends at the border of a window, so the result is another one than that of the whole scene, and it changes
+with the size of the windows, which follows from the memory. The larger the windows, the nearer it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from amgcfn.checkpoints import load_model
+from amgcfn.data import COMPONENTS, recorded_classes
+from amgcfn.graph import SuperpixelGraph, build_graph
+from amgcfn.model import HOPS
+from amgcfn.presets import Config
+from amgcfn.strips import classify_scene, rows_for_memory
+from common.errors import UserError
+from common.hyperspectral.raster import Box, class_layers
+from common.hyperspectral.scene import Scene, in_codes
+from common.hyperspectral.streaming import Flags, Stream, halo, window_side
+from common.hyperspectral.transforms import SpectralTransform
+
+AROUND = 32
+"""Pixels around a window that are in its graph, too: about three superpixels."""
+BYTES_PER_PIXEL = 300
+"""What superpixels and the thin maps of the strips take besides classes."""
+
+
+def classify_raster(
+    folder: Path, input_: str, output: Path, config: Config, flags: Flags, *, rows: int | None = None
+) -> None:
+    """Classify a GeoTIFF or ENVI scene of any size into OUTPUT/classes.tif and OUTPUT/probabilities.tif.
+
+    Args:
+        folder: of the model, with components and classes.
+        config: of the run, for the superpixels.
+        flags: half of `--memory` is for the network and half for a window.
+        rows: of a strip within a window.
+
+    Raises:
+        UserError: another number of bands, too little memory, or windows of another command.
+    """
+    model, components = load_model(folder).float(), SpectralTransform.load(folder / COMPONENTS)
+    names, codes = recorded_classes(folder)
+    layers = class_layers(output, codes, names)
+    stream = Stream(input_, layers[-1].path, model, flags)
+    source = stream.source
+    if source.bands != model.bands:
+        raise UserError(f"{input_}: has {source.bands} bands, but the model takes {model.bands}")
+    pixel = source.bands * 2 * source.dtype.itemsize + BYTES_PER_PIXEL + 24 * model.num_classes
+    side = window_side(stream.left / 2, lambda side: (side + 2 * AROUND) ** 2 * pixel, source.shape)
+    strip = rows or rows_for_memory(model, side + 2 * AROUND, stream.left / 2)
+    stream.begin(windows=side, rows=strip, codes=codes, components=components.weight.tolist())
+
+    def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
+        graph = window_graph(scene, components, config)
+        logits = classify_scene(model, scene.cube, graph, rows=strip, extent=scene.extent)[0]
+        probabilities = logits.softmax(dim=1).numpy().reshape(*scene.shape, -1)[inner].copy()
+        return [probabilities, in_codes(probabilities.argmax(axis=2) + 1, codes)[..., None]]
+
+    stream.run(layers, compute, halo(AROUND), side)
+
+
+def window_graph(scene: Scene, components: SpectralTransform, config: Config) -> SuperpixelGraph:
+    """The graph of a window; where its pixels with data are too few or too equal for two superpixels, one node."""
+    try:
+        return build_graph(
+            scene.cube, components, valid=scene.valid, sigma=config.sigma, rescale=config.rescale,
+            pixels_per_superpixel=config.pixels_per_superpixel,
+        )  # fmt: skip
+    except UserError:
+        alone = sparse.csr_array(np.ones((1, 1)))
+        features = np.zeros((1, components.weight.shape[1]))  # the mean of standardised components
+        empty = sparse.csr_array((1, 1))
+        return SuperpixelGraph(np.zeros(scene.shape, dtype=np.int64), features, empty, (alone,) * HOPS)

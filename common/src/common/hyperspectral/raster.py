@@ -1,0 +1,292 @@
+"""GeoTIFF and ENVI scenes larger than memory, through rasterio: read by windows, written as tiled GeoTIFF.
+
+GDAL reads a truncated ENVI binary as zeros without a word, so `envi.read_layout` compares its size with the
+header first. MATLAB and NumPy files are read whole (`readers.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.errors import UserError, extra
+from common.files import sync
+from common.hyperspectral import envi
+from common.hyperspectral.no_data import filled, in_type, valid_pixels, value_for
+from common.hyperspectral.readers import damage_reported
+from common.hyperspectral.scene import Scene, in_codes
+
+Box = tuple[slice, slice]
+"""Rows and columns of a rectangle."""
+CACHE = 64 * 2**20
+"""Bytes of GDAL's cache of blocks."""
+TIFF = (".tif", ".tiff")
+"""Suffixes of GeoTIFF."""
+
+
+def larger_than(memory: int, reference: str, beside: float) -> bool:
+    """Whether a scene is a GeoTIFF or ENVI file that has to be read by windows.
+
+    That is so when its values and what is made of them would take more than half of `memory`; the other half is
+    for the network. Only the header is read.
+
+    Args:
+        beside: bytes that are made of every value of the scene.
+    """
+    path = Path(reference)
+    if not path.is_file():
+        return False
+    if path.suffix.lower() in TIFF:
+        with extra("fullpaper-common[hyperspectral]"):
+            import tifffile  # noqa: PLC0415 - slow to import
+        with damage_reported(path), tifffile.TiffFile(path) as file:
+            shape, dtype = file.series[0].shape, file.series[0].dtype
+    elif header := envi.find_header(path):
+        layout = envi.read_layout(header, None if header == path else path)
+        shape, dtype = layout.shape, layout.dtype
+    else:
+        return False
+    return math.prod(shape) * (dtype.itemsize + beside) > memory / 2
+
+
+class Raster:
+    """A GeoTIFF or ENVI scene on disk.
+
+    Args:
+        reference: the file.
+        no_data: see `scene.open_scene`.
+
+    Attributes:
+        shape: rows and columns.
+        bands, dtype, no_data: as of a `Scene`.
+        wavelengths: in nm, `(bands,)`, or None.
+        block_bytes: size of the pieces in which the file is stored.
+        file: the data set that rasterio opened.
+
+    Raises:
+        UserError: rasterio is missing, the file is damaged, an ENVI binary has the wrong size, or the file holds
+            what is no scene of real numbers.
+    """
+
+    def __init__(self, reference: str | Path, no_data: float | None = None) -> None:
+        with extra("fullpaper-common[raster]"):
+            import rasterio  # noqa: PLC0415 - an extra
+        self.path = Path(reference)
+        header = envi.find_header(self.path) if self.path.suffix.lower() not in TIFF else None
+        layout = envi.read_layout(header, None if header == self.path else self.path) if header else None
+        self.path = layout.binary if layout else self.path
+        os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))  # GDAL asks once; its default is 5 % of the machine
+        with damage_reported(self.path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            self.file = rasterio.open(self.path)
+        if self.file.count == 1 and self.file.subdatasets:
+            raise UserError(f"{self.path}: holds its bands as pages; save them as bands of one picture")
+        self.shape, self.bands = (self.file.height, self.file.width), self.file.count
+        self.dtype = np.dtype(self.file.dtypes[0])
+        if self.dtype.kind not in "iuf":
+            raise UserError(f"{self.path}: holds values of type {self.dtype}; expected real numbers")
+        if no_data is not None and not np.isnan(no_data) and in_type(no_data, self.dtype) is None:
+            raise UserError(f"{self.path}: holds {self.dtype} numbers, of which none can be --no-data {no_data:g}")
+        if layout and header:
+            self.wavelengths = envi.wavelengths(header, layout.fields, self.bands)
+            found = envi.declared(header, layout.fields)
+        else:
+            self.wavelengths, found = self._wavelengths(), self.file.nodata
+        self.no_data = found if no_data is None else no_data
+        flags = self.file.mask_flag_enums[0]
+        pixels = math.prod(self.file.block_shapes[0])
+        together = self.bands if self.file.profile.get("interleave") == "pixel" else 1
+        self.block_bytes = pixels * together * self.dtype.itemsize
+        self._masked = rasterio.enums.MaskFlags.per_dataset in flags and rasterio.enums.MaskFlags.alpha not in flags
+
+    def _wavelengths(self) -> np.ndarray | None:
+        """As GDAL names them, in micrometres."""
+        tags = [self.file.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in self.file.indexes]
+        return None if None in tags else np.array([float(tag) * 1e3 for tag in tags])
+
+    @property
+    def output_no_data(self) -> float | int | None:
+        """What pixels without data hold in an output of the scene's type; None where there can be none."""
+        possible = self.no_data is not None or self._masked or self.dtype.kind == "f"
+        return value_for(self.dtype, self.no_data) if possible else None
+
+    def read(self, box: Box) -> Scene:
+        """Read a window; pixels without data hold the nearest spectrum of the window, if it has any with data."""
+        from rasterio.windows import Window  # noqa: PLC0415
+
+        window = Window.from_slices(*box)
+        with damage_reported(self.path):
+            cube = np.ascontiguousarray(np.moveaxis(self.file.read(window=window), 0, -1))
+            valid = valid_pixels(cube, self.no_data)
+            if self._masked:
+                valid &= self.file.read_masks(1, window=window) > 0
+        cube = filled(cube, valid) if valid.any() else np.zeros_like(cube)
+        return Scene(
+            self.path.stem, cube, source=str(self.path), valid=valid, no_data=self.no_data, wavelengths=self.wavelengths
+        )
+
+    def percentiles(self, shares: Sequence[float]) -> list[float]:
+        """Percentiles of all values that are data, exactly `np.percentile`'s.
+
+        Values are taken as whole numbers of the same order, and counted by 16 of their bits at a time: one pass over
+        the file for types of 16 bits, two for those of 32.
+
+        Raises:
+            UserError: no pixel holds data.
+        """
+        bits = 8 * self.dtype.itemsize
+        step = min(bits, 16)
+        found: dict[int, tuple[int, int]] = {}  # rank → (its highest bits, its rank among the values that have them)
+        for shift in range(bits - step, -1, -step):
+            counts = {prefix: np.zeros(2**step, dtype=np.int64) for prefix in {p for p, _ in found.values()} or {0}}
+            for keys in self._keys():
+                for prefix in counts:
+                    chosen = keys[keys >> keys.dtype.type(shift + step) == prefix] if found else keys
+                    digits = chosen >> keys.dtype.type(shift) & keys.dtype.type(2**step - 1)
+                    counts[prefix] += np.bincount(digits.astype(np.int64), minlength=2**step)
+            if not found:
+                total = int(counts[0].sum())
+                if not total:
+                    raise UserError(f"{self.path}: no pixel holds data; name another value with --no-data")
+                places = [share / 100 * (total - 1) for share in shares]
+                found = {rank: (0, rank) for place in places for rank in (math.floor(place), math.ceil(place))}
+            for rank, (prefix, inside) in found.items():
+                below = counts[prefix].cumsum()
+                digit = int(np.searchsorted(below, inside, side="right"))
+                found[rank] = prefix << step | digit, inside - int(below[digit - 1] if digit else 0)
+        results = []
+        for place in places:
+            ends = [self._value(found[rank][0]) for rank in (math.floor(place), math.ceil(place))]
+            results.append(float(np.percentile(np.array(ends, self.dtype), 100 * (place % 1))))
+        return results
+
+    def _keys(self) -> Iterator[np.ndarray]:
+        """The values that are data as unsigned numbers of the same order, line by line of windows."""
+        top = 1 << (8 * self.dtype.itemsize - 1)
+        for box in boxes(self.shape, 256):
+            scene = self.read(box)
+            for line, valid in zip(scene.cube, scene.valid, strict=True):
+                bits = line[valid].view(f"u{self.dtype.itemsize}").ravel()
+                if self.dtype.kind == "i":
+                    bits = bits ^ bits.dtype.type(top)
+                elif self.dtype.kind == "f":
+                    bits = np.where(
+                        bits >> bits.dtype.type(8 * self.dtype.itemsize - 1), ~bits, bits | bits.dtype.type(top)
+                    )
+                yield bits
+
+    def _value(self, key: int) -> Any:
+        """The value of a key."""
+        width = 8 * self.dtype.itemsize
+        top = 1 << (width - 1)
+        if self.dtype.kind == "i":
+            key ^= top
+        elif self.dtype.kind == "f":
+            key = key ^ top if key & top else key ^ ((1 << width) - 1)
+        return np.array([key], dtype=f"u{self.dtype.itemsize}").view(self.dtype)[0]
+
+
+def boxes(shape: tuple[int, int], side: int) -> list[Box]:
+    """Cut a scene into windows of at most `side` rows and columns, line by line."""
+    starts = [range(0, length, side) for length in shape]
+    return [
+        (slice(row, min(row + side, shape[0])), slice(column, min(column + side, shape[1])))
+        for row in starts[0]
+        for column in starts[1]
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One GeoTIFF to be written from windows.
+
+    Attributes:
+        path: of the finished file.
+        bands, dtype: of its values.
+        no_data: what pixels without data hold, None where there can be none.
+        scale: its pixels are so many times smaller than the scene's.
+        names: of its bands; without names those of the scene, with their wavelengths.
+    """
+
+    path: Path
+    bands: int
+    dtype: np.dtype
+    no_data: float | int | None
+    scale: int = 1
+    names: tuple[str, ...] = ()
+
+
+def class_layers(folder: Path, codes: Sequence[int], names: tuple[str, ...]) -> list[Layer]:
+    """The two files of a classification: probabilities.tif, a band per class, and classes.tif in the codes."""
+    kind = in_codes(np.zeros(1, dtype=np.int64), codes).dtype
+    return [
+        Layer(folder / "probabilities.tif", len(codes), np.dtype(np.float32), float("nan"), names=names),
+        Layer(folder / "classes.tif", 1, kind, 0, names=("class",)),
+    ]
+
+
+def write_layer(path: Path, layer: Layer, source: Raster, side: int, windows: Iterable[tuple[Box, np.ndarray]]) -> None:
+    """Write a tiled, deflated GeoTIFF, BigTIFF where it may become larger than 4 GB.
+
+    Args:
+        path: where to write; not yet `layer.path`.
+        side: of the windows, in pixels of the source, a multiple of 16.
+        windows: in pixels of the layer, with their `(rows, columns, bands)`.
+    """
+    import rasterio  # noqa: PLC0415 - an extra
+    from rasterio.windows import Window  # noqa: PLC0415
+
+    block, (height, width) = math.gcd(side * layer.scale, 256), (length * layer.scale for length in source.shape)
+    place: dict[str, Any] = {"crs": source.file.crs}
+    if not source.file.transform.is_identity:
+        a, b, left, d, e, top = source.file.transform[:6]
+        across, down = (a / layer.scale, d / layer.scale), (b / layer.scale, e / layer.scale)
+        place["transform"] = rasterio.Affine(across[0], down[0], left, across[1], down[1], top)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(
+            path, "w", driver="GTiff", height=height, width=width, count=layer.bands, dtype=layer.dtype.name, **place,
+            nodata=layer.no_data, tiled=True, blockxsize=block, blockysize=block, interleave="band",
+            compress="deflate", bigtiff="IF_SAFER",
+        ) as file:  # fmt: skip
+            for band in range(1, layer.bands + 1):
+                name = layer.names[band - 1] if layer.names else source.file.descriptions[band - 1]
+                if name:
+                    file.set_band_description(band, name)
+                if source.wavelengths is not None and not layer.names:
+                    file.update_tags(
+                        band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{source.wavelengths[band - 1] / 1e3:.9g}"
+                    )
+            for box, values in windows:
+                file.write(np.moveaxis(values, -1, 0), window=Window.from_slices(*box))
+
+
+def make_cog(path: Path, *, classes: bool = False) -> None:
+    """Rewrite a GeoTIFF as a cloud-optimised one: overviews, then data, in one pass of reading.
+
+    Args:
+        classes: overviews take one of the pixels instead of their mean.
+    """
+    with extra("fullpaper-common[raster]"):
+        import rasterio.shutil  # noqa: PLC0415 - an extra
+
+    temporary = path.with_name(f".{path.stem}.cog{path.suffix}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            rasterio.shutil.copy(
+                path, temporary, driver="COG", compress="deflate", bigtiff="IF_SAFER", blocksize=256,
+                overview_resampling="nearest" if classes else "average",
+            )  # fmt: skip
+        sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)

@@ -1,0 +1,235 @@
+"""A scene of any size through a network, window by window, in one or several processes.
+
+    read a window and what lies around it → network → one file per window → GeoTIFFs, when all windows are there
+
+The files of finished windows lie in a folder beside the output. It is the journal: a file gets its name when its data
+are on disk, so the same command after a kill goes on with the windows that are missing. A window depends on the
+scene alone, not on other windows or on the process that computes it, so any number of processes, killed or
+not, ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+from tqdm.auto import tqdm
+
+from common import launch, memory
+from common.environment import choose_device
+from common.errors import UserError
+from common.files import atomic_path, sync, write_json
+from common.hyperspectral.raster import CACHE, Box, Layer, Raster, boxes, make_cog, write_layer
+from common.hyperspectral.scene import Scene
+
+LIBRARIES = {"cpu": 800 * 2**20, "cuda": 3 * 2**30}
+"""Resident bytes of the interpreter with all libraries, and with those of a GPU."""
+LARGEST = 1024
+"""Largest side of a window, so that a kill loses little."""
+
+Compute = Callable[[Scene, Box, Box], Sequence[np.ndarray]]
+"""(what was read, where it lies in the scene, where the window lies in it) → `(rows, columns, bands)` per layer."""
+Reach = Callable[[slice, int], slice]
+"""(window, length of the axis) → what has to be read for it."""
+
+
+class Flags(Protocol):
+    """The flags of `predict.py` that a stream follows."""
+
+    @property
+    def no_data(self) -> float | None: ...  # noqa: D102
+    @property
+    def memory(self) -> str | None: ...  # noqa: D102
+    @property
+    def device(self) -> str: ...  # noqa: D102
+    @property
+    def existing(self) -> str: ...  # noqa: D102
+    @property
+    def cog(self) -> bool: ...  # noqa: D102
+
+
+def halo(size: int) -> Reach:
+    """What is read around a window: so many rows and columns on every side, up to the scene's border."""
+    return lambda window, length: slice(max(window.start - size, 0), min(window.stop + size, length))
+
+
+def reach_of_tiles(starts: Callable[[int], list[int]], tile: int) -> Reach:
+    """What is read where overlapping tiles are blended: all tiles that have a share in a window.
+
+    Args:
+        starts: length of an axis → first positions of its tiles, ascending.
+        tile: their side; an axis that is shorter is one tile.
+    """
+
+    def reach(window: slice, length: int) -> slice:
+        some = [start for start in starts(length) if start < window.stop and start + tile > window.start]
+        return slice(some[0], min(some[-1] + tile, length))
+
+    return reach
+
+
+def tiles_within(starts: Sequence[int], tile: int, read: slice) -> list[int]:
+    """First positions of the tiles that lie within what was read."""
+    return [start for start in starts if read.start <= start and (start + tile <= read.stop or len(starts) == 1)]
+
+
+def window_side(left: float, needed: Callable[[int], float], shape: tuple[int, int]) -> int:
+    """The largest side of windows that fits: a multiple of 16, from 256 on one of 256.
+
+    Args:
+        left: bytes for one window.
+        needed: side → bytes of a window with all that is read and computed for it.
+        shape: of the scene.
+
+    Raises:
+        UserError: not even windows of 16 pixels fit.
+    """
+    sides = [side for side in (*range(16, 256, 16), *range(256, LARGEST + 1, 256)) if needed(side) <= left]
+    if not sides:
+        more = (needed(16) - left) / 2**20
+        raise UserError(f"--memory is too small for windows of this scene; add at least {more:.0f} MiB")
+    enough = -(-max(shape) // 16) * 16
+    return min(sides[-1], enough) if enough < 256 else sides[-1]
+
+
+class Stream:
+    """A scene on disk, the network for it, and the processes that share its windows.
+
+    Args:
+        source: the scene's file.
+        output: the file that is finished last. Finished windows lie in the folder `OUTPUT.windows`.
+        model: goes to this process's device.
+        flags: of the script. With `--existing replace`, windows of another command are dropped.
+
+    Attributes:
+        source: the opened scene.
+        device: of several processes each has a GPU of its own, unless `--device` names one.
+        left: what of `--memory` is left for a window and the network's maps. The process's size at the moment has no
+            part in it, so that the same command chooses the same windows.
+
+    Raises:
+        UserError: see `Raster`.
+    """
+
+    def __init__(self, source: str, output: Path, model: nn.Module, flags: Flags) -> None:
+        self.output, self.folder, self.flags = output, output.with_name(f"{output.name}.windows"), flags
+        device = choose_device(flags.device)
+        # The main process puts the files together while the others have nothing to do.
+        self.accelerator = launch.accelerator(cpu=device.type == "cpu", patience=timedelta(days=30))
+        self.device = self.accelerator.device if flags.device in ("auto", "cuda") else device
+        self.model, self.source = model.to(self.device), Raster(source, flags.no_data)
+        weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+        self.left = (
+            memory.budget(flags.memory, device) - LIBRARIES[device.type] - 2 * weights - CACHE - self.source.block_bytes
+        )
+
+    def begin(self, **settings: Any) -> None:
+        """Open the journal.
+
+        Args:
+            settings: what changes values of the output besides scene and network, JSON-able.
+
+        Raises:
+            UserError: it holds windows of another command.
+        """
+        network, state = hashlib.sha256(), self.source.path.stat()
+        for tensor in self.model.state_dict().values():
+            network.update(tensor.numpy(force=True).tobytes())
+        scene = [str(self.source.path.resolve()), state.st_size, state.st_mtime_ns]
+        wanted = {"input": scene, "no_data": self.source.no_data, "network": network.hexdigest(), **settings}
+        plan = self.folder / "plan.json"
+        found = json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else {}
+        # Compared as text: NaN equals NaN there.
+        other = [key for key in wanted if json.dumps(wanted[key]) != json.dumps(found.get(key))]
+        if found and other and self.flags.existing != "replace":
+            raise UserError(
+                f"{self.folder}: holds windows of a command with another {', '.join(other)}; repeat that command, "
+                "add --existing replace, or choose another --output"
+            )
+        self.accelerator.wait_for_everyone()  # nobody writes before all have looked
+        if self.accelerator.is_main_process and (other or not found):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            write_json(plan, wanted)
+        self.accelerator.wait_for_everyone()
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What the main process computes of the whole scene and all use, also after a kill; JSON-able."""
+        path = self.folder / f"{name}.json"
+        if self.accelerator.is_main_process and not path.exists():
+            write_json(path, compute())
+        self.accelerator.wait_for_everyone()
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def run(self, layers: Sequence[Layer], compute: Compute, reach: Reach, side: int) -> None:
+        """Compute this process's share of the windows; the main process then writes the files.
+
+        Args:
+            layers: the files; the last one is `output`.
+            compute: called for windows with data; pixels without data are set here.
+            side: of the windows, a multiple of 16.
+        """
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        windows = boxes(self.source.shape, side)
+        mine = range(rank, len(windows), world)
+        todo = [number for number in mine if not self._part(number).exists()]
+        hidden, done = not self.accelerator.is_main_process, len(mine) - len(todo)
+        with tqdm(total=len(mine), initial=done, unit="window", disable=hidden) as bar:
+            for number in todo:
+                arrays = self._window(windows[number], layers, compute, reach)
+                with atomic_path(self._part(number)) as temporary:
+                    np.savez_compressed(temporary, *arrays)
+                bar.update()
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        for index, layer in enumerate(layers):
+            whole = self.folder / layer.path.name
+            write_layer(whole, layer, self.source, side, self._finished(windows, index, layer.scale))
+            if self.flags.cog:
+                make_cog(whole, classes=layer.dtype.kind in "iu" and layer.bands == 1)
+            sync(whole)
+            os.replace(whole, layer.path)
+            sync(layer.path.parent)
+        shutil.rmtree(self.folder)
+        height, width = (length * layers[-1].scale for length in self.source.shape)
+        print(f"{height} × {width}, {len(windows)} windows: {', '.join(str(layer.path) for layer in layers)}")
+
+    def _window(self, window: Box, layers: Sequence[Layer], compute: Compute, reach: Reach) -> Sequence[np.ndarray]:
+        box = _both(lambda axis: reach(window[axis], self.source.shape[axis]))
+        inner = _both(lambda axis: slice(window[axis].start - box[axis].start, window[axis].stop - box[axis].start))
+        scene = self.source.read(box)
+        valid = scene.valid[inner]
+        if not valid.any():  # an empty window costs no computing
+            shapes = [(*_enlarged(valid, layer.scale).shape, layer.bands) for layer in layers]
+            return [np.full(shape, layer.no_data, layer.dtype) for shape, layer in zip(shapes, layers, strict=True)]
+        arrays = compute(scene, box, inner)
+        for layer, values in zip(layers, arrays, strict=True):
+            if not valid.all():
+                values[~_enlarged(valid, layer.scale)] = layer.no_data
+        return arrays
+
+    def _finished(self, windows: Sequence[Box], index: int, scale: int) -> Iterator[tuple[Box, np.ndarray]]:
+        for number, window in enumerate(windows):
+            with np.load(self._part(number)) as part:
+                rows, columns = (slice(axis.start * scale, axis.stop * scale) for axis in window)
+                yield (rows, columns), part[f"arr_{index}"]
+
+    def _part(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.npz"
+
+
+def _both(of: Callable[[int], slice]) -> Box:
+    """Rows and columns."""
+    return of(0), of(1)
+
+
+def _enlarged(valid: np.ndarray, scale: int) -> np.ndarray:
+    return valid.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -1,0 +1,73 @@
+"""Scenes larger than memory: the tiles of `tiling.py`, read and written window by window.
+
+A window takes all tiles that have a share in it, so its values are those that the same tiles give a scene in memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.hyperspectral.raster import Box, Layer
+from common.hyperspectral.scene import Scene
+from common.hyperspectral.streaming import Flags, Stream, reach_of_tiles, tiles_within, window_side
+from essaformer.model import ESSAformer
+from essaformer.scaling import Scaling, restored, scaled
+from essaformer.tiling import OVERLAP, check_bands, enlarge_tiled, spans, tile_for_memory
+
+LARGEST_TILE = 256
+"""Windows are read with a tile on every side, so larger tiles would be computed again and again."""
+
+
+def enlarge_raster(
+    model: ESSAformer, input_: str, output: Path, scaling: Scaling, flags: Flags,
+    *, tile: int | None = None, precision: torch.dtype | None = None,
+) -> None:  # fmt: skip
+    """Enlarge a GeoTIFF or ENVI scene of any size into a GeoTIFF.
+
+    Args:
+        flags: half of `--memory` is for the network and half for a window.
+        tile: side of the tiles; by default as large as memory allows.
+        precision: of autocast.
+
+    Raises:
+        UserError: another number of bands, too little memory, or windows of another command.
+    """
+    stream = Stream(input_, output, model, flags)
+    source, scale, bands = stream.source, model.scale, stream.source.bands
+    check_bands(model, bands, input_)
+    tile = tile or min(tile_for_memory(model, int(stream.left / 2), *source.shape), LARGEST_TILE)
+    stored = source.dtype.itemsize
+
+    def needed(side: int) -> float:
+        read = (side + 2 * tile) ** 2 * (2 * stored + 12 + 4 * scale**2)
+        return bands * (read + 2 * stored * (side * scale) ** 2)
+
+    side = window_side(stream.left / 2, needed, source.shape)
+    stream.begin(windows=side, tile=tile, scaling=[scaling.rule, scaling.value], precision=str(precision))
+    share = {"maximum": 100.0, "percentile": scaling.value}.get(scaling.rule)
+    reached = stream.once("reached", lambda: source.percentiles([share])[0] if share else 1.0)
+    divisor = scaling.divisor(np.full((1, 1, 1), reached), input_)
+
+    @functools.cache
+    def tiles(length: int) -> dict[int, Tensor]:
+        return dict(spans(length, tile, min(OVERLAP, tile // 2), scale))
+
+    def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
+        low = torch.from_numpy(np.ascontiguousarray(scaled(scene.cube, divisor).transpose(2, 0, 1)))
+        rows, columns = (
+            [(start - read.start, tiles(length)[start]) for start in tiles_within(list(tiles(length)), tile, read)]
+            for length, read in zip(source.shape, box, strict=True)
+        )
+        with torch.autocast(stream.device.type, precision, enabled=precision is not None):
+            enlarged = enlarge_tiled(model, low, tile, places=(rows, columns))
+        window = enlarged[:, *(slice(part.start * scale, part.stop * scale) for part in inner)].permute(1, 2, 0).numpy()
+        return [np.stack([restored(row, divisor, source.dtype) for row in window])]
+
+    layer = Layer(output, bands, source.dtype, source.output_no_data, scale)
+    stream.run([layer], compute, reach_of_tiles(lambda length: list(tiles(length)), tile), side)

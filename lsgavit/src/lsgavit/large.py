@@ -1,0 +1,58 @@
+"""Scenes larger than memory: read, classified and written window by window, with the result of the whole scene."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.hyperspectral.raster import Box, class_layers
+from common.hyperspectral.scene import Scene, in_codes
+from common.hyperspectral.streaming import Flags, Stream, halo, window_side
+from common.hyperspectral.transforms import SpectralTransform
+from lsgavit.checkpoints import load_model
+from lsgavit.data import COMPONENTS, recorded_classes
+from lsgavit.fast.prediction import predict_pixels
+from lsgavit.windows import SceneWindows
+
+BYTES_OF_ROWS = 16 * 40_000
+"""What the tokens of a strip of 16 rows take per column, with the maps that they come from."""
+
+
+def classify_raster(folder: Path, input_: str, output: Path, flags: Flags, *, batch_size: int) -> None:
+    """Classify a GeoTIFF or ENVI scene of any size into OUTPUT/classes.tif and OUTPUT/probabilities.tif.
+
+    Args:
+        folder: of the model, with components and classes.
+
+    Raises:
+        UserError: another number of bands, too little memory, or windows of another command.
+    """
+    model, components = load_model(folder), SpectralTransform.load(folder / COMPONENTS)
+    names, codes = recorded_classes(folder)
+    layers = class_layers(output, codes, names)
+    stream = Stream(input_, layers[-1].path, model, flags)
+    source, around = stream.source, max(model.image_size)
+    if source.bands != len(components.offset):
+        raise UserError(f"{input_}: has {source.bands} bands, but the model takes {len(components.offset)}")
+
+    def needed(side: int) -> float:
+        read = side + 2 * around
+        pixel = source.bands * 2 * source.dtype.itemsize + 12 * components.weight.shape[1] + 8 * model.num_classes
+        return read**2 * pixel + read * BYTES_OF_ROWS
+
+    side = window_side(stream.left, needed, source.shape)
+    stream.begin(windows=side, batch_size=batch_size, codes=codes, components=components.weight.tolist())
+
+    def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
+        windows = SceneWindows(components.apply(scene.cube), model.image_size).to(stream.device)
+        pixels = np.arange(scene.valid.size).reshape(scene.shape)[inner]
+        batches = predict_pixels(model, windows, pixels.ravel(), batch_size=batch_size)
+        shares = torch.cat([logits.softmax(dim=1).float().cpu() for _, logits in batches])
+        probabilities = shares.numpy().reshape(*pixels.shape, -1)
+        return [probabilities, in_codes(probabilities.argmax(axis=2) + 1, codes)[..., None]]
+
+    stream.run(layers, compute, halo(around), side)
