@@ -8,6 +8,7 @@ A README holds a table between two comments, the first of which names the row fi
     <!-- rows: results/demo.json results/levin09.json -->
     <!-- end of rows -->
 
+The front page has one row of every project, the one that `[tool.fullpaper.headline]` names.
 docs/weights.md lists what the projects' `released.toml` name. For comparing, results/<data set>.csv holds all rows of a
 data set, whoever measured them: papers, their ablations, baselines and rivals.
 
@@ -28,10 +29,12 @@ from common.download import released
 from common.errors import UserError, command
 from common.results import Row, markdown, read_rows
 from common.results import digits as places
+from projects import PROJECTS
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- rows: (?P<files>[^>]*?) -->\n).*?(<!-- end of rows -->)", re.DOTALL)
 WEIGHTS = re.compile(r"(<!-- weights -->\n).*?(<!-- end of weights -->)", re.DOTALL)
+HEADLINES = re.compile(r"(<!-- headlines -->\n).*?(<!-- end of headlines -->)", re.DOTALL)
 LONGEST_SPLIT = 45
 COLUMNS = {
     "dataset": "data set", "split": "split", "metric": "metric", "paper": "project", "preset": "method or preset",
@@ -52,6 +55,8 @@ def main() -> None:
     for page in sorted([*ROOT.glob("*/README.md"), *ROOT.glob("*/*/README.md"), *ROOT.glob("docs/*.md")]):
         text = filled(page.read_text(encoding="utf-8"), page.parent)
         wanted[page] = WEIGHTS.sub(lambda block: block[1] + weights() + block[2], text)
+    front = ROOT / "README.md"
+    wanted[front] = HEADLINES.sub(lambda block: block[1] + headlines() + block[2], front.read_text(encoding="utf-8"))
     wanted |= comparisons()
     stale = []
     for path in sorted({*wanted, *ROOT.glob("results/*.csv")}):
@@ -118,6 +123,27 @@ def comparisons() -> dict[Path, str]:
             writer.writerow(" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in cells)
         found[ROOT / "results" / f"{name}.csv"] = text.getvalue()
     return found
+
+
+def headlines() -> str:
+    """One line for every project: its job, one measured row with a baseline, and what is published on the full data."""
+    lines = []
+    for name, settings in PROJECTS.items():
+        chosen = settings["headline"]
+        rows = read_all(ROOT / name, chosen["rows"])
+        own, other = (
+            next((row for row in rows if (row.preset, row.metric) == (preset, chosen["metric"])), None)
+            for preset in (chosen["preset"], chosen.get("baseline"))
+        )
+        if own is None:
+            raise UserError(
+                f"{name}: the headline names {chosen['preset']}, {chosen['metric']}, which was not measured"
+            )
+        found = f"**{value(own, 1)}**" + (f" ({other.preset} {value(other, 1)})" if other else "")
+        here = f"{own.metric}: {found}"
+        lines.append([f"[`{name}`]({name}/README.md)", chosen["job"], chosen["data"], here, own.device or "",
+                      chosen["published"]])  # fmt: skip
+    return markdown(["project", "job", "trained and scored on", "measured here", "with", "published"], lines) + "\n"
 
 
 def weights() -> str:
