@@ -29,6 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "src/mine/presets.py").write_text("def small_scene() -> Config:\n    ...\n")
     (folder / "README.md").write_text("# Mine\n\n<!-- rows: results/one.json -->\n<!-- end of rows -->\n\nThe end.\n")
     put(folder, ROW)
+    (tmp_path / "README.md").write_text("# All\n")
     monkeypatch.setattr(tables, "ROOT", tmp_path)
     return folder
 
@@ -59,6 +60,22 @@ def test_written_tables_pass_and_say_what_was_measured(project: Path, monkeypatc
         ["", "", "*difference*", "+0.50"],
     ]
     assert "- OA: right pixels, percent" in lines and lines[-1] == "The end."
+
+
+def test_the_front_page_has_a_row_of_every_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    headline = {"job": "naming pixels", "data": "a small scene", "rows": "results/one.json", "preset": "small_scene"}
+    headline |= {"metric": "OA", "baseline": "guessing", "published": "97 %"}
+    monkeypatch.setattr(tables, "PROJECTS", {"mine": {"headline": headline}})
+    front = project.parent / "README.md"
+    front.write_text("<!-- headlines -->\n<!-- end of headlines -->\n")
+    put(project, ROW, ROW | {"preset": "guessing", "value": 50.0, "std": None})
+    assert run(monkeypatch) == 0
+    cells = [cell.strip() for cell in front.read_text().splitlines()[3].split("|")[1:-1]]
+    assert cells[1:] == [
+        "naming pixels", "a small scene", "OA: **97.5 ± 0.2** (guessing 50.0)", "a processor, 2 threads", "97 %",
+    ]  # fmt: skip
+    put(project, ROW | {"preset": "other"})
+    assert run(monkeypatch) == 2
 
 
 def test_a_stale_table_fails_and_stays_as_it_is(

@@ -94,7 +94,8 @@ def demo() -> Config:
     """A synthetic scene with noise of σ 50, hcanet_light with 48 channels, 1,000 updates.
 
     accelerate launch hcanet/train.py
-    Expected: 29.2 dB on the test region (measured, seed 0), noisy 14.2 dB; total variation per band reaches 28.7 dB there.
+    Expected: 29.2 dB on the test region (measured, seed 0), noisy 14.2 dB. Total variation per band reaches 28.7 dB
+    there.
     """
     return Config(
         model="hcanet_light", dim=48, dataset="demo", order=("gaussian",), epochs=(1,), iterations=1_000, crop=32,
