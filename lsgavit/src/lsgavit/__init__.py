@@ -1,4 +1,4 @@
-"""LSGA-ViT: light self-Gaussian attention for hyperspectral classification (IEEE TGRS 2023)."""
+"""LSGA-ViT: light self-Gaussian attention for hyperspectral classification (IEEE TIM 2023)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Light self-Gaussian attention of LSGA-ViT (IEEE TGRS 2023, doi 10.1109/TGRS.2023.3279922).
+"""Light self-Gaussian attention of LSGA-ViT (IEEE TIM 2023, doi 10.1109/TIM.2023.3279922).
 
 *Light Self-Gaussian-Attention Vision Transformer for Hyperspectral Image Classification.*
 The released behaviour is the default. It differs from the paper in two places, both are options:

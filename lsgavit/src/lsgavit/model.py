@@ -1,4 +1,4 @@
-"""LSGA-ViT (IEEE TGRS 2023, doi 10.1109/TGRS.2023.3279922): tokenizer, attention blocks, classifier.
+"""LSGA-ViT (IEEE TIM 2023, doi 10.1109/TIM.2023.3279922): tokenizer, attention blocks, classifier.
 
 *Light Self-Gaussian-Attention Vision Transformer for Hyperspectral Image Classification.* Every
 default is the released training configuration (536,296 parameters with 16 classes). The pieces
