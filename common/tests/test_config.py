@@ -89,3 +89,11 @@ def test_files_and_folders_from_elsewhere_are_told_apart(tmp_path: Path) -> None
     assert recorded(tmp_path / "model") == {"preset": "unknown"}
     write_json(tmp_path / "config.json", ["no run"])
     assert recorded(tmp_path / "model") == {"preset": "unknown"}
+
+
+def test_the_last_of_several_presets_gives_values_and_name() -> None:
+    presets = {"one": lambda: Numbers(plain=1.0), "two": lambda: Numbers(plain=2.0)}
+    for arguments in (["--preset", "one", "--preset", "two"], ["--preset=one", "--seed", "1", "--preset=two"]):
+        found = from_command_line(presets, None, arguments)
+        assert (found.preset, found.plain) == ("two", 2.0)
+    assert from_command_line(presets, None, []).plain == 1.0
