@@ -60,7 +60,7 @@ def test_the_marked_tests_come_first(finished: tuple[Path, str]) -> None:
 
 
 def test_time_runs_out_without_failing(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "ci/gpu.py", "--device", "cpu", "--small", "--budget", "0s", "--output", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "ci/gpu.py", "--device", "cpu", "--small", "--budget", "0s", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("out of time") == len(PROJECTS) + 1
