@@ -136,7 +136,7 @@ def test_full_attention_equals_its_definition() -> None:
     ("options", "words"),
     [
         ({"dim": 30, "num_heads": 4}, "multiple of num_heads"),
-        ({"top_k": 10, "num_regions": 3}, "between 1 and the number of regions, got 10 of 3x3"),
+        ({"top_k": 10, "num_regions": 3}, "between 0 and the number of regions, got 10 of 3x3"),
         ({"pooling": "fractional"}, "'fractional' does not exist; choose one of none, adaptive_avg"),
         ({"lepe_kernel": 4}, "odd"),
         ({"pooled_ratio": 0, "pooling": "avg"}, "at least 1"),

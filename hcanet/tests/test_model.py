@@ -285,7 +285,7 @@ def test_published_tensors_convert_back() -> None:
         ({"heads": (1, 2)}, "three numbers each"),
         ({"heads": (1, 2, 5)}, "multiple of num_heads, got dim 192 and num_heads 5"),
         ({"norm": "Batch"}, "one of WithBias, BiasFree"),
-        ({"local_mix": "none"}, "one of released, pixel"),
+        ({"local_mix": "some"}, "one of released, pixel, none"),
         ({"ffn_expansion": 0.0}, "expansion 0.0"),
         ({"width": 64}, "has no width; its keywords are bands"),
     ],
