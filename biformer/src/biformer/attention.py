@@ -18,6 +18,7 @@ from biformer.fast.depthwise import depthwise
 from biformer.fast.routing import routed_attention
 from biformer.literal import gather_regions, literal_routed_attention
 from common.blocks import cropped
+from common.linear import Linear
 
 Pooling = Literal["none", "adaptive_avg", "adaptive_max", "avg", "max"]
 
@@ -97,10 +98,10 @@ class BiLevelRoutingAttention(nn.Module):
         self.scale = dim**-0.5
         self.pooling, self.pooled_size, self.pooled_ratio = pooling, pooled_size, pooled_ratio
         self.soft_routing, self.differentiable_routing, self.auto_pad = soft_routing, differentiable_routing, auto_pad
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = Linear(dim, 3 * dim)
         self.routing = nn.Linear(dim, dim) if learned_routing else None
         self.lepe = nn.Conv2d(dim, dim, lepe_kernel, padding=lepe_kernel // 2, groups=dim) if lepe_kernel else None
-        self.out = nn.Linear(dim, dim)
+        self.out = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend.
@@ -226,9 +227,9 @@ class FullAttention(nn.Module):
         if lepe_kernel < 0 or (lepe_kernel and lepe_kernel % 2 == 0):
             raise ValueError(f"lepe_kernel must be odd, or 0 for none, got {lepe_kernel}")
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
         self.lepe = nn.Conv2d(dim, dim, lepe_kernel, padding=lepe_kernel // 2, groups=dim) if lepe_kernel else None
-        self.out = nn.Linear(dim, dim)
+        self.out = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, H, W, C)` → the same."""

@@ -8,7 +8,8 @@ memory. Every function takes one of our modules for its weights. Maps must divid
 from __future__ import annotations
 
 from einops import rearrange
-from torch import Tensor
+from timm.layers import Mlp
+from torch import Tensor, nn
 
 from biformer.attention import BiLevelRoutingAttention, FullAttention
 from biformer.literal import gather_regions
@@ -21,7 +22,7 @@ def routing_attention(module: BiLevelRoutingAttention, x: Tensor) -> Tensor:
     side, heads, dim = module.num_regions, module.num_heads, module.dim
     height, width = (length // side for length in x.shape[1:3])
     x = rearrange(x, "n (j h) (i w) c -> n (j i) h w c", j=side, i=side)
-    q, kv = module.qkv(x).split([dim, 2 * dim], dim=-1)
+    q, kv = nn.Linear.forward(module.qkv, x).split([dim, 2 * dim], dim=-1)
     region_q, region_k = q.mean([2, 3]).detach(), kv[..., :dim].mean([2, 3]).detach()
     local = rearrange(kv[..., dim:], "n (j i) h w c -> n c (j h) (i w)", j=side, i=side).contiguous()
     local = rearrange(module.lepe(local), "n c h w -> n h w c")
@@ -33,7 +34,7 @@ def routing_attention(module: BiLevelRoutingAttention, x: Tensor) -> Tensor:
     v = rearrange(v, "n r k t (m c) -> (n r) m (k t) c", m=heads)
     out = ((q * module.scale) @ k).softmax(dim=-1) @ v
     out = rearrange(out, "(n j i) m (h w) c -> n (j h) (i w) (m c)", j=side, i=side, h=height, w=width)
-    return module.out(out + local)
+    return nn.Linear.forward(module.out, out + local)
 
 
 def full_attention(module: FullAttention, x: Tensor) -> Tensor:
@@ -41,11 +42,11 @@ def full_attention(module: FullAttention, x: Tensor) -> Tensor:
     assert module.lepe is not None, "the published options have a local term"
     height = x.shape[1]
     local = rearrange(module.lepe(rearrange(x, "n h w c -> n c h w")), "n c h w -> n h w c")
-    qkv = rearrange(module.qkv(x), "n h w (p m c) -> p n m (h w) c", p=3, m=module.num_heads)
+    qkv = rearrange(nn.Linear.forward(module.qkv, x), "n h w (p m c) -> p n m (h w) c", p=3, m=module.num_heads)
     q, k, v = qkv.unbind(0)
     weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(dim=-1)
     out = rearrange(weights @ v, "n m (h w) c -> n h w (m c)", h=height)
-    return module.out(out + local)
+    return nn.Linear.forward(module.out, out + local)
 
 
 def block(module: BiFormerBlock, x: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def block(module: BiFormerBlock, x: Tensor) -> Tensor:
     x = x.permute(0, 2, 3, 1)
     attention = routing_attention if isinstance(module.attn, BiLevelRoutingAttention) else full_attention
     x = x + module.drop_path(attention(module.attn, module.norm1(x)))  # type: ignore[arg-type]
-    x = x + module.drop_path(module.mlp(module.norm2(x)))
+    x = x + module.drop_path(Mlp.forward(module.mlp, module.norm2(x)))
     return x.permute(0, 3, 1, 2)
 
 

@@ -41,11 +41,16 @@ def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any, **_: Any) 
     return 2 * places[0] * math.prod(places[2:]) * math.prod(weight) * sum(wanted[:2])
 
 
+def _linear(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
 FORMULAS: dict[Any, Callable[..., int]] = {
     _ATEN._fft_c2c: _transform,
     _ATEN._fft_r2c: _half,
     _ATEN._fft_c2r: _half,
     _ATEN.convolution_backward: _convolution_backward,
+    torch.ops.mkldnn._linear_pointwise: _linear,
 }
 """Operator → its operations, for those that torch counts as none, or, with groups, as too many.
 

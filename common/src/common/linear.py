@@ -1,0 +1,47 @@
+"""Linear layers by oneDNN on a CPU, where no gradient is wanted.
+
+PyTorch multiplies float32 matrices with MKL, which on AMD's processors uses vectors of 256 bits. oneDNN uses all 512
+where there are as many: 230 instead of 100 GFLOP/s on one core of an EPYC, for layers of 64 to 1536 channels. On
+vectors of 256 bits it is as quick or up to 15 % quicker. The results differ by rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(..., C)` → `(..., C')`."""
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
+    """`F.linear`, and then GELU if it is wanted.
+
+    Args:
+        x: `(..., C)`.
+        weight: `(C', C)`.
+        bias: `(C',)`.
+
+    Returns:
+        `(..., C')`.
+    """
+    if _fits(x, weight):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none")
+    y = F.linear(x, weight, bias)
+    return F.gelu(y) if gelu else y
+
+
+def _fits(x: Tensor, weight: Tensor) -> bool:
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    cpu = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel() > 0
+    if not cpu or torch.is_autocast_enabled("cpu"):
+        return False
+    learning = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    return not learning and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)  # type: ignore[attr-defined]
