@@ -128,3 +128,8 @@ def test_training_scoring_and_prediction_agree(scene: Path, verb: Verb, tmp_path
 def test_stages_of_several_crops_are_refused(scene: Path, verb: Verb, tmp_path: Path) -> None:
     flags = ("--cube", scene, "--output", tmp_path, *QUICK, "--iterations", 2, "--crops", 8)
     assert "--crops cannot be combined" in verb("train", *flags, status=2).stderr
+
+
+def test_more_eigen_images_than_bands_are_refused(scene: Path, verb: Verb, tmp_path: Path) -> None:
+    flags = ("--cube", scene, "--output", tmp_path, *QUICK, "--iterations", 2, "--eigen-images", 9)
+    assert "a training scene has 7 bands, fewer than --eigen-images 9" in verb("train", *flags, status=2).stderr

@@ -174,6 +174,8 @@ class EigenPatches(TrainingPatches):
     ) -> None:
         if any(isinstance(source, CachedScene) for source in sources):
             raise UserError("--eigen-images needs whole scenes; ICVL is trained band by band: leave the flag out")
+        if (fewest := min(len(source) for source in sources)) < rank:
+            raise UserError(f"a training scene has {fewest} bands, fewer than --eigen-images {rank}; lower it")
         super().__init__(sources, stages, bands=rank, reverse_bands=False, **options)  # type: ignore[arg-type]
         self._scenes: dict[tuple[int, str, int], np.ndarray] = {}
 

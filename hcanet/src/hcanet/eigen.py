@@ -82,7 +82,7 @@ def without_outliers(
     """
     cleaned = ndimage.median_filter(noisy, size=(1, 5, 5))
     for _ in range(rounds):
-        space = EigenSpace.of(cleaned, sigmas, rank)
+        space = EigenSpace.of(cleaned, sigmas, min(rank, len(noisy)))
         estimate = space.back(space.project(cleaned))
         residual = noisy - estimate
         robust = np.median(np.abs(residual), axis=(1, 2), keepdims=True) / 0.6745
