@@ -123,13 +123,12 @@ def bytes_per_pixel(model: ESSAformer) -> int:
 def fixed_bytes(model: ESSAformer) -> int:
     """Memory that does not depend on the tile: weights, and what the libraries work in.
 
-    Chosen so that both together lie above what was measured on a CPU as growth of the resident set: width 256,
-    128 bands, ×4, 64 × 64 pixels out: 209 MiB (estimate 212); width 64, 205 bands, ×2, 8 × 48 × 48 out: 115 MiB
-    (estimate 208).
+    Chosen so that `bytes_per_pixel` and the 32 MiB lie above the growth of the resident set that two forward passes
+    showed on a CPU. Width 256, 128 bands, ×4, input of 4 × 4 pixels: 33 MiB (estimate 37), 16 × 16: 95 (106),
+    32 × 32: 301 (328). Width 128, 64 bands, ×2, 24 × 24: 43 (53). Width 64, 31 bands, ×2, 24 × 24: 28 (42),
+    96 × 96: 136 (198).
     """
-    dim = model.conv_first.out_channels
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return weights + 4 * 36 * (4 * dim**2 + 6 * 256 * dim) + 48 * 2**20
+    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) + 32 * 2**20
 
 
 def spans(length: int, tile: int, overlap: int, scale: int) -> list[tuple[int, Tensor]]:
