@@ -32,6 +32,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool 
         `(..., C')`.
     """
     if _fits(x, weight):
+        x, weight = x.contiguous(), weight.contiguous()  # oneDNN takes minutes for parts of larger matrices
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none")
     y = F.linear(x, weight, bias)
     return F.gelu(y) if gelu else y

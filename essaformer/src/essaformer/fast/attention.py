@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from common.linear import linear
 from essaformer.literal import EPS
 
 TINY = 1e-30
@@ -41,14 +41,14 @@ def attend(x: Tensor, qkv: nn.Linear, out: nn.Linear, order: int) -> Tensor:
     bias_qk = bias_qk.unflatten(0, (2, dim))
     bias_qk = (bias_qk - bias_qk.mean(dim=1, keepdim=True)).flatten()
 
-    shares = spectral_shares(at_least_single(F.linear(x, weight_qk, bias_qk)))
-    result = F.linear(x, out.weight @ weight_v, F.linear(bias_v, out.weight, out.bias))
+    shares = spectral_shares(at_least_single(linear(x, weight_qk, bias_qk)))
+    result = linear(x, out.weight @ weight_v, linear(bias_v, out.weight, out.bias))
     for n in range(1, order + 1):
         q, k, total, norm = shares if n == 1 else second_order(*shares[:2])
         # k̂ᵀ v W_oᵀ / √N: every token's contribution, summed once. (B, C, C)
-        context = F.linear(k.to(x.dtype).transpose(1, 2) @ x, weight_v) + total[..., None] * bias_v
+        context = linear(k.to(x.dtype).transpose(1, 2) @ x, weight_v) + total[..., None] * bias_v
         context = (context / (norm[..., None] * (n * x.shape[1] ** 0.5))).to(x.dtype)
-        result = torch.baddbmm(result, q.to(x.dtype), F.linear(context, out.weight))
+        result = torch.baddbmm(result, q.to(x.dtype), linear(context, out.weight))
     return result
 
 

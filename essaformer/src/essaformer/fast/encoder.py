@@ -9,6 +9,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.linear import linear
+
 
 def joined(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
     """The 1×1 convolution of a concatenation, without concatenating.
@@ -21,7 +23,7 @@ def joined(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
         `(B, N, C')`: the sum of two products.
     """
     of_first, of_second = conv.weight.flatten(1).chunk(2, dim=1)
-    return F.linear(first, of_first, conv.bias) + F.linear(second, of_second)
+    return linear(first, of_first, conv.bias) + linear(second, of_second)
 
 
 def drop_channels(x: Tensor, share: float, channel_axis: int) -> Tensor:
