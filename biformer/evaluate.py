@@ -22,7 +22,7 @@ from biformer.model import BiFormer
 from biformer.photographs import demo_pictures
 from biformer.variants import name_of
 from common import config, launch
-from common.checkpoints import locate
+from common.checkpoints import beside, locate
 from common.config import Positive
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -103,7 +103,7 @@ def main() -> None:
             crop=scoring.crop_text(size, crop_pct),
         )
         rows = measured(found, device)
-        output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}"
+        output = options.output or beside(options.checkpoint) / f"evaluation_{dataset.replace(' ', '_')}"
         write_rows(output / "results.json", rows)
         print(table(rows))
         print("\n".join(f"{row.metric}: {row.definition}" for row in rows))

@@ -19,7 +19,7 @@ import numpy as np
 from torch import Tensor
 
 from common import config, launch, memory
-from common.checkpoints import locate
+from common.checkpoints import beside, locate
 from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import command
@@ -91,7 +91,7 @@ def main() -> None:
     check_bands(model, regions[0].scene.bands, regions[0].scene.source)
     items = EvaluationPictures(regions, model.scale)
     title = regions[0].scene.name if cube else TITLES[dataset]
-    output = options.output or options.checkpoint.parent / "evaluation"
+    output = options.output or beside(options.checkpoint) / "evaluation"
     rows: list[list[np.ndarray]] = []
     below: list[list[str]] = []
 

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from common import config, launch, memory
-from common.checkpoints import locate
+from common.checkpoints import beside, locate
 from common.config import Positive
 from common.environment import choose_device
 from common.errors import command
@@ -84,7 +84,7 @@ def main() -> None:
         tile = tile_for_memory(model, budget, *blurred.shape[1:])
         return restore_tiled(model, blurred, tile, device=device)
 
-    output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}"
+    output = options.output or beside(options.checkpoint) / f"evaluation_{dataset.replace(' ', '_')}"
 
     def save(item: dict[str, Any], restored: Tensor, _: scoring.PictureScore) -> None:
         for folder, picture in (("blurred", item["blurred"]), ("restored", restored)):

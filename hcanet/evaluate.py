@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from common import config, launch, memory
-from common.checkpoints import locate
+from common.checkpoints import beside, locate
 from common.config import AnyNumber, Positive, Seed
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -104,7 +104,7 @@ def main() -> None:
         trained.get("noise_seed", 0) if options.noise_seed is None else options.noise_seed,
         options.test_noise or trained.get("test_noise", "scene"),
     )
-    output = options.output or checkpoints[0].parent / "evaluation"
+    output = options.output or beside(checkpoints[0]) / "evaluation"
     drawn = Drawing(output)
     runs, seeds, said = [], [], ""
     for number, checkpoint in enumerate(checkpoints):

@@ -18,7 +18,7 @@ from biformer.detection import scoring
 from biformer.detection.data import CocoPictures, check_categories, open_split
 from biformer.detection.model import load_detector
 from common import config, launch
-from common.checkpoints import locate
+from common.checkpoints import beside, locate
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path, write_json
@@ -79,7 +79,7 @@ def main() -> None:
         )
         rows = measured(rows, device)
         name = f"evaluation_{dataset.replace(' ', '_')}_{options.split}"
-        output = options.output or options.checkpoint.parent / name
+        output = options.output or beside(options.checkpoint) / name
         write_rows(output / "results.json", rows)
         write_json(output / "detections.json", found)
         print(table(rows, {"published in": [row.source or "" for row in rows]}))
@@ -91,7 +91,7 @@ def main() -> None:
 
 def pictures_to_score(options: EvaluateConfig, *, masks: bool) -> CocoPictures:
     """The split's pictures, or the demo's."""
-    root = options.data_root or options.checkpoint.parent / "data"
+    root = options.data_root or beside(options.checkpoint) / "data"
     if options.data_root is None and not root.is_dir():
         raise UserError(f"{options.checkpoint}: has no demo data beside it ({root}); name the data set by --data-root")
     return open_split(root, options.split, masks=masks)

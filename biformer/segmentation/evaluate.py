@@ -23,7 +23,7 @@ from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.photographs import write_demo
 from biformer.segmentation.pictures import prediction_sheet
 from common import config, launch
-from common.checkpoints import locate
+from common.checkpoints import beside, locate
 from common.config import Positive
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -75,7 +75,7 @@ def main() -> None:
     )
     if min(protocol.image_size, protocol.size_divisor) < 1:
         raise UserError("--image-size and --size-divisor must be at least 1")
-    root = options.data_root or write_demo(options.checkpoint.parent / "data")
+    root = options.data_root or write_demo(beside(options.checkpoint) / "data")
     scenes = open_scenes(root, options.split)
     check_classes(scenes.classes, model.class_names, f"{scenes.root}: the annotations", f"{options.checkpoint}")
     scores = scoring.score(model, scenes, accelerator, protocol, workers=options.workers)
@@ -93,7 +93,7 @@ def main() -> None:
         )
         rows = measured(found, device)
         several = "_multi_scale" * options.multi_scale
-        output = options.output or options.checkpoint.parent / f"evaluation_{dataset.replace(' ', '_')}{several}"
+        output = options.output or beside(options.checkpoint) / f"evaluation_{dataset.replace(' ', '_')}{several}"
         write_rows(output / "results.json", rows)
         scoring.write_classes(output / "classes.csv", scores, model.class_names)
         print(table(rows))

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from common.checkpoints import load_network, load_strictly, locate, read_tensors
+from common.checkpoints import beside, load_network, load_strictly, locate, read_tensors
 from common.errors import UserError
 from toy_trainer import Toy
 
@@ -154,6 +154,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_name_on_the_hub_is_as_good_as_a_folder(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Toy.from_pretrained(hub).net[0].weight
     assert locate("somebody/toy") == hub
+    assert beside(hub) == Path("runs/models--somebody--toy") and beside(tmp_path / "run/model") == tmp_path / "run"
     refuse = pytest.fail  # nothing here is a released file
     for found in (
         Toy.from_pretrained("somebody/toy"),

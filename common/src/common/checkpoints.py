@@ -145,6 +145,12 @@ def locate(checkpoint: str | Path) -> Path:
     return from_hub(str(checkpoint)) if _is_hub_name(str(checkpoint)) else weights(str(checkpoint))
 
 
+def beside(checkpoint: Path) -> Path:
+    """Where results of a located checkpoint go by default: to the folder around it; for the hub's cache, to `runs`."""
+    cached = checkpoint.parent.name == "snapshots"
+    return Path("runs") / checkpoint.parents[1].name if cached else checkpoint.parent
+
+
 def from_hub(name: str, **options: Any) -> Path:
     """Return the model folder "owner/name" of the Hugging Face hub, fetched once into the hub's own cache.
 
