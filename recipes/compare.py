@@ -2,8 +2,8 @@
 
     python recipes/compare.py --data-root data/cifar10_subset --output recipes/results/cifar10_subset.json
 
-A ResNet-18 of timm, half as wide and with a small stem for pictures of 32 pixels, trained from nothing. A seed's plain network and its
-networks with a block begin with the same weights and see the same batches; nothing was tuned for either.
+A ResNet-18 of timm, half as wide and with a small stem for pictures of 32 pixels, trained from nothing. A seed's plain
+network and its networks with a block begin with the same weights and see the same batches; nothing was tuned for either.
 """
 
 from __future__ import annotations
