@@ -3,7 +3,7 @@
     python recipes/compare.py --data-root data/cifar10_subset --output recipes/results/cifar10_subset.json
 
 A ResNet-18 of timm, half as wide and with a small stem for pictures of 32 pixels, trained from nothing. A seed's plain
-network and its networks with a block begin with the same weights and see the same batches; nothing was tuned for either.
+network and its networks with a block begin with the same weights and see the same batches; nothing was tuned.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
             )
         )
         print(f"{name}: {', '.join(f'{value:.2f}' for value in found)}")
-    write_rows(options.output, measured(rows, "cpu"))
+        write_rows(options.output, measured(rows, "cpu"))
     print(table(rows, {"network": list(BLOCKS)}))
 
 
