@@ -152,9 +152,9 @@ def parse(config: Callable[..., T], doc: str | None, arguments: Sequence[str] | 
 
 def parse_some(config: Callable[..., T], doc: str | None) -> tuple[T, list[str]]:
     """Like `parse`, and return the words of the command line that are not of these flags."""
-    parsed, rest = _tyro().cli(config, description=(doc or "").strip(), return_unknown_args=True)
-    check_numbers(parsed)
-    return parsed, rest
+    known, rest = _tyro().cli(config, description=(doc or "").strip(), return_unknown_args=True)
+    check_numbers(known)
+    return known, rest
 
 
 def build(create: Callable[..., T], name: str, options: Sequence[str], **keywords: Any) -> T:
