@@ -14,7 +14,7 @@ from scipy import ndimage
 from common.errors import UserError
 from common.hyperspectral import raster
 from common.hyperspectral.raster import Layer, Raster, boxes, larger_than, make_cog, write_layer
-from common.hyperspectral.streaming import halo, reach_of_tiles, tiles_within, window_side
+from common.hyperspectral.streaming import halo, reach_of_tiles, tile_side, tiles_within, window_side
 from support.rasters import smooth_scene, write_raster
 from support.scripts import call_script, run_script
 
@@ -233,12 +233,20 @@ def test_windows_are_as_large_as_memory_allows() -> None:
     def needed(side: int) -> float:
         return (side + 10) ** 2
 
-    assert window_side(1e9, needed, (20_000, 300)) == 1024
-    assert window_side(800**2, needed, (20_000, 300)) == 768
+    assert window_side(1e9, needed, (20_000, 300)) == 512
+    assert window_side(400**2, needed, (20_000, 300)) == 256
     assert window_side(100**2, needed, (20_000, 300)) == 80
     assert window_side(1e9, needed, (40, 70)) == 80
     with pytest.raises(UserError, match="--memory is too small for windows of this scene; add at least 5 MiB"):
         window_side(26**2 - 5 * 2**20, needed, (40, 70))
+
+
+def test_tiles_leave_room_for_windows_of_twice_their_side() -> None:
+    def needed(side: int, tile: int) -> float:
+        return (side + 2 * tile) ** 2
+
+    assert tile_side(160**2, needed, 300) == 40 and tile_side(160**2 - 1, needed, 300) == 32
+    assert tile_side(1e9, needed, 30) == 24 and tile_side(1e9, needed, 10_000) == 256 and tile_side(0, needed, 30) == 8
 
 
 def test_what_is_read_around_a_window() -> None:

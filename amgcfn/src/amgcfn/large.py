@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -22,7 +23,7 @@ from amgcfn.strips import classify_scene, rows_for_memory
 from common.errors import UserError
 from common.hyperspectral.raster import Box, class_layers
 from common.hyperspectral.scene import Scene, in_codes
-from common.hyperspectral.streaming import Flags, Stream, halo, window_side
+from common.hyperspectral.streaming import Stream, halo, window_side
 from common.hyperspectral.transforms import SpectralTransform
 
 AROUND = 32
@@ -32,14 +33,14 @@ BYTES_PER_PIXEL = 300
 
 
 def classify_raster(
-    folder: Path, input_: str, output: Path, config: Config, flags: Flags, *, rows: int | None = None
+    folder: Path, input_: str, output: Path, config: Config, flags: Any, *, rows: int | None = None
 ) -> None:
     """Classify a GeoTIFF or ENVI scene of any size into OUTPUT/classes.tif and OUTPUT/probabilities.tif.
 
     Args:
         folder: of the model, with components and classes.
         config: of the run, for the superpixels.
-        flags: half of `--memory` is for the network and half for a window.
+        flags: see `Stream`; half of `--memory` is for the network and half for a window.
         rows: of a strip within a window.
 
     Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,23 +16,20 @@ from torch import Tensor
 
 from common.hyperspectral.raster import Box, Layer
 from common.hyperspectral.scene import Scene
-from common.hyperspectral.streaming import Flags, Stream, reach_of_tiles, tiles_within, window_side
+from common.hyperspectral.streaming import Stream, reach_of_tiles, tile_side, tiles_within, window_side
 from essaformer.model import ESSAformer
 from essaformer.scaling import Scaling, restored, scaled
 from essaformer.tiling import OVERLAP, check_bands, enlarge_tiled, spans, tile_for_memory
 
-LARGEST_TILE = 256
-"""Windows are read with a tile on every side, so larger tiles would be computed again and again."""
-
 
 def enlarge_raster(
-    model: ESSAformer, input_: str, output: Path, scaling: Scaling, flags: Flags,
+    model: ESSAformer, input_: str, output: Path, scaling: Scaling, flags: Any,
     *, tile: int | None = None, precision: torch.dtype | None = None,
 ) -> None:  # fmt: skip
     """Enlarge a GeoTIFF or ENVI scene of any size into a GeoTIFF.
 
     Args:
-        flags: half of `--memory` is for the network and half for a window.
+        flags: see `Stream`; half of `--memory` is for the network and half for a window.
         tile: side of the tiles; by default as large as memory allows.
         precision: of autocast.
 
@@ -41,14 +39,15 @@ def enlarge_raster(
     stream = Stream(input_, output, model, flags)
     source, scale, bands = stream.source, model.scale, stream.source.bands
     check_bands(model, bands, input_)
-    tile = tile or min(tile_for_memory(model, int(stream.left / 2), *source.shape), LARGEST_TILE)
     stored = source.dtype.itemsize
 
-    def needed(side: int) -> float:
+    def needed(side: int, tile: int) -> float:
         read = (side + 2 * tile) ** 2 * (2 * stored + 12 + 4 * scale**2)
         return bands * (read + 2 * stored * (side * scale) ** 2)
 
-    side = window_side(stream.left / 2, needed, source.shape)
+    half = int(stream.left / 2)
+    tile = tile or tile_side(half, needed, tile_for_memory(model, half, *source.shape))
+    side = window_side(half, lambda side: needed(side, tile), source.shape)
     stream.begin(windows=side, tile=tile, scaling=[scaling.rule, scaling.value], precision=str(precision))
     share = {"maximum": 100.0, "percentile": scaling.value}.get(scaling.rule)
     reached = stream.once("reached", lambda: source.percentiles([share])[0] if share else 1.0)

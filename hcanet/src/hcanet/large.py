@@ -8,29 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from common.hyperspectral.raster import Box, Layer
 from common.hyperspectral.scene import Scene
-from common.hyperspectral.streaming import Flags, Stream, reach_of_tiles, tiles_within, window_side
+from common.hyperspectral.streaming import Stream, reach_of_tiles, tile_side, tiles_within, window_side
 from hcanet.denoising import band_groups, denoise, released_mix, tile_for_memory, tile_starts
 from hcanet.model import HCANet
 from hcanet.scenes import Scaling, limits
 from hcanet.writing import restored
 
-LARGEST_TILE = 256
-"""Windows are read with a tile on every side, so larger tiles would be computed again and again."""
-
 
 def denoise_raster(
-    model: HCANet, input_: str, output: Path, scaling: Scaling, flags: Flags, *, tile: int | None, trained: int
+    model: HCANet, input_: str, output: Path, scaling: Scaling, flags: Any, *, tile: int | None, trained: int
 ) -> None:
     """Denoise a GeoTIFF or ENVI scene of any size into a GeoTIFF.
 
     Args:
-        flags: half of `--memory` is for the network and half for a window.
+        flags: see `Stream`; half of `--memory` is for the network and half for a window.
         tile: side of the tiles; None for `trained` in released mode, else what memory allows.
         trained: the training size.
 
@@ -40,15 +38,16 @@ def denoise_raster(
     stream = Stream(input_, output, model, flags)
     source, bands = stream.source, stream.source.bands
     band_groups(bands, model.bands)
-    limit = min(tile_for_memory(model, max(int(stream.left / 2), 0), *source.shape), LARGEST_TILE)
-    size = tile or (trained if released_mix(model) else limit)
-    batch, stored = max(1, limit**2 // size**2), source.dtype.itemsize
+    stored = source.dtype.itemsize
 
-    def needed(side: int) -> float:
-        read = (side + 2 * size) ** 2 * (bands * (2 * stored + 12) + 8 * model.bands)
+    def needed(side: int, tile: int) -> float:
+        read = (side + 2 * tile) ** 2 * (bands * (2 * stored + 12) + 8 * model.bands)
         return read + side**2 * bands * (24 + 2 * stored)
 
-    side = window_side(stream.left / 2, needed, source.shape)
+    limit = tile_for_memory(model, max(int(stream.left / 2), 0), *source.shape)
+    size = tile or (trained if released_mix(model) else tile_side(stream.left / 2, needed, limit))
+    batch = max(1, min(limit, 2 * size) ** 2 // size**2)
+    side = window_side(stream.left / 2, lambda side: needed(side, size), source.shape)
     stream.begin(windows=side, tile=size, batch=batch, scaling=scaling)
     ends = stream.once("limits", lambda: source.percentiles((0, 100) if scaling == "minmax" else (99.9, 99.9)))
     offset, divisor = limits(np.array(ends)[None, :, None], np.ones((1, 2), dtype=bool), scaling, input_)

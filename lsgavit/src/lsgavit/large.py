@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 from common.errors import UserError
 from common.hyperspectral.raster import Box, class_layers
 from common.hyperspectral.scene import Scene, in_codes
-from common.hyperspectral.streaming import Flags, Stream, halo, window_side
+from common.hyperspectral.streaming import Stream, halo, window_side
 from common.hyperspectral.transforms import SpectralTransform
 from lsgavit.checkpoints import load_model
 from lsgavit.data import COMPONENTS, recorded_classes
@@ -22,11 +23,12 @@ BYTES_OF_ROWS = 16 * 40_000
 """What the tokens of a strip of 16 rows take per column, with the maps that they come from."""
 
 
-def classify_raster(folder: Path, input_: str, output: Path, flags: Flags, *, batch_size: int) -> None:
+def classify_raster(folder: Path, input_: str, output: Path, flags: Any, *, batch_size: int) -> None:
     """Classify a GeoTIFF or ENVI scene of any size into OUTPUT/classes.tif and OUTPUT/probabilities.tif.
 
     Args:
         folder: of the model, with components and classes.
+        flags: see `Stream`.
 
     Raises:
         UserError: another number of bands, too little memory, or windows of another command.

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -32,28 +32,13 @@ from common.hyperspectral.scene import Scene
 
 LIBRARIES = {"cpu": 800 * 2**20, "cuda": 3 * 2**30}
 """Resident bytes of the interpreter with all libraries, and with those of a GPU."""
-LARGEST = 1024
+LARGEST = 512
 """Largest side of a window, so that a kill loses little."""
 
 Compute = Callable[[Scene, Box, Box], Sequence[np.ndarray]]
 """(what was read, where it lies in the scene, where the window lies in it) → `(rows, columns, bands)` per layer."""
 Reach = Callable[[slice, int], slice]
 """(window, length of the axis) → what has to be read for it."""
-
-
-class Flags(Protocol):
-    """The flags of `predict.py` that a stream follows."""
-
-    @property
-    def no_data(self) -> float | None: ...  # noqa: D102
-    @property
-    def memory(self) -> str | None: ...  # noqa: D102
-    @property
-    def device(self) -> str: ...  # noqa: D102
-    @property
-    def existing(self) -> str: ...  # noqa: D102
-    @property
-    def cog(self) -> bool: ...  # noqa: D102
 
 
 def halo(size: int) -> Reach:
@@ -100,6 +85,20 @@ def window_side(left: float, needed: Callable[[int], float], shape: tuple[int, i
     return min(sides[-1], enough) if enough < 256 else sides[-1]
 
 
+def tile_side(left: float, needed: Callable[[int, int], float], limit: int) -> int:
+    """The largest side of overlapping tiles that leaves room for windows of twice that side.
+
+    Larger tiles would be computed anew for many windows.
+
+    Args:
+        left: bytes for one window.
+        needed: sides of window and tile → bytes of a window with all that is read and computed for it.
+        limit: largest side that is taken.
+    """
+    sides = [side for side in range(8, min(limit, LARGEST // 2) + 1, 8) if needed(2 * side, side) <= left]
+    return sides[-1] if sides else min(limit, 8)
+
+
 class Stream:
     """A scene on disk, the network for it, and the processes that share its windows.
 
@@ -107,7 +106,8 @@ class Stream:
         source: the scene's file.
         output: the file that is finished last. Finished windows lie in the folder `OUTPUT.windows`.
         model: goes to this process's device.
-        flags: of the script. With `--existing replace`, windows of another command are dropped.
+        flags: of the script: its `no_data, memory, device, existing, cog`. With `--existing replace`, windows of
+            another command are dropped.
 
     Attributes:
         source: the opened scene.
@@ -119,7 +119,7 @@ class Stream:
         UserError: see `Raster`.
     """
 
-    def __init__(self, source: str, output: Path, model: nn.Module, flags: Flags) -> None:
+    def __init__(self, source: str, output: Path, model: nn.Module, flags: Any) -> None:
         self.output, self.folder, self.flags = output, output.with_name(f"{output.name}.windows"), flags
         device = choose_device(flags.device)
         # The main process puts the files together while the others have nothing to do.
