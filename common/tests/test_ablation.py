@@ -49,6 +49,7 @@ def test_flags_go_on_and_rows_are_over_seeds(tmp_path: Path, monkeypatch: pytest
     assert (whole.value, whole.std, whole.seeds) == (6.0, 1.0, [1, 3])
     assert (half.value, half.std) == (4.0, 1.0)
     assert "standard deviation over seeds" in whole.definition
+    assert len([row for row in rows if row.metric == "size"]) == len(VARIANTS)
     # What is published belongs to the full recipe; baselines of a run take no part.
     assert all(row.published is None and row.source is None for row in rows)
     assert {row.preset for row in rows} == {"whole (released)", "half"}
