@@ -75,10 +75,11 @@ def network_work(  # noqa: PLR0917
     """
 
     def once(network: Callable[[Tensor], Tensor]) -> Callable[[], Tensor | None]:
-        def forward() -> Tensor:
+        def forward() -> Tensor | None:
             module.eval()
             with torch.no_grad():
-                return network(x)
+                result = network(x)
+            return result if form in ("literal", "ours") else None  # other packages have weights of their own
 
         def training_step() -> None:
             module.train()
