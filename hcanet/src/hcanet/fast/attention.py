@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.linear import linear
 from hcanet.fast.layout import depthwise, image, pixels, transposed
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 def cafm(module: CAFM, x: Tensor) -> Tensor:
     """What `CAFM` computes: `(B, n, H, W)` → the same, channels last in memory."""
     batch, _, height, width = x.shape
-    qkv = F.linear(pixels(x), module.qkv.weight.flatten(1), module.qkv.bias)
+    qkv = linear(pixels(x), module.qkv.weight.flatten(1), module.qkv.bias)
     qkv = depthwise(qkv, module.qkv_dwconv.weight, module.qkv_dwconv.bias).view(batch, height * width, -1)
     slots = qkv
     if module.local_mix == "released":  # the channel-first memory, read as channels last

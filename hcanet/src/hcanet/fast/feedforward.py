@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.linear import linear
 from hcanet.fast.layout import depthwise, image, pixels
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def msfn(module: MSFN, x: Tensor) -> Tensor:
             _scale(tokens, into[i, group], None if into_bias is None else into_bias[i, group], convolution, group)
             for i, convolution in enumerate(convolutions)
         ]
-        part = F.linear(gate(*maps), back[:, group])
+        part = linear(gate(*maps), back[:, group])
         out = part if out is None else out + part
     assert out is not None
     return image(out if module.project_out.bias is None else out + module.project_out.bias)
@@ -46,7 +47,7 @@ def msfn(module: MSFN, x: Tensor) -> Tensor:
 
 def _scale(tokens: Tensor, weight: Tensor, bias: Tensor | None, convolution: nn.Conv2d, group: slice) -> Tensor:
     """One of the three maps, of a group of channels."""
-    x = F.linear(tokens, weight, bias)
+    x = linear(tokens, weight, bias)
     dilation = int(convolution.dilation[0])
     return depthwise(
         x, convolution.weight[group], None if convolution.bias is None else convolution.bias[group], dilation
