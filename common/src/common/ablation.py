@@ -127,7 +127,7 @@ def cost(
     result = {}
     for name, model in models.items():
         shape = " × ".join(map(str, inputs[name][0].shape))
-        often = f"{shape} values, median of {ROUNDS} rounds in which the variants take turns"
+        often = f"{shape} values, least of {ROUNDS} rounds in which the variants take turns"
         result[name] = {
             "parameters": (
                 float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
@@ -137,8 +137,8 @@ def cost(
                 multiply_adds(model, inputs[name]),
                 f"millions in one forward pass of {shape} values; matrix products and convolutions, as written plainly",
             ),
-            "step (ms)": (1e3 * statistics.median(steps[name][1:]), f"forward and backward pass of {often}"),
-            "forward (ms)": (1e3 * statistics.median(forwards[name][1:]), f"forward pass of {often}"),
+            "step (ms)": (1e3 * min(steps[name][1:]), f"forward and backward pass of {often}"),
+            "forward (ms)": (1e3 * min(forwards[name][1:]), f"forward pass of {often}"),
         }
     return result
 
