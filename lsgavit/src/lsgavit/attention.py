@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.linear import Linear
 from lsgavit.fast import attention as fast
 
 PositionBias = Literal["token_index", "spatial", "none"]
@@ -106,8 +107,8 @@ class LSGAttention(nn.Module):
                 # Xavier as the release has it: on a leading axis of 1, so that "fan in" counts both
                 # axes and the values are about ten times smaller than those of a matrix.
                 nn.init.xavier_normal_(weight[None])
-        self.qkv = nn.Linear(dim, dim if light else 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, dim if light else 3 * dim)
+        self.out = Linear(dim, dim)
         self.register_buffer("bias", None, persistent=False)  # a constant, not a weight
         self._compute_bias()
 

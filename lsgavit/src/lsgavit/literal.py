@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lsgavit.attention import LSGAttention
 from lsgavit.model import Block, LSGAViT
@@ -18,19 +19,23 @@ def attention(module: LSGAttention, x: Tensor) -> Tensor:
     if module.mix_tokens is not None and module.mix_channels is not None:
         mixing = torch.einsum("nc,bmc->bnm", module.mix_tokens, x).softmax(dim=-1)
         x = mixing @ (x @ module.mix_channels)
-    q, k, v = (module.qkv(x), x, x) if module.light else module.qkv(x).chunk(3, dim=-1)
+    qkv = nn.Linear.forward(module.qkv, x)
+    q, k, v = (qkv, x, x) if module.light else qkv.chunk(3, dim=-1)
     heads = (batch, tokens, module.num_heads, dim // module.num_heads)
     q, k, v = (part.reshape(heads).transpose(1, 2) for part in (q, k, v))
     logits = (q * (dim // module.num_heads) ** -0.5) @ k.transpose(-2, -1)
     if module.bias is not None:
         logits = logits + module.bias
-    return module.out((logits.softmax(dim=-1) @ v).transpose(1, 2).reshape(batch, tokens, dim))
+    attended = (logits.softmax(dim=-1) @ v).transpose(1, 2).reshape(batch, tokens, dim)
+    return nn.Linear.forward(module.out, attended)
 
 
 def block(module: Block, x: Tensor) -> Tensor:
     """Attention and MLP, each behind its norm and beside its shortcut; `(B, N, C)` both ways."""
     x = x + module.drop_path(attention(module.attention, module.norm1(x)))
-    return x + module.drop_path(module.mlp(module.norm2(x)))
+    first, activation, last = module.mlp
+    hidden = activation(F.linear(module.norm2(x), first.weight, first.bias))
+    return x + module.drop_path(F.linear(hidden, last.weight, last.bias))
 
 
 def lsgavit(model: LSGAViT, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.checkpoints import Pretrained
+from common.linear import Linear
 from lsgavit.attention import LSGAttention, PositionBias
 from lsgavit.tokenizer import SpectralSpatialTokenizer
 
@@ -43,7 +44,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attention = attention
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, dim))
+        self.mlp = nn.Sequential(Linear(dim, hidden), nn.GELU(), Linear(hidden, dim))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
