@@ -34,6 +34,7 @@ def block(module: Block, x: Tensor) -> Tensor:
     """Attention and MLP, each behind its norm and beside its shortcut; `(B, N, C)` both ways."""
     x = x + module.drop_path(attention(module.attention, module.norm1(x)))
     first, activation, last = module.mlp
+    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
     hidden = activation(F.linear(module.norm2(x), first.weight, first.bias))
     return x + module.drop_path(F.linear(hidden, last.weight, last.bias))
 
