@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from common.errors import UserError, extra
 from common.files import sync
@@ -170,7 +171,7 @@ class Raster:
     def _keys(self) -> Iterator[np.ndarray]:
         """The values that are data as unsigned numbers of the same order, line by line of windows."""
         top = 1 << (8 * self.dtype.itemsize - 1)
-        for box in boxes(self.shape, 256):
+        for box in tqdm(boxes(self.shape, 256), unit="block", desc="scale of values"):
             scene = self.read(box)
             for line, valid in zip(scene.cube, scene.valid, strict=True):
                 bits = line[valid].view(f"u{self.dtype.itemsize}").ravel()
