@@ -14,8 +14,8 @@ from torch import Tensor
 
 from amgcfn import AMGCFN
 from amgcfn.checkpoints import load_model
-from common.ablation import ablate
 from common.errors import command
+from common.measuring.ablation import ablate
 
 VARIANTS = {
     "released": ("both branches, hops 1 2 3, CAFM (released)", ()),

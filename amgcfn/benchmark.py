@@ -8,7 +8,7 @@
 parts and weights, but multiplies with the dense assignment matrix, as released; at the default size it needs 7 GB.
 `parts`: on the CPU, from superpixels to hop matrices; the literal form visits windows and paths one by one. PCA and
 SLIC, the same code on both sides, are a row of their own. Items are pixels. There is no loader: a scene is one batch.
-The columns are explained in `common.benchmarking`. A quiet machine matters.
+The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ import amgcfn.literal
 from amgcfn import AMGCFN, SuperpixelGraph
 from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
 from amgcfn.literal import one_hot
-from common.benchmarking import Benchmark, Row
 from common.errors import command
 from common.hyperspectral.transforms import fit_pca
-from common.racing import Work
+from common.measuring.benchmarking import Benchmark, Row
+from common.measuring.racing import Work
 
 HOPS = 3
 _CLASSES, _BANDS = 9, 103

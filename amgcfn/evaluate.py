@@ -22,13 +22,13 @@ from amgcfn.data import Sample, find_scene
 from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene, rows_for_memory
 from common import memory
-from common.checkpoints import locate
 from common.config import AnyNumber, Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.hyperspectral.scene import BandAxis
 from common.hyperspectral.seeds import model_folders, recorded_config
 from common.results import measured, table, write_rows
+from common.weights import locate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,6 @@ from amgcfn.pictures import draw_confidence, draw_graph
 from amgcfn.presets import Config
 from amgcfn.strips import HALO, classify_scene, rows_for_memory
 from common import memory
-from common.checkpoints import locate
 from common.config import AnyNumber, Positive, parse
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -41,6 +40,7 @@ from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.raster import larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
+from common.weights import locate
 
 
 @dataclass(frozen=True, kw_only=True)

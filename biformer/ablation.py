@@ -14,8 +14,8 @@ from torch import Tensor
 
 from biformer import BiFormer
 from biformer.checkpoints import load_model
-from common.ablation import ablate
 from common.errors import command
+from common.measuring.ablation import ablate
 
 VARIANTS = {
     "released": ("routing, top-k 1 4 16 (released)", ()),

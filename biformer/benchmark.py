@@ -8,7 +8,7 @@
 changed by einops, automatic gradients), `ours` what `create_model` builds, with the same weights. Beside them,
 untrained, timm's Swin-S and ConvNeXt-S and birder's BiFormer. `parts`: attention to routed regions alone, stage
 by stage, with PyTorch's flex_attention. `loaders`: ImageNet's training pictures, from our data set and timm's.
-The columns are explained in `common.benchmarking`. A quiet machine matters.
+The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from biformer.fast.flex import flex_fits, flex_routed_attention
 from biformer.fast.routing import routed_attention
 from biformer.literal import literal_routed_attention
 from biformer.presets import PRESETS
-from common.benchmarking import Benchmark, Row
-from common.counting import FORMULAS
 from common.errors import UserError, command
-from common.racing import Work, loaded, network_work, rival
+from common.measuring.benchmarking import Benchmark, Row
+from common.measuring.counting import FORMULAS
+from common.measuring.racing import Work, loaded, network_work, rival
 from common.sampling import endless_loader
 
 _TIMM = ("swin_small_patch4_window7_224", "convnext_small")

@@ -22,12 +22,12 @@ from biformer.model import BiFormer
 from biformer.photographs import demo_pictures
 from biformer.variants import name_of
 from common import config, launch
-from common.checkpoints import beside, locate
 from common.config import Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path
 from common.results import measured, table, write_rows
+from common.weights import beside, locate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,8 @@ from common.config import BelowOne, Positive
 from common.errors import command
 from common.figures import save
 from common.files import atomic_path, printable
-from common.folders import Journal, Share, refuse_overwriting
-from common.images import read_rgb
+from common.photographs.folders import Journal, Share, refuse_overwriting
+from common.photographs.images import read_rgb
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ automatic gradients) against what `create_model` builds, with the same weights; 
 gradient checkpointing. `parts`: ours against the N × N kernel form, here called literal, at growing N = side²;
 the kernel form is left out where three of its matrices do not fit 3 GB. After the rows a line gives the slope of
 log time over log N from the three largest sides: 1 is linear, 2 quadratic. `loaders`: training patches.
-The columns are explained in `common.benchmarking`. A quiet machine matters.
+The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.benchmarking import Benchmark, Row
 from common.errors import UserError, command
-from common.racing import Work, loaded, network_work, say
+from common.measuring.benchmarking import Benchmark, Row
+from common.measuring.racing import Work, loaded, network_work, say
 from common.sampling import endless_loader
 from essaformer import ESSAttention, create_model, literal
 from essaformer.data import TrainingPatches

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import config
-from common.checkpoints import WEIGHTS, locate
 from common.errors import UserError, command
+from common.weights import WEIGHTS, locate
 from essaformer.checkpoints import load_model, load_scaling, save_scaling
 
 

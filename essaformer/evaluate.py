@@ -19,13 +19,13 @@ import numpy as np
 from torch import Tensor
 
 from common import config, launch, memory
-from common.checkpoints import beside, locate
 from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import command
 from common.figures import comparison_sheet
 from common.hyperspectral.scene import BandAxis
 from common.results import measured, write_rows
+from common.weights import beside, locate
 from essaformer import scoring
 from essaformer.checkpoints import load_model, load_scaling
 from essaformer.data import EvaluationPictures

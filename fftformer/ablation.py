@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.ablation import ablate
 from common.errors import command
+from common.measuring.ablation import ablate
 from fftformer.checkpoints import load_model
 
 VARIANTS = {

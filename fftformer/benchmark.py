@@ -9,7 +9,7 @@ PyTorch with automatic gradients. `ours` is what `create_model` builds, with the
 weights of its own. The literal training step needs about 22 GB at 256×256; without that much its rows are left out.
 `parts`: the product of spectra, the inner norm and the gate of FSAS alone, for the bytes and operations that a
 fused kernel of them would save. `loaders`: GoPro-sized pairs, decoded whole and from the cache of `prepare.py`.
-The columns are explained in `common.benchmarking`. A quiet machine matters.
+The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.benchmarking import Benchmark, Row
 from common.errors import command
-from common.racing import Work, loaded, network_work, rival, say
+from common.measuring.benchmarking import Benchmark, Row
+from common.measuring.racing import Work, loaded, network_work, rival, say
 from common.sampling import endless_loader
 from fftformer import FFTformer, create_model, frequency, literal
 from fftformer.crops import prepare

@@ -21,14 +21,14 @@ from PIL import Image
 from torch import Tensor
 
 from common import config, launch, memory
-from common.checkpoints import beside, locate
 from common.config import Positive
 from common.environment import choose_device
 from common.errors import command
 from common.files import atomic_path
-from common.images import printable
+from common.photographs.images import printable
 from common.restoration_metrics import quantise
 from common.results import measured, table, write_rows
+from common.weights import beside, locate
 from fftformer import scoring
 from fftformer.checkpoints import load_model
 from fftformer.data import EvaluationPairs, find_layout, find_pairs

@@ -26,8 +26,8 @@ import torch
 from common import config, memory
 from common.errors import UserError, command
 from common.figures import comparison_sheet
-from common.folders import Share, refuse_overwriting
-from common.images import list_images, printable
+from common.photographs.folders import Share, refuse_overwriting
+from common.photographs.images import list_images, printable
 from fftformer.checkpoints import load_model
 from fftformer.images import FORMATS, read_picture, to_float, write_picture
 from fftformer.tiling import MULTIPLE, OVERLAP, restore_tiled, tile_for_memory

@@ -27,7 +27,7 @@ from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
-from common.images import printable
+from common.photographs.images import printable
 from common.results import measured, table
 from common.run import Run
 from fftformer import scoring

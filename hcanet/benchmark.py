@@ -6,7 +6,8 @@
 
 `networks`: the network as its authors wrote it (3-D convolutions over a depth of one, one operation after the other,
 automatic gradients), here called literal, against what `create_model` builds, with the same weights.
-`loaders`: noisy training patches. The columns are explained in `common.benchmarking`. A quiet machine matters.
+`loaders`: noisy training patches. The columns are explained in `common.measuring.benchmarking`. A quiet machine
+matters.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from common.benchmarking import Benchmark, Row
 from common.errors import command
-from common.racing import Work, loaded, network_work
+from common.measuring.benchmarking import Benchmark, Row
+from common.measuring.racing import Work, loaded, network_work
 from common.sampling import endless_loader
 from hcanet import create_model
 from hcanet.data import Stage, TrainingPatches

@@ -21,7 +21,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from common import config, launch, memory
-from common.checkpoints import beside, locate
 from common.config import AnyNumber, Positive, Seed
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -29,6 +28,7 @@ from common.figures import comparison_sheet
 from common.hyperspectral.noise import Noisy
 from common.hyperspectral.scene import BandAxis
 from common.results import markdown, measured, write_rows
+from common.weights import beside, locate
 from hcanet import scoring
 from hcanet.checkpoints import Preparation, load_model, load_preparation
 from hcanet.denoising import denoise_scene, released_mix, tile_for_memory

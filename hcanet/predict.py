@@ -27,7 +27,6 @@ import torch
 from tqdm.auto import tqdm
 
 from common import config, memory
-from common.checkpoints import locate
 from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -35,6 +34,7 @@ from common.figures import comparison_sheet
 from common.hyperspectral.noise import estimated_sigmas
 from common.hyperspectral.raster import TIFF, larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
+from common.weights import locate
 from hcanet.checkpoints import load_model, load_preparation
 from hcanet.denoising import band_groups, denoise_scene, released_mix, tile_for_memory
 from hcanet.large import denoise_raster

@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.ablation import ablate
 from common.errors import command
+from common.measuring.ablation import ablate
 from lsgavit import LSGAViT
 from lsgavit.checkpoints import load_model
 

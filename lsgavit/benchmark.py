@@ -7,7 +7,7 @@ A training step is forward, backward and Adam on one batch of windows, each form
 Prediction classifies every pixel of a made-up strip of a scene as wide as Pavia University: the literal network gets
 single windows in batches, as released, ours shares the tokenizer between windows. Items are pixels.
 `loaders`: windows of training pixels, cut on the device for a whole batch, which is all that a batch costs.
-The columns are explained in `common.benchmarking`. A quiet machine matters.
+The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
 
-from common.benchmarking import Benchmark, Row
 from common.errors import command
-from common.racing import Work
+from common.measuring.benchmarking import Benchmark, Row
+from common.measuring.racing import Work
 from lsgavit import LSGAViT, SceneWindows, create_model, literal, predict_pixels
 
 _WIDTH = 340

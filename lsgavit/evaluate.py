@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 
-from common.checkpoints import locate
 from common.config import AnyNumber, Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -25,6 +24,7 @@ from common.hyperspectral.drawing import confusion_figure
 from common.hyperspectral.scene import BandAxis
 from common.hyperspectral.seeds import model_folders, recorded_config
 from common.results import Row, measured, table, write_rows
+from common.weights import locate
 from lsgavit import scoring
 from lsgavit.checkpoints import load_model
 from lsgavit.data import Sample, find_scene

@@ -26,7 +26,6 @@ import torch
 from tqdm.auto import tqdm
 
 from common import memory
-from common.checkpoints import locate
 from common.config import AnyNumber, Positive, parse
 from common.environment import choose_device
 from common.errors import UserError, command
@@ -38,6 +37,7 @@ from common.hyperspectral.raster import larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
 from common.hyperspectral.transforms import SpectralTransform
+from common.weights import locate
 from lsgavit.checkpoints import load_model
 from lsgavit.data import COMPONENTS, find_scene, recorded_classes
 from lsgavit.fast.prediction import predict_pixels

@@ -18,11 +18,11 @@ from biformer.detection import scoring
 from biformer.detection.data import CocoPictures, check_categories, open_split
 from biformer.detection.model import load_detector
 from common import config, launch
-from common.checkpoints import beside, locate
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path, write_json
 from common.results import measured, table, write_rows
+from common.weights import beside, locate
 
 
 @dataclass(frozen=True, kw_only=True)

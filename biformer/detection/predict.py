@@ -31,8 +31,8 @@ from common import config
 from common.config import Fraction
 from common.errors import command
 from common.files import atomic_path
-from common.folders import Journal, Share, refuse_overwriting
-from common.images import read_rgb
+from common.photographs.folders import Journal, Share, refuse_overwriting
+from common.photographs.images import read_rgb
 
 
 @dataclass(frozen=True, kw_only=True)

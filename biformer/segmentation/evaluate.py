@@ -23,11 +23,11 @@ from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.photographs import write_demo
 from biformer.segmentation.pictures import prediction_sheet
 from common import config, launch
-from common.checkpoints import beside, locate
 from common.config import Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.results import measured, table, write_rows
+from common.weights import beside, locate
 
 
 @dataclass(frozen=True, kw_only=True)

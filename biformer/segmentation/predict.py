@@ -27,8 +27,8 @@ from common import config
 from common.config import Positive
 from common.errors import UserError, command
 from common.files import atomic_path
-from common.folders import Share, refuse_overwriting
-from common.images import SUFFIXES
+from common.photographs.folders import Share, refuse_overwriting
+from common.photographs.images import SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import ablation
 from common.config import build
 from common.errors import UserError
+from common.measuring import ablation
 from common.results import Row, digits, read_rows
 
 VARIANTS = {"whole": ("whole (released)", ()), "half": ("half", ("--size", "2"))}

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import counting, racing
-from common.benchmarking import Benchmark
-from common.racing import Work
+from common.measuring import counting, racing
+from common.measuring.benchmarking import Benchmark
+from common.measuring.racing import Work
 
 CPU = torch.device("cpu")
 

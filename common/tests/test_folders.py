@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.folders import Journal
+from common.photographs.folders import Journal
 from toy_trainer import Toy
 
 

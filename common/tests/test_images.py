@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from common.errors import UserError
-from common.images import list_images, printable, read_rgb
+from common.photographs.images import list_images, printable, read_rgb
 
 RANDOM = np.random.default_rng(0)
 EIGHT = RANDOM.integers(256, size=(20, 30, 3), dtype=np.uint8)

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from common import states
+from common import checkpoints
 from common.errors import UserError
 from support.scripts import Script, run_script
 
@@ -187,12 +187,12 @@ def test_accumulation_updates_once_per_group(tmp_path: Path) -> None:
 def test_a_diverged_loss_names_the_step_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     output = toy("--output", tmp_path, "--nan-at", 7, status=2)
     assert "diverged at step 7 (loss nan" in output and "step_00000005 is intact" in output
-    assert states.newest(tmp_path / "checkpoints").name == "step_00000005"
+    assert checkpoints.newest(tmp_path / "checkpoints").name == "step_00000005"
 
 
 def test_a_nan_on_the_saving_step_is_not_saved(tmp_path: Path) -> None:
     toy("--output", tmp_path, "--nan-at", 10, status=2)
-    assert states.newest(tmp_path / "checkpoints").name == "step_00000005"
+    assert checkpoints.newest(tmp_path / "checkpoints").name == "step_00000005"
 
 
 def test_a_changed_configuration_is_refused_by_name(straight: Path) -> None:
@@ -226,16 +226,16 @@ class Part:
 
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
     """The file size limit stands for a full disk: torch reports both in the same way."""
-    states.save(tmp_path / "step_00000001", {"part": Part()}, {"step": 1})
+    checkpoints.save(tmp_path / "step_00000001", {"part": Part()}, {"step": 1})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
     try:
         with pytest.raises(UserError, match=r"step_00000002: could not be written .*free some disk space"):
-            states.save(tmp_path / "step_00000002", {"part": Part(1 << 16)}, {"step": 2})
+            checkpoints.save(tmp_path / "step_00000002", {"part": Part(1 << 16)}, {"step": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert os.listdir(tmp_path) == ["step_00000001"]
-    assert states.find(tmp_path, "auto") == tmp_path / "step_00000001"
+    assert checkpoints.find(tmp_path, "auto") == tmp_path / "step_00000001"
 
 
 def test_a_save_killed_at_any_file_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,22 +255,22 @@ def test_a_save_killed_at_any_file_leaves_the_older_checkpoint(tmp_path: Path, m
 
         return wrapper
 
-    states.save(tmp_path / "step_00000001", {"part": Part()}, {"step": 1})
+    checkpoints.save(tmp_path / "step_00000001", {"part": Part()}, {"step": 1})
     for name in ("sync", "write_json", "sha256"):
-        monkeypatch.setattr(states, name, counted(getattr(states, name)))
-    monkeypatch.setattr(states.os, "replace", counted(os.replace))
+        monkeypatch.setattr(checkpoints, name, counted(getattr(checkpoints, name)))
+    monkeypatch.setattr(checkpoints.os, "replace", counted(os.replace))
     for moment in range(100):
         calls["left"] = moment
         try:
-            states.save(tmp_path / "step_00000002", {"part": Part(5)}, {"step": 2})
+            checkpoints.save(tmp_path / "step_00000002", {"part": Part(5)}, {"step": 2})
         except Killed:
             calls["left"] = 1000
-            found = states.find(tmp_path, "auto")
+            found = checkpoints.find(tmp_path, "auto")
             assert found in (tmp_path / "step_00000001", tmp_path / "step_00000002")
             restored = Part()
-            states.load(found, {"part": restored})
+            checkpoints.load(found, {"part": restored})
             assert len(restored.value) == (1 if found.name.endswith("1") else 5)
-            states.remove_partial(tmp_path)
+            checkpoints.remove_partial(tmp_path)
         else:
             break
     assert moment > 6, "the save was stopped at several moments before it went through"
@@ -291,7 +291,7 @@ def test_a_checkpoint_is_flushed_and_complete_before_older_ones_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in (1, 2):
-        states.save(tmp_path / f"step_{step:08d}", {"part": Part()}, {"step": step})
+        checkpoints.save(tmp_path / f"step_{step:08d}", {"part": Part()}, {"step": step})
     flushed: set[str] = set()
     at_rename: list[set[str]] = []
     rename = os.replace
@@ -307,7 +307,7 @@ def test_a_checkpoint_is_flushed_and_complete_before_older_ones_go(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
-    states.save(tmp_path / "step_00000003", {"part": Part()}, {"step": 3})
+    checkpoints.save(tmp_path / "step_00000003", {"part": Part()}, {"step": 3})
     not_flushed, older = at_rename
     # manifest.json was flushed under its temporary name.
     assert not_flushed == {"manifest.json"} and any("manifest" in name for name in flushed)

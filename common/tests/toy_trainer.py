@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
-from common.checkpoints import Pretrained
 from common.config import AnyNumber, LoaderConfig, from_command_line
 from common.errors import UserError, command
 from common.files import write_json
 from common.run import Run
+from common.weights import Pretrained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from amgcfn.convolution import KERNELS
 from amgcfn.model import AMGCFN, HOPS, LEVELS
-from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
+from common.weights import load_network, load_strictly
 
 _HEADS = 6
 _ATTENTION = "CNN_Multihead.attn_conv"

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from biformer.model import BiFormer, BiFormerStage
-from common.checkpoints import load_network, load_strictly, locate, read_tensors
 from common.errors import UserError
+from common.weights import load_network, load_strictly, locate, read_tensors
 
 # (published, ours); a rule that does not match leaves the name alone
 _RULES = (

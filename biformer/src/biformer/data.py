@@ -27,7 +27,7 @@ from timm.data import create_dataset
 
 from common.errors import UserError
 from common.files import printable, write_json
-from common.images import SUFFIXES, list_images, read_rgb
+from common.photographs.images import SUFFIXES, list_images, read_rgb
 
 _FOLDERS = {"train": ("train", "training"), "validation": ("val", "validation", "valid", "eval", "test")}
 _EXPECTED = "the layouts that are read stand at the top of biformer/data.py and in the README"

@@ -22,8 +22,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from biformer.checkpoints import load_model
 from biformer.model import BiFormer
 from biformer.variants import create_model, name_of
-from common.checkpoints import load_strictly
 from common.errors import UserError
+from common.weights import load_strictly
 
 
 class DenseBiFormer(nn.Module):

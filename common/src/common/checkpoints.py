@@ -1,250 +1,168 @@
-"""Weights in and out: published folders, foreign files, and nothing that runs code from a file.
+"""Training state on disk: complete or absent, verified on reading, never executed.
 
-A published folder holds `model.safetensors` and `config.json`. Files of other origin go through
-`read_tensors`, which takes their tensors and neither imports nor calls anything else.
+    checkpoints/step_00012000/  state.pt  random_<rank>.pt  progress.json  manifest.json
+
+All processes write into a temporary folder, which gets its name only when every file is on
+disk; the oldest folders are removed last. `manifest.json` holds each file's SHA-256, so a
+truncated or altered checkpoint is recognised and the one before it used.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
-from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+import numpy as np
+import torch
 
-from common.download import weights
 from common.errors import UserError
-from common.files import atomic_path, write_json
-from common.foreign import StandIn, module_tensors, read_inert
+from common.files import sha256, sync, write_json
 
-WEIGHTS = "model.safetensors"
-_WRAPPERS = ("state_dict", "params_ema", "params", "model", "net", "network")
-_PREFIXES = ("module.", "_orig_mod.")
+_KEEP = 2
 
 
-class Pretrained(PyTorchModelHubMixin):
-    """Mixin that gives a network `save_pretrained` and `from_pretrained` on a folder.
-
-    The hub's mixin records the constructor's JSON-able arguments and can fetch folders from the
-    hub; here saving is atomic per file and loading is strict, and both name what is wrong.
-    """
-
-    def save_pretrained(self, folder: str | Path, **hub: Any) -> None:  # type: ignore[override]
-        """Write `config.json` and `model.safetensors`; a kill in between leaves the former weights.
-
-        Raises:
-            UserError: the disk is full.
-        """
-        assert isinstance(self, nn.Module)
-        folder = Path(folder)
-        arguments: Any = self._hub_mixin_config or {}
-        write_json(folder / "config.json", {"architecture": type(self).__name__, **arguments})
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        try:
-            with atomic_path(folder / "model.safetensors") as temporary:
-                save_file(tensors, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:  # how a full disk is reported
-            raise UserError(f"{folder / 'model.safetensors'}: could not be written ({error})") from None
-        if hub.get("push_to_hub"):
-            self.push_to_hub(**{key: value for key, value in hub.items() if key != "push_to_hub"})
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **keywords: Any) -> Self:  # type: ignore[override]
-        """Build the network from a local folder, or from "owner/name" on the hub.
-
-        Args:
-            folder: with `model.safetensors` and `config.json`.
-            keywords: of the constructor, instead of the recorded ones; the weights still have to fit.
-                For the hub also its own (`revision`, `token`, `cache_dir`).
-
-        Raises:
-            UserError: the folder lacks a file, is damaged, or holds another model.
-        """
-        path = Path(folder)
-        hub = {name: keywords.pop(name) for name in ("revision", "token", "cache_dir") if name in keywords}
-        if not path.is_dir():
-            if not _is_hub_name(str(folder)):
-                raise UserError(f"{folder}: no such folder; expected one with model.safetensors and config.json")
-            path = from_hub(str(folder), **hub)
-        config = _read_config(path)
-        found = config.pop("architecture", cls.__name__)
-        if found != cls.__name__:
-            raise UserError(f"{folder}: holds a {found}, expected a {cls.__name__}; use that project's script")
-        try:
-            model = cls(**config | keywords)
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(f"{path / 'config.json'}: does not describe a {cls.__name__} ({error})") from None
-        assert isinstance(model, nn.Module)
-        load_strictly(model, read_tensors(path / "model.safetensors"), str(folder))
-        return model.eval()
-
-
-N = TypeVar("N", bound=Pretrained)
-
-
-def read_tensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Read the tensors of a foreign file: safetensors, or any torch file; its content decides, not its suffix.
-
-    Finds them at the top, under a usual key (`state_dict`, `model`, ...), or as a pickled module, and strips the
-    prefixes that DistributedDataParallel and torch.compile put before names. Nothing else of the file is imported
-    or called (`common.foreign`).
+def save(
+    folder: Path,
+    parts: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    *,
+    rank: int = 0,
+    wait: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a checkpoint folder; called by every process of the run.
 
     Args:
-        keys: take the tensors under one of these keys instead, the preferred first.
-
-    Returns:
-        name → tensor on CPU.
-
-    Raises:
-        UserError: the file is missing, damaged, or holds no named tensors, or none of `keys`.
+        folder: ends in `step_<number>`.
+        parts: name → object with `state_dict`.
+        progress: JSON-able counters.
+        wait: returns when all processes have called it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a checkpoint (.safetensors, .pth or .pt)")
+    temporary = folder.with_name(f".{folder.name}.partial")
+    if rank == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    wait()
     try:
-        content: Any = load_file(path) if _is_safetensors(path) else read_inert(path)
-    except Exception as error:  # a broken pickle raises almost anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{path}: damaged or not a checkpoint ({reason}); copy it again") from None
-    if keys:
-        content = next((content[k] for k in keys if isinstance(content, dict) and _holds_tensors(content.get(k))), None)
-        if content is None:
-            raise UserError(f"{path}: holds no {' or '.join(keys)}, which was asked for")
-    while isinstance(content, dict) and (key := next((k for k in _WRAPPERS if _holds_tensors(content.get(k))), None)):
-        content = content[key]
-    content = dict(module_tensors(content)) or content
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{path}: holds a {type(content).__name__} instead of named tensors")
-    tensors = {_stripped(str(name)): value for name, value in content.items() if isinstance(value, Tensor)}
-    if len(tensors) < len(content):
-        others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-        raise UserError(f"{path}: holds entries that are no tensors ({_listed(others)}) beside {len(tensors)} tensors")
-    return tensors
-
-
-def locate(checkpoint: str | Path) -> Path:
-    """Return the model folder or the file that a `--checkpoint` means.
-
-    Args:
-        checkpoint: a run's folder, its exported model folder or the `model.safetensors` in it, the authors'
-            released file, the name of released weights, or "owner/name" on the hub; both are fetched once.
-
-    Raises:
-        UserError: there is nothing of that name, or it cannot be fetched.
-    """
-    path = Path(checkpoint)
-    if path.is_dir():
-        exported = path / "model"
-        return exported if (exported / WEIGHTS).is_file() and not (path / WEIGHTS).is_file() else path
-    if path.is_file():
-        return path.parent if path.name == WEIGHTS and (path.parent / "config.json").is_file() else path
-    return from_hub(str(checkpoint)) if _is_hub_name(str(checkpoint)) else weights(str(checkpoint))
-
-
-def beside(checkpoint: Path) -> Path:
-    """Where results of a located checkpoint go by default: to the folder around it; for the hub's cache, to `runs`."""
-    cached = checkpoint.parent.name == "snapshots"
-    return Path("runs") / checkpoint.parents[1].name if cached else checkpoint.parent
-
-
-def from_hub(name: str, **options: Any) -> Path:
-    """Return the model folder "owner/name" of the Hugging Face hub, fetched once into the hub's own cache.
-
-    Args:
-        options: of `huggingface_hub.snapshot_download`.
-
-    Raises:
-        UserError: no such model, or it is not in the cache and the hub cannot be reached.
-    """
-    try:
-        return Path(snapshot_download(name, **options))
-    except Exception as error:  # the client's own errors, and those of the HTTP library below it
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        torch.save(_random_state(), temporary / f"random_{rank}.pt")
+        if rank == 0:
+            torch.save({name: part.state_dict() for name, part in parts.items()}, temporary / "state.pt")
+            write_json(temporary / "progress.json", dict(progress))
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
-            f"{name}: no such folder here, and the Hugging Face hub gives no model of this name ({reason}); "
-            "correct the name, or fetch the folder by hand and name that"
+            f"{folder}: could not be written ({reason}); the checkpoints before it are intact: "
+            "free some disk space and run the same command"
         ) from None
+    wait()
+    if rank == 0:
+        files = sorted(path for path in temporary.iterdir())
+        for path in files:
+            sync(path)
+        write_json(temporary / "manifest.json", {path.name: sha256(path) for path in files})
+        shutil.rmtree(folder, ignore_errors=True)  # the same step again after a resume
+        os.replace(temporary, folder)
+        sync(folder.parent)
+        for old in _folders(folder.parent)[:-_KEEP]:
+            shutil.rmtree(old)
+    wait()
 
 
-def load_network(checkpoint: str | Path, network: type[N], from_released: Callable[[dict[str, Tensor], str], N]) -> N:
-    """Return the network of a checkpoint, in evaluation mode on CPU, in the file's floating type.
-
-    Args:
-        checkpoint: see `locate`.
-        network: the class of the project.
-        from_released: builds the network from the authors' tensors; the second argument names them in errors.
-
-    Raises:
-        UserError: no such checkpoint, damaged, or another model's; one sentence.
-    """
-    path = locate(checkpoint)
-    if not path.is_file():
-        return network.from_pretrained(path)
-    model = from_released(read_tensors(path), str(path))
-    assert isinstance(model, nn.Module)
-    return model.eval()
-
-
-def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load `tensors` into `model`; every name and shape must fit.
+def load(folder: Path, parts: Mapping[str, Any], *, rank: int = 0) -> dict[str, Any]:
+    """Load a verified checkpoint into `parts` and the random generators; return its counters.
 
     Raises:
-        UserError: one sentence with the missing, unexpected and misshapen names.
+        UserError: a part is absent or does not fit.
     """
-    expected = model.state_dict()
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
-    misshapen = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(value.shape)}"
-        for name, value in expected.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    problems = [
-        f"{len(names)} {what} ({_listed(names)})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-        if names
-    ]
-    if problems:
-        raise UserError(f"{source}: does not fit {type(model).__name__}: {'; '.join(problems)}")
-    model.load_state_dict(dict(tensors))
+    state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    if set(state) != set(parts):
+        raise UserError(
+            f"{folder}: holds {sorted(state)}, this run needs {sorted(parts)}; use the flags it was saved with"
+        )
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{folder}: its {name} does not fit this run ({reason})") from None
+    path = folder / f"random_{rank}.pt"
+    if path.exists():  # absent when more processes continue than had saved
+        _set_random_state(torch.load(path, weights_only=True))
+    return json.loads((folder / "progress.json").read_text(encoding="utf-8"))
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
+def find(root: Path, resume: str) -> Path | None:
+    """Return the checkpoint folder that `--resume` means, or None to start anew.
+
+    Raises:
+        UserError: a named folder is missing or damaged, or all of the run's checkpoints are.
+    """
+    if resume == "none":
+        return None
+    if resume != "auto":
+        damage = _damage(Path(resume))
+        if damage:
+            raise UserError(f"--resume {resume}: {damage}; name an intact .../checkpoints/step_<number> folder")
+        return Path(resume)
+    candidates = _folders(root)[::-1]
+    intact = next((folder for folder in candidates if not _damage(folder)), None)
+    if candidates and intact is None:
+        raise UserError(f"{candidates[0]}: {_damage(candidates[0])} and no older one is intact; use a new --output")
+    return intact
+
+
+def newest(root: Path) -> Path | None:
+    """Return the newest intact checkpoint below `root`, or None."""
+    return next((folder for folder in _folders(root)[::-1] if not _damage(folder)), None)
+
+
+def remove_partial(root: Path) -> None:
+    """Remove what a kill in the middle of a save left behind."""
+    for folder in root.glob(".step_*.partial"):
+        shutil.rmtree(folder)
+
+
+def _folders(root: Path) -> list[Path]:
+    """Complete checkpoint folders, oldest first, by the number in the name."""
+    folders = [path for path in root.glob("step_*") if path.name.removeprefix("step_").isdigit()]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def _damage(folder: Path) -> str | None:
+    """Say what is wrong with a checkpoint folder, or None."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{folder}: has no config.json; expected a folder written by save_pretrained") from None
-    except ValueError as error:
-        raise UserError(f"{path}: is not valid JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: holds a {type(config).__name__}, expected the network's arguments by name")
-    return config
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        wrong = [name for name, digest in manifest.items() if sha256(folder / name) != digest]
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, AttributeError):
+        return "manifest.json is damaged"
+    return f"{wrong[0]} is damaged" if wrong else None
 
 
-def _is_safetensors(path: Path) -> bool:
-    """Eight bytes of a header's length, then the header, a JSON object."""
-    with path.open("rb") as file:
-        return path.suffix.lower() == ".safetensors" or file.read(9)[8:] == b"{"
+def _random_state() -> dict[str, Any]:
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002 - libraries draw from it
+    name, keys, *rest = numpy_state
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (name, keys.tolist(), *rest),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
 
 
-def _is_hub_name(text: str) -> bool:
-    return text.count("/") == 1 and not text.startswith("/") and not Path(text).parent.exists()
-
-
-def _holds_tensors(value: Any) -> bool:
-    return isinstance(value, (dict, StandIn))
-
-
-def _stripped(name: str) -> str:
-    while prefix := next((p for p in _PREFIXES if name.startswith(p)), None):
-        name = name.removeprefix(prefix)
-    return name
-
-
-def _listed(names: list[str], at_most: int = 4) -> str:
-    return ", ".join(names[:at_most]) + (", ..." if len(names) > at_most else "")
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    version, values, gauss = state["python"]
+    random.setstate((version, tuple(values), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -39,13 +39,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from common import environment, launch, states
+from common import checkpoints, environment, launch
 from common.cards import write_card
-from common.checkpoints import Pretrained
 from common.config import LoaderConfig, RunConfig, to_json
 from common.errors import UserError
 from common.files import atomic_path, write_json
 from common.sampling import endless_loader
+from common.weights import Pretrained
 
 # A resumed run may differ in these; anything else would no longer be the same run.
 _MAY_CHANGE = {"output", "resume", "max_steps", "workers", "data_root", "save_every"}
@@ -102,7 +102,7 @@ class Run:
         self.best: float | None = None
         self._pending: list[dict[str, Any]] = []
         self._stop = False
-        self._restored = states.find(self.folder / "checkpoints", config.resume)
+        self._restored = checkpoints.find(self.folder / "checkpoints", config.resume)
         self._open_folder()
 
     def restore(self, **parts: Any) -> None:
@@ -118,7 +118,7 @@ class Run:
         if self.accelerator.scaler is not None:
             self._parts["scaler"] = self.accelerator.scaler
         if self._restored is not None:
-            progress = states.load(self._restored, self._unwrapped(), rank=self.rank)
+            progress = checkpoints.load(self._restored, self._unwrapped(), rank=self.rank)
             self.step, self.best, self._pending = progress["step"], progress["best"], progress["pending"]
             self.say(f"continuing from {self._restored}")
             if progress["processes"] != self.processes:
@@ -278,7 +278,7 @@ class Run:
                 )
         self.wait()
         if self.is_main:
-            states.remove_partial(self.folder / "checkpoints")
+            checkpoints.remove_partial(self.folder / "checkpoints")
             write_json(
                 path,
                 {
@@ -322,7 +322,7 @@ class Run:
         return self._pending
 
     def _refuse(self, step: int, line: dict[str, float]) -> NoReturn:
-        kept = states.newest(self.folder / "checkpoints")
+        kept = checkpoints.newest(self.folder / "checkpoints")
         raise UserError(
             f"training diverged at step {step} ({', '.join(f'{name} {value:g}' for name, value in line.items())}); "
             f"{f'{kept} is intact' if kept else 'no checkpoint was saved before it'}; "
@@ -345,7 +345,7 @@ class Run:
         """Write a checkpoint; a NaN that is still pending does not get into it."""
         progress = {"step": self.step, "best": self.best, "processes": self.processes, "pending": self._collect()}
         folder = self.folder / "checkpoints" / f"step_{self.step:08d}"
-        states.save(folder, self._unwrapped(), progress, rank=self.rank, wait=self.wait)
+        checkpoints.save(folder, self._unwrapped(), progress, rank=self.rank, wait=self.wait)
 
     def _unwrapped(self) -> dict[str, Any]:
         return {

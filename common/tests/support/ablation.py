@@ -21,7 +21,7 @@ def run_ablation(script: Path, output: Path, *flags: object) -> dict[str, dict[s
         for name in ("comparison_sheet", "curves", "save"):
             patch.setattr(f"common.figures.{name}", lambda *_, **__: None)
         patch.setattr("common.run.Run.picture", lambda *_: None)
-        patch.setattr("common.ablation.ROUNDS", 1)
+        patch.setattr("common.measuring.ablation.ROUNDS", 1)
         done = call_script(script, *flags, "--output", output)
     variants = runpy.run_path(str(script))["VARIANTS"]
     rows = read_rows(output / "results.json")

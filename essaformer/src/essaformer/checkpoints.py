@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
 from common.files import write_json
+from common.weights import load_network, load_strictly
 from essaformer.model import ESSAformer
 from essaformer.scaling import Scaling, read_scaling
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
+from common.weights import load_network, load_strictly
 from fftformer.model import FFTformer
 
 # (published, ours), parts of dotted names

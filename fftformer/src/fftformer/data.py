@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from common.images import list_images
+from common.photographs.images import list_images
 from fftformer.crops import MANIFEST, verified_names
 from fftformer.images import FORMATS, picture_size, read_pixels, to_float
 

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
 from common.files import atomic_path
-from common.images import check_extent
+from common.photographs.images import check_extent
 from fftformer import png, tiff
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}

@@ -18,7 +18,7 @@ import tifffile
 from PIL import Image
 
 from common.errors import UserError
-from common.images import check_extent
+from common.photographs.images import check_extent
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
 from common.files import write_json
+from common.weights import load_network, load_strictly
 from hcanet.literal import HCANet3D, middle_slices
 from hcanet.model import HCANet
 from hcanet.scenes import Scaling

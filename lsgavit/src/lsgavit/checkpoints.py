@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from common.checkpoints import load_network, load_strictly
 from common.errors import UserError
+from common.weights import load_network, load_strictly
 from lsgavit.model import LSGAViT, PatchMerging
 
 _TOKENIZER = (

@@ -24,7 +24,7 @@ from PIL import Image
 
 from biformer.detection.coco import coco_mask, run_counts
 from common.errors import UserError
-from common.images import read_rgb
+from common.photographs.images import read_rgb
 
 SPLITS = {"train": "train2017", "validation": "val2017"}
 LAYOUT = "expected COCO's layout, annotations/instances_train2017.json with train2017/, and the same for val2017"

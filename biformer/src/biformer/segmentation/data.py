@@ -23,7 +23,7 @@ from torch import Tensor
 from biformer.data import UnreadablePicture, reading
 from biformer.segmentation.model import IGNORED
 from common.errors import UserError
-from common.images import SUFFIXES, list_images, read_rgb
+from common.photographs.images import SUFFIXES, list_images, read_rgb
 
 FOLDER = "ADEChallengeData2016"
 _TABLE = "objectInfo150.txt"

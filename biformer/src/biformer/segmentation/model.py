@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from biformer.dense import DenseBiFormer
 from biformer.segmentation.heads import AuxiliaryHead, SemanticFPNHead, UPerNetHead
-from common.checkpoints import Pretrained, locate
 from common.errors import UserError
+from common.weights import Pretrained, locate
 
 IGNORED = 255
 """Label of pixels that neither loss nor scores count."""

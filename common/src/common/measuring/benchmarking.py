@@ -3,9 +3,9 @@
     Benchmark(__doc__, networks=networks, parts=attention, loaders=loaders).run()
 
 Each of the three is a function of the `Benchmark` that yields rows. Most rows come from `race`, where the forms of a
-piece of work take turns (`common.racing`): `seconds` is the median over the turns, `fastest` the least; `ratio` the
+piece of work take turns (`racing`): `seconds` is the median over the turns, `fastest` the least; `ratio` the
 literal form's seconds over the row's; `difference` the largest of the results from the literal form's, relative to
-that one's largest value. `operations`, `bytes` and `bound` are explained in `common.counting`; `of_bound` is the bound
+that one's largest value. `operations`, `bytes` and `bound` are explained in `counting`; `of_bound` is the bound
 over the seconds. `peak_mib` is the memory that the work needs beyond weights and input: on a GPU the allocator's
 maximum, on a CPU the growth of a fresh process's resident memory during its second run.
 """
@@ -22,10 +22,11 @@ from typing import TypeVar
 
 import torch
 
-from common import counting, environment, racing
+from common import environment
 from common.errors import UserError
 from common.files import atomic_path
-from common.racing import Work, say
+from common.measuring import counting, racing
+from common.measuring.racing import Work, say
 
 T = TypeVar("T")
 Row = Mapping[str, object]

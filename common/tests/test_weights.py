@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from common.checkpoints import beside, load_network, load_strictly, locate, read_tensors
 from common.errors import UserError
+from common.weights import beside, load_network, load_strictly, locate, read_tensors
 from toy_trainer import Toy
 
 

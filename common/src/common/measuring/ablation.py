@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from common.config import Seed, parse_some
-from common.counting import count, timed
 from common.environment import choose_device
 from common.errors import UserError
 from common.files import atomic_path
+from common.measuring.counting import count, timed
 from common.results import Row, digits, markdown, measured, read_rows, write_rows
 
 Variants = Mapping[str, tuple[str, Sequence[str]]]

@@ -30,10 +30,10 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from common import launch
-from common.checkpoints import WEIGHTS, locate
 from common.environment import choose_device
 from common.errors import UserError
 from common.files import atomic_path, printable, sha256
+from common.weights import WEIGHTS, locate
 
 Job = TypeVar("Job")
 

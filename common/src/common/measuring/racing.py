@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common import memory
-from common.counting import Count, count, precision, timed
+from common.measuring.counting import Count, count, precision, timed
 
 COMPILED = ", compiled"
 

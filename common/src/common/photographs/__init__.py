@@ -1,0 +1,1 @@
+"""Photographs: reading them upright, and folders of them."""
