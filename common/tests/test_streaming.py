@@ -235,7 +235,7 @@ def test_windows_are_as_large_as_memory_allows() -> None:
 
     assert window_side(1e9, needed, (20_000, 300)) == 512
     assert window_side(400**2, needed, (20_000, 300)) == 256
-    assert window_side(100**2, needed, (20_000, 300)) == 80
+    assert window_side(100**2, needed, (20_000, 300)) == 64
     assert window_side(1e9, needed, (40, 70)) == 80
     with pytest.raises(UserError, match="--memory is too small for windows of this scene; add at least 5 MiB"):
         window_side(26**2 - 5 * 2**20, needed, (40, 70))

@@ -67,7 +67,9 @@ def tiles_within(starts: Sequence[int], tile: int, read: slice) -> list[int]:
 
 
 def window_side(left: float, needed: Callable[[int], float], shape: tuple[int, int]) -> int:
-    """The largest side of windows that fits: a multiple of 16, from 256 on one of 256.
+    """The largest side of windows that fits: a multiple of 16, from 64 on one of 64, from 256 on one of 256.
+
+    The output's blocks divide the windows, and small blocks make large files slow.
 
     Args:
         left: bytes for one window.
@@ -77,7 +79,7 @@ def window_side(left: float, needed: Callable[[int], float], shape: tuple[int, i
     Raises:
         UserError: not even windows of 16 pixels fit.
     """
-    sides = [side for side in (*range(16, 256, 16), *range(256, LARGEST + 1, 256)) if needed(side) <= left]
+    sides = [side for side in (16, 32, 48, 64, 128, 192, *range(256, LARGEST + 1, 256)) if needed(side) <= left]
     if not sides:
         more = (needed(16) - left) / 2**20
         raise UserError(f"--memory is too small for windows of this scene; add at least {more:.0f} MiB")
