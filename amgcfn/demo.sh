@@ -4,6 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/amgcfn_demo}
 
-accelerate launch amgcfn/train.py --output "$run"
+python amgcfn/train.py --output "$run"
 python amgcfn/evaluate.py --checkpoint "$run"
 python amgcfn/predict.py --checkpoint "$run/seed_1330/model" --output "$run/seed_1330/maps" --existing replace

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/essaformer_demo}
 
-accelerate launch essaformer/train.py --output "$run"
+python essaformer/train.py --output "$run"
 python essaformer/evaluate.py --checkpoint "$run/model" --output "$run/evaluation"
 python -c "
 import sys, numpy as np

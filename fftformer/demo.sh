@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/fftformer_demo}
 
-accelerate launch fftformer/train.py --output "$run"
+python fftformer/train.py --output "$run"
 python fftformer/evaluate.py --checkpoint "$run/model" --output "$run/evaluation" --save-pictures
 python fftformer/predict.py --checkpoint "$run/model" \
     --input "$run/evaluation/blurred" --output "$run/restored" --existing replace

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/hcanet_demo}
 
-accelerate launch hcanet/train.py --output "$run"
+python hcanet/train.py --output "$run"
 python hcanet/evaluate.py --checkpoint "$run/model" --output "$run/evaluation"
 python -c "
 import sys, numpy as np

@@ -4,6 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/lsgavit_demo}
 
-accelerate launch lsgavit/train.py --output "$run"
+python lsgavit/train.py --output "$run"
 python lsgavit/evaluate.py --checkpoint "$run"
 python lsgavit/predict.py --checkpoint "$run/seed_5/model" --output "$run/seed_5/maps" --existing replace
