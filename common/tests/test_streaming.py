@@ -103,9 +103,8 @@ def test_killed_and_continued_equals_undisturbed(kills: tuple[int, ...], source:
         finished += windows
         assert len(list((tmp_path / "out.tif.windows").glob("[0-9]*.npz"))) == finished
         assert not (tmp_path / "out.tif").exists()
-    call_script(
-        TOY, source, tmp_path / "out.tif", WINDOWS - finished, *PLAIN
-    )  # one window more and it would kill itself
+    # One window more and it would kill itself.
+    run_script(TOY, source, tmp_path / "out.tif", WINDOWS - finished, *PLAIN)
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "straight.tif").read_bytes()
 
 
