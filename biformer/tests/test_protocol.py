@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from biformer import create_model, load_model
+from biformer import create_model, load_model, scoring
 from biformer.segmentation.model import load_segmenter
 from common.results import read_rows
 from support.scripts import run_here
@@ -81,6 +82,19 @@ def test_the_kept_weights_are_those_of_the_best_recorded_line(
     (path,) = (tmp_path / "scores").rglob("results.json")
     measured = {row.metric: row.value for row in read_rows(path)}
     assert measured[metric] == pytest.approx(max(recorded), abs=1e-4)
+
+
+@pytest.mark.parametrize("better", ["model", "model_ema"])
+def test_of_raw_and_averaged_weights_the_better_are_kept(
+    better: str, train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Raw and averaged weights are scored by turns; the scores are made up."""
+    order = itertools.cycle([90.0, 10.0] if better == "model" else [10.0, 90.0])
+    monkeypatch.setattr(scoring, "score", lambda *_, **__: scoring.Scores(next(order), None, 1.0, 6, 0))
+    run = train("classification", tmp_path / "run", "--ema", 0.5, "--validate-epochs", 1, "--epochs", 1)
+    kept, *both = (load_file(run / name / "model.safetensors") for name in ("model_best", "model", "model_ema"))
+    equal = [all(torch.equal(value, each[name]) for name, value in kept.items()) for each in both]
+    assert equal == [better == "model", better == "model_ema"]
 
 
 def test_a_split_file_keeps_training_and_validation_apart(
