@@ -259,6 +259,7 @@ def score_and_draw(
     config: Any = run.config
     pictures: list[list[np.ndarray]] = []
     below: list[list[str]] = []
+    prepared = preparation(config)
     noise = scoring.SceneNoise(config.framework, config.sigma, config.noise_seed, config.test_noise)
 
     def show(region: Region, noisy: Noisy, clean: np.ndarray, restored: np.ndarray, score: scoring.SceneScore) -> None:
@@ -274,11 +275,10 @@ def score_and_draw(
 
         def restore(image: Tensor) -> Tensor:
             with run.accelerator.autocast():
-                released = released_mix(network)
-                tile = (config.crops or (config.crop,))[-1] if released else None
+                tile = prepared.tile if released_mix(network) else None
                 limit = tile_for_memory(network, parse_size("4G"), *image.shape[1:])
                 batch = max(1, limit**2 // (tile or limit) ** 2)
-                return denoise_scene(network, image, preparation(config), tile or limit, batch=batch)
+                return denoise_scene(network, image, prepared, tile or limit, batch=batch)
 
         scores = scoring.score_scenes(
             regions, restore, cases, noise, others=others, rank=run.rank, processes=run.processes, show=show
