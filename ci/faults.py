@@ -2,6 +2,7 @@
 
     python ci/faults.py                                 all trainers, more than an hour on one core
     python ci/faults.py --papers fftformer --kills 3    those of one project, a few minutes
+    python ci/faults.py --papers biformer/detection     one trainer
 
 For each trainer a short training runs undisturbed. Then the same command is killed with SIGKILL at
 random moments between opening its folder and its end, and started again, until it has been killed
@@ -55,7 +56,7 @@ class FaultsConfig:
     """Flags of this script."""
 
     papers: tuple[str, ...] = tuple(PROJECTS)
-    """Whose trainers."""
+    """Whose trainers: projects, or how the trainers' names begin."""
     kills: int = 20
     """How often each is killed."""
     seed: int = 0
@@ -68,14 +69,15 @@ class FaultsConfig:
 def main() -> None:
     """Go through the trainers, print and write one table."""
     options = parse(FaultsConfig, __doc__)
-    if unknown := set(options.papers) - set(PROJECTS):
-        raise UserError(f"--papers {' '.join(sorted(unknown))}: expected some of {', '.join(PROJECTS)}")
+    chosen = [name for name in TRAINERS if name.startswith(options.papers)]
+    if unknown := [paper for paper in options.papers if not any(name.startswith(paper) for name in TRAINERS)]:
+        raise UserError(f"--papers {' '.join(unknown)}: expected beginnings of {', '.join(TRAINERS)}")
     options.output.mkdir(parents=True, exist_ok=True)
     scene = options.output.resolve() / "scene.npz"
     made = synthetic_scene(40, 44, bands=8, num_classes=3)
     np.savez(scene, cube=made.cube, labels=made.require_labels())
     lines, wrong = [], False
-    for name in [name for name in TRAINERS if name.partition("/")[0] in options.papers]:
+    for name in chosen:
         trainer = Trainer(name, options.output / name.replace("/", "_"), scene, random.Random(options.seed))
         lines.append([name, trainer.killed(options.kills), trainer.damaged(), trainer.two_processes()])
         wrong = wrong or trainer.wrong
