@@ -219,10 +219,8 @@ def finish(
         skipped = training.skipped()
         unreadable = scores[""].unreadable
         if skipped or unreadable:
-            print(
-                f"unreadable pictures left out: {len(skipped)} of training, {unreadable} of validation"
-                + f" (first of training: {skipped[0]})" * bool(skipped)
-            )
+            first = f" (first of training: {skipped[0]})" if skipped else ""
+            print(f"unreadable pictures left out: {len(skipped)} of training, {unreadable} of validation{first}")
         print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
     run.close()
 

@@ -1,4 +1,4 @@
-"""One table and one sheet of pictures from what the five papers' demos left behind.
+"""One table and one sheet of pictures from what the papers' demos left behind.
 
     python ci/demo_summary.py                         reads runs/<paper>_demo, writes runs/demo.md and runs/demo.png
     python ci/demo_summary.py --failed fftformer      and says which demos have failed just now
@@ -99,14 +99,15 @@ def main() -> None:
             lines.append([demo.title, "**no result**", *[""] * 4])
             continue
         _, metric, measured, baseline = found[0]
-        titles[name] = f"{demo.title}: {demo.job}\n{metric} {measured}" + f" ({baseline})" * bool(baseline)
+        beside = f" ({baseline})" if baseline else ""
+        titles[name] = f"{demo.title}: {demo.job}\n{metric} {measured}{beside}"
         for i, cells in enumerate(found):
             lines.append([demo.title if i == 0 else "", *cells, demo.published if i == 0 else ""])
     table = markdown(["paper", "data", "metric", "measured", "baseline", "published, on what"], lines)
     differs = [f"- {demo.title}: {demo.differs}" for demo in DEMOS.values()]
-    text = "\n".join(
-        [table, "", "What differs from the published experiments:", "", *differs, *([""] * bool(missing)), *missing]
-    )
+    text = "\n".join([table, "", "What differs from the published experiments:", "", *differs])
+    if missing:
+        text += "\n\n" + "\n".join(missing)
     sheet = contact_sheet(options.runs, titles, options.runs / "demo.png")
     with atomic_path(options.runs / "demo.md") as temporary:
         temporary.write_text(f"# The demos\n\n{text}\n\n![pictures](demo.png)\n", encoding="utf-8")

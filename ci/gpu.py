@@ -69,7 +69,9 @@ def list_jobs(device: str, small: bool, output: Path | None) -> list[Job]:
         for paper in PROJECTS:
             rows = output / f"{paper}.csv" if output else ROOT / paper / "results" / "gpu.csv"
             command = [sys.executable, str(ROOT / paper / "benchmark.py"), "--device", device, "--part", *parts, *more]
-            command += ["--output", str(rows), *["--append"] * (number > 0), *["--small"] * small]
+            command += ["--output", str(rows)]
+            command += ["--append"] if number else []
+            command += ["--small"] if small else []
             jobs.append(Job(f"{paper}: {' '.join([*parts, *more])}", command, weight))
     return jobs
 

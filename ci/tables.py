@@ -27,7 +27,7 @@ from pathlib import Path
 
 from common.download import released
 from common.errors import UserError, command
-from common.results import Row, markdown, read_rows
+from common.results import SPREAD, Row, markdown, read_rows
 from common.results import digits as places
 from projects import PROJECTS
 
@@ -187,8 +187,11 @@ def tables(rows: Sequence[Row], presets: set[str]) -> str:
             block += [*above, [name, *cells], *below]
         lines += [[*([dataset, short(split)] if i == 0 else ["", ""]), *cells] for i, cells in enumerate(block)]
     notes = [f"- {row.dataset}, {short(row.split)}: {rest(row.split)}" for row in rows if rest(row.split)]
-    notes += [f"- {row.metric}: {row.definition}" for row in rows]
-    return "\n".join([markdown(["data set", "split", "", *metrics], lines), "", *dict.fromkeys(notes)]) + "\n"
+    notes += [f"- {row.metric}: {row.definition.removesuffix(f'; {SPREAD}')}" for row in rows]
+    notes += [f"- ±: {SPREAD}" for row in rows if row.std is not None]
+    table = markdown(["data set", "split", "", *metrics], lines)
+    folded = ["<details><summary>Splits and metrics, exactly</summary>", "", *dict.fromkeys(notes), "", "</details>"]
+    return "\n".join([table, "", *folded]) + "\n"
 
 
 def presets_of(folder: Path) -> set[str]:

@@ -24,10 +24,10 @@ from common.errors import UserError, command
 from common.hyperspectral.catalogue import load_fixed_split, load_scene
 from common.hyperspectral.disjoint import disjoint_split, overlap
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
-from common.hyperspectral.scores import DEFINITIONS, SPREAD, Scores, over_seeds, score
+from common.hyperspectral.scores import DEFINITIONS, Scores, over_seeds, score
 from common.hyperspectral.splits import Split, per_class_split, stratified_split
 from common.hyperspectral.synthetic import synthetic_scene
-from common.results import Row, measured, table, write_rows
+from common.results import SPREAD, Row, measured, table, write_rows
 from rivals import hybridsn, spectra
 
 METHODS = {"svm": "SVM, spectra alone", "forest": "random forest, spectra alone", "hybridsn": "HybridSN"}

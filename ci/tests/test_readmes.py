@@ -12,8 +12,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from projects import PROJECTS, ROOT
 
 PAPERS = tuple(PROJECTS)
-SECTIONS = ["The idea", "Paper, released code, ours", "Data", "Train, score", "Results", "Speed"]
-SECTIONS += ["In your own network"]
+SECTIONS = [
+    "Results",
+    "Ablation",
+    "Train, score",
+    "In your own network",
+    "The idea",
+    "Paper, released code, ours",
+    "Data",
+]
+SECTIONS += ["Speed", "Citation"]
+LONGEST_CELL = 25
 
 
 def read(paper: str) -> str:
@@ -55,6 +64,13 @@ def test_links_lead_somewhere(page: str) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", prose)
     links = [link for link in links if "://" not in link]
     assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("runs/")])
+def test_cells_are_short(page: str) -> None:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    cells = [cell for line in lines if line.startswith("|") for cell in line.strip("|").split(" | ")]
+    assert [cell for cell in cells if len(re.sub(r"\]\([^)]*\)", "", cell).split()) > LONGEST_CELL] == []
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -11,7 +11,6 @@ from amgcfn.published import PUBLISHED
 from common.hyperspectral.scene import Scene
 from common.hyperspectral.scores import (
     DEFINITIONS,
-    SPREAD,
     Scores,
     count_and_spread,
     over_seeds,
@@ -19,7 +18,7 @@ from common.hyperspectral.scores import (
     score,
 )
 from common.hyperspectral.splits import Split
-from common.results import Row
+from common.results import SPREAD, Row
 
 
 def score_map(classes: np.ndarray, sample: Sample) -> Scores:

@@ -144,9 +144,9 @@ def prediction_sheet(
         found = int(share.argmax())
         axis.imshow(to_picture(image))
         right = found == label
-        text = f"{pictures.classes[found]} {100 * share[found]:.0f} %" + f"\n(is {pictures.classes[label]})" * (
-            not right
-        )
+        text = f"{pictures.classes[found]} {100 * share[found]:.0f} %"
+        if not right:
+            text += f"\n(is {pictures.classes[label]})"
         axis.set_title(text, fontsize=8, color="#1b7f3b" if right else "#b3261e")
     return save(figure, path)
 

@@ -15,6 +15,8 @@ from common import environment
 from common.errors import UserError
 from common.files import write_json
 
+SPREAD = "mean ± standard deviation over seeds (population, divided by n)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:

@@ -105,9 +105,9 @@ def rows(  # noqa: PLR0917
                         paper="essaformer",
                         preset=preset if of == "network" else "bicubic",
                         dataset=f"{dataset} ×{scale}",
-                        split=f"{split}{f', {len(scores)} pictures' * (len(scores) > 1)}; protocol {protocol}",
+                        split=f"{split}{f', {len(scores)} pictures' if len(scores) > 1 else ''}; protocol {protocol}",
                         metric=metric,
-                        definition=f"{DEFINITIONS[protocol][metric]}" + "; mean over pictures" * (len(scores) > 1),
+                        definition=DEFINITIONS[protocol][metric] + ("; mean over pictures" if len(scores) > 1 else ""),
                         value=mean(scores, metric, of, protocol),  # type: ignore[arg-type]
                         seeds=list(seeds),
                         published=published.get(metric),

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from common.errors import UserError
 from common.hyperspectral.noise import Noisy, check, corrupt, scene_generator
-from common.results import Row, markdown
+from common.results import SPREAD, Row, markdown
 from hcanet import classical
 from hcanet.data import COMPLEX
 from hcanet.metrics import DEFINITIONS, FAMILIES, METRICS, score
@@ -163,16 +163,18 @@ def rows(
         for method in here[0].values:
             for metric in [name for names in METRICS.values() for name in names if name in here[0].values[method]]:
                 each = [mean(run, method, metric, noise) for run in (runs if method == NETWORK else runs[:1])]
+                over = ["mean over scenes"] if len(here) > 1 else []
+                over += [SPREAD] if len(each) > 1 else []
                 found.append(
                     Row(
                         paper="hcanet",
                         preset=preset if method == NETWORK else method,
                         dataset=f"{dataset}, {noise}",
-                        split=split + f", {len(here)} scenes" * (len(here) > 1),
+                        split=split + (f", {len(here)} scenes" if len(here) > 1 else ""),
                         metric=metric,
-                        definition=DEFINITIONS[metric] + "; mean over scenes" * (len(here) > 1),
+                        definition="; ".join([DEFINITIONS[metric], *over]),
                         value=float(np.mean(each)),
-                        std=float(np.std(each, ddof=1)) if len(each) > 1 else None,
+                        std=float(np.std(each)) if len(each) > 1 else None,
                         seeds=list(seeds),
                     )
                 )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.hyperspectral.disjoint import overlap
-from common.hyperspectral.scores import DEFINITIONS, SPREAD, Scores, over_seeds, per_class_table, score
-from common.results import Row
+from common.hyperspectral.scores import DEFINITIONS, Scores, over_seeds, per_class_table, score
+from common.results import SPREAD, Row
 from lsgavit.data import Sample
 from lsgavit.fast.prediction import predict_pixels
 from lsgavit.model import LSGAViT

@@ -348,4 +348,4 @@ def _objects(found: Sequence[tuple[list[float], int, Any]]) -> Objects:
 
 
 def _few(names: Sequence[str]) -> str:
-    return (", ".join(names[:5]) + ", ..." * (len(names) > 5)) or "none"
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])]) or "none"

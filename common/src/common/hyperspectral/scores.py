@@ -18,7 +18,6 @@ DEFINITIONS = {
     "AA": "unweighted mean of the per-class accuracies over the classes present in the scored pixels, percent",
     "kappa": "Cohen's kappa, times 100",
 }
-SPREAD = "mean ± standard deviation over seeds (population, divided by n)"
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ from common.environment import choose_device
 from common.errors import UserError
 from common.files import atomic_path
 from common.measuring.counting import count, timed
-from common.results import Row, digits, markdown, measured, read_rows, write_rows
+from common.results import SPREAD, Row, digits, markdown, measured, read_rows, write_rows
 
 Variants = Mapping[str, tuple[str, Sequence[str]]]
 """Name → line in the table, flags of train.py. The first one is the released network."""
@@ -191,8 +191,7 @@ def _over_seeds(same: Sequence[Row], title: str, seeds: Sequence[int]) -> Row:
     row = replace(same[0], preset=title, seeds=list(seeds), published=None, source=None)
     if len(same) > 1:
         values = [one.value for one in same]
-        spread = "mean ± standard deviation over seeds (population, divided by n)"
-        definition = f"{row.definition}; {spread}"
+        definition = f"{row.definition}; {SPREAD}"
         row = replace(row, value=statistics.fmean(values), std=statistics.pstdev(values), definition=definition)
     return row
 
