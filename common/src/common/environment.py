@@ -89,7 +89,8 @@ def device(of: torch.device | str = "cpu") -> str:
             name = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), name)
     except OSError:
         pass  # not Linux: the platform's own name has to do
-    return f"{name}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def driver() -> str:
