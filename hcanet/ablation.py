@@ -17,12 +17,12 @@ from common.measuring.ablation import ablate
 from hcanet import HCANet, load_model
 
 VARIANTS = {
-    "released": ("global + local as released", ()),
+    "released": ("global + local as released", ("--local-mix", "released")),
     "pixel": ("global + local as the paper means it", ("--local-mix", "pixel")),
     "global": ("global alone", ("--local-mix", "none")),
-    "local": ("local alone, as released", ("--network", "attention=False")),
+    "local": ("local alone, as released", ("--local-mix", "released", "--network", "attention=False")),
     "local_pixel": ("local alone, as the paper means it", ("--local-mix", "pixel", "--network", "attention=False")),
-    "plain": ("plain feed-forward instead of MSFN", ("--network", "feed_forward=plain")),
+    "plain": ("plain feed-forward instead of MSFN", ("--local-mix", "released", "--network", "feed_forward=plain")),
 }
 
 
