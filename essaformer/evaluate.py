@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from common import config, launch, memory
@@ -95,8 +96,12 @@ def main() -> None:
     rows: list[list[np.ndarray]] = []
     below: list[list[str]] = []
 
+    tiles: list[int] = []  # of the pictures that did not fit the memory whole
+
     def enlarge(low: Tensor) -> Tensor:
         tile = options.tile or tile_for_memory(model, budget, low.shape[1], low.shape[2])
+        if tile < max(low.shape[1:]):
+            tiles.append(tile)
         return enlarge_tiled(model, low, tile)
 
     def show(item: dict[str, Any], result: Tensor, score: scoring.PictureScore) -> None:
@@ -112,8 +117,10 @@ def main() -> None:
 
     rank, processes = accelerator.process_index, accelerator.num_processes
     scores = scoring.score_pictures(items, enlarge, model.scale, rank=rank, processes=processes, show=show)
+    tiles = gather_object(tiles)
     if accelerator.is_main_process:
         split = f"test {regions[0].name}" if len(regions) == 1 else "test"
+        split += f" in tiles of {min(tiles)}" if tiles else ""
         seeds = [trained["seed"]] if "seed" in trained else []
         found = measured(scoring.rows(scores, title, model.scale, split, trained["preset"], seeds), device)
         write_rows(output / "results.json", found)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from PIL import Image
 from torch import Tensor
 
@@ -80,8 +81,12 @@ def main() -> None:
         items = EvaluationPairs(pairs[:: -(-len(pairs) // (options.pictures or len(pairs)))])
     dataset = scoring.DATASETS.get(layout, printable(options.data_root.name) if options.data_root else layout)
 
+    tiles: list[tuple[int, int]] = []  # of the pictures that did not fit the memory whole
+
     def restore(blurred: Tensor) -> Tensor:
         tile = tile_for_memory(model, budget, *blurred.shape[1:])
+        if tile[0] < blurred.shape[1] or tile[1] < blurred.shape[2]:
+            tiles.append(tile)
         return restore_tiled(model, blurred, tile, device=device)
 
     output = options.output or beside(options.checkpoint) / f"evaluation_{dataset.replace(' ', '_')}"
@@ -96,11 +101,14 @@ def main() -> None:
         rank, processes = accelerator.process_index, accelerator.num_processes
         show = save if options.save_pictures else None
         scores = scoring.score_pictures(items, restore, layout, rank=rank, processes=processes, show=show)
+    tiles = gather_object(tiles)
     if accelerator.is_main_process:
         trained = config.recorded(options.checkpoint)
         seeds = [trained["seed"]] if "seed" in trained else []
-        found = scoring.rows(scores, layout, dataset, options.split, trained["preset"], seeds)
-        baseline = scoring.rows(scores, layout, dataset, options.split, "blurred input", seeds, of="blurred")
+        named = scores, layout, dataset, options.split
+        tile = min(tiles, default=None)
+        found = scoring.rows(*named, trained["preset"], seeds, tile=tile)
+        baseline = scoring.rows(*named, "blurred input", seeds, of="blurred", tile=tile)
         rows = measured(found, device)
         write_rows(output / "results.json", rows + measured(baseline, device))
         scoring.write_csv(output / "pictures.csv", scores)

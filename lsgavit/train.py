@@ -192,7 +192,7 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     publish(folder, found)
     print(scoring.class_table(runs, samples[0]))
     print(table(found))
-    print(f"models: {folders[0] / 'model'}{' and so on' * (len(folders) > 1)}; rows: {folder / 'results.json'}")
+    print(f"models: {folders[0] / 'model'}{' and so on' if len(folders) > 1 else ''}; rows: {folder / 'results.json'}")
 
 
 if __name__ == "__main__":

@@ -187,7 +187,8 @@ def test_bands_first_is_told_in_training_and_scoring(train, verb, trained: Path,
     ours, straight = weights(tmp_path / "run"), weights(trained)
     assert all(torch.equal(ours[name], value) for name, value in straight.items())
     verb("evaluate", "--checkpoint", tmp_path / "run", "--output", tmp_path / "scores", "--tile", 9)
-    assert len(read_rows(tmp_path / "scores/results.json")) == 24
+    rows = read_rows(tmp_path / "scores/results.json")
+    assert len(rows) == 24 and all(" in tiles of 9; protocol " in row.split for row in rows)
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,17 @@ class TestScores:
         assert found["PSNR (dB)"] == pytest.approx(np.mean(expected, axis=0)[0], abs=1e-4)
         assert found["SSIM (2-D)"] == pytest.approx(np.mean(expected, axis=0)[1], abs=1e-5)
 
+    def test_tiles_are_said(self, identity: Path, call: Callable[..., int], tmp_path: Path) -> None:
+        path = tmp_path / "data/test"
+        for side in ("input", "target"):
+            (path / side).mkdir(parents=True)
+            Image.fromarray(self.photograph[:320, :320]).save(path / side / "1.png")
+        for memory, said in (("1G", "test, 1 picture"), ("100M", "test, 1 picture, in tiles of 192 × 192")):
+            output = tmp_path / memory
+            flags = ("--data-root", tmp_path / "data", "--memory", memory, "--output", output)
+            assert call("evaluate.py", "--checkpoint", identity, *flags) == 0
+            assert {row.split for row in read_rows(output / "results.json")} == {said}
+
     def test_realblur_is_aligned(self, evaluate: Callable[[], dict[str, float]], tmp_path: Path) -> None:
         """Displaced and darkened: a bad score as it is, a good one after the authors' alignment."""
         big = self.photograph[20:190, 150:330]

@@ -202,7 +202,7 @@ def check_classes(found: Sequence[str], expected: Sequence[str], whose: str, oth
     if list(found) == list(expected):
         return
     only = [
-        f"only {name}: {', '.join(sorted(classes)[:5])}{', ...' * (len(classes) > 5)}"
+        f"only {name}: {', '.join(sorted(classes)[:5])}{', ...' if len(classes) > 5 else ''}"
         for name, classes in (("here", set(found) - set(expected)), ("there", set(expected) - set(found)))
         if classes
     ]

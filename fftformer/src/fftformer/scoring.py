@@ -109,8 +109,12 @@ def rows(  # noqa: PLR0917
     seeds: Sequence[int] = (),
     *,
     of: Literal["restored", "blurred"] = "restored",
+    tile: tuple[int, int] | None = None,
 ) -> list[Row]:
     """Result rows: the mean of every metric, of restored pictures beside the published one where there is one.
+
+    Args:
+        tile: the smallest one, where pictures were restored in tiles. The published scores are of whole pictures.
 
     Raises:
         UserError: there are no scores.
@@ -118,6 +122,9 @@ def rows(  # noqa: PLR0917
     if not scores:
         raise UserError(f"{dataset}: no pictures were scored")
     definitions = REALBLUR_DEFINITIONS if layout.startswith("realblur") else DEFINITIONS
+    pictures = f"{split}, {len(scores)} {'picture' if len(scores) == 1 else 'pictures'}"
+    if tile:
+        pictures += f", in tiles of {tile[0]} × {tile[1]}"
     found = []
     for metric in scores[0].restored:
         published, source = PUBLISHED.get((dataset, metric), (None, None)) if of == "restored" else (None, None)
@@ -127,7 +134,7 @@ def rows(  # noqa: PLR0917
                 paper="fftformer",
                 preset=preset,
                 dataset=dataset,
-                split=f"{split}, {len(scores)} picture{'s' * (len(scores) > 1)}",
+                split=pictures,
                 metric=metric,
                 definition=f"{definition}; mean over pictures",
                 value=mean(scores, metric, of),
