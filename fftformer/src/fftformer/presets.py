@@ -57,10 +57,10 @@ class Config(LoaderConfig):
 
 
 def demo() -> Config:
-    """Real photographs with synthetic camera shake, a small network, five minutes on two CPU cores.
+    """Real photographs with synthetic camera shake, a small network, three minutes on two CPU cores.
 
     accelerate launch fftformer/train.py
-    Expected: 26.25 dB on held-out photographs and shakes, blurred 25.00 dB (results/demo.json).
+    Expected: 26.1 dB on held-out photographs and shakes, blurred 25.0 dB (results/demo.json).
     """
     return Config(
         model="fftformer_tiny",
@@ -68,12 +68,12 @@ def demo() -> Config:
         crop=64,
         batch_size=4,
         workers=1,
-        iterations=700,
+        iterations=500,
         learning_rate=2e-3,
         clip=1.0,
         ema=0.98,
         save_every=100,
-        validate_every=350,
+        validate_every=250,
         validation_pictures=6,
     )
 
