@@ -54,7 +54,7 @@ def classify_raster(
     if source.bands != model.bands:
         raise UserError(f"{input_}: has {source.bands} bands, but the model takes {model.bands}")
     pixel = source.bands * 2 * source.dtype.itemsize + BYTES_PER_PIXEL + 24 * model.num_classes
-    side = window_side(stream.left / 2, lambda side: (side + 2 * AROUND) ** 2 * pixel, source.shape)
+    side = window_side(stream.left / 2, lambda side: (side + 2 * AROUND) ** 2 * pixel)
     strip = rows or rows_for_memory(model, side + 2 * AROUND, stream.left / 2)
     stream.begin(windows=side, rows=strip, codes=codes, components=components.weight.tolist())
 

@@ -47,7 +47,7 @@ def enlarge_raster(
 
     half = int(stream.left / 2)
     tile = tile or tile_side(half, needed, tile_for_memory(model, half, *source.shape))
-    side = window_side(half, lambda side: needed(side, tile), source.shape)
+    side = window_side(half, lambda side: needed(side, tile))
     stream.begin(windows=side, tile=tile, scaling=[scaling.rule, scaling.value], precision=str(precision))
     share = {"maximum": 100.0, "percentile": scaling.value}.get(scaling.rule)
     reached = stream.once("reached", lambda: source.percentiles([share])[0] if share else 1.0)

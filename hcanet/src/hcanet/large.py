@@ -47,7 +47,7 @@ def denoise_raster(
     limit = tile_for_memory(model, max(int(stream.left / 2), 0), *source.shape)
     size = tile or (trained if released_mix(model) else tile_side(stream.left / 2, needed, limit))
     batch = max(1, min(limit, 2 * size) ** 2 // size**2)
-    side = window_side(stream.left / 2, lambda side: needed(side, size), source.shape)
+    side = window_side(stream.left / 2, lambda side: needed(side, size))
     stream.begin(windows=side, tile=size, batch=batch, scaling=scaling)
     ends = stream.once("limits", lambda: source.percentiles((0, 100) if scaling == "minmax" else (99.9, 99.9)))
     offset, divisor = limits(np.array(ends)[None, :, None], np.ones((1, 2), dtype=bool), scaling, input_)

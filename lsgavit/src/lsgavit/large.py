@@ -46,7 +46,7 @@ def classify_raster(folder: Path, input_: str, output: Path, flags: Any, *, batc
         pixel = source.bands * 2 * source.dtype.itemsize + 12 * components.weight.shape[1] + 8 * model.num_classes
         return read**2 * pixel + read * BYTES_OF_ROWS
 
-    side = window_side(stream.left, needed, source.shape)
+    side = window_side(stream.left, needed)
     stream.begin(windows=side, batch_size=batch_size, codes=codes, components=components.weight.tolist())
 
     def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:

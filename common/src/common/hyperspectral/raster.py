@@ -28,6 +28,8 @@ Box = tuple[slice, slice]
 """Rows and columns of a rectangle."""
 CACHE = 64 * 2**20
 """Bytes of GDAL's cache of blocks."""
+BLOCK = 256
+"""Rows and columns of an output's blocks."""
 TIFF = (".tif", ".tiff")
 """Suffixes of GeoTIFF."""
 
@@ -233,18 +235,19 @@ def class_layers(folder: Path, codes: Sequence[int], names: tuple[str, ...]) -> 
     ]
 
 
-def write_layer(path: Path, layer: Layer, source: Raster, side: int, windows: Iterable[tuple[Box, np.ndarray]]) -> None:
+def write_layer(path: Path, layer: Layer, source: Raster, windows: Iterable[tuple[Box, np.ndarray]]) -> None:
     """Write a tiled, deflated GeoTIFF, BigTIFF where it may become larger than 4 GB.
+
+    Blocks without data take no place in the file; readers give its no-data value for them.
 
     Args:
         path: where to write; not yet `layer.path`.
-        side: of the windows, in pixels of the source, a multiple of 16.
-        windows: in pixels of the layer, with their `(rows, columns, bands)`.
+        windows: in pixels of the layer, with their `(rows, columns, bands)`; of whole blocks.
     """
     import rasterio  # noqa: PLC0415 - an extra
     from rasterio.windows import Window  # noqa: PLC0415
 
-    block, (height, width) = math.gcd(side * layer.scale, 256), (length * layer.scale for length in source.shape)
+    height, width = (length * layer.scale for length in source.shape)
     place: dict[str, Any] = {"crs": source.file.crs}
     if not source.file.transform.is_identity:
         a, b, left, d, e, top = source.file.transform[:6]
@@ -254,8 +257,8 @@ def write_layer(path: Path, layer: Layer, source: Raster, side: int, windows: It
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(
             path, "w", driver="GTiff", height=height, width=width, count=layer.bands, dtype=layer.dtype.name, **place,
-            nodata=layer.no_data, tiled=True, blockxsize=block, blockysize=block, interleave="band",
-            compress="deflate", bigtiff="IF_SAFER",
+            nodata=layer.no_data, tiled=True, blockxsize=BLOCK, blockysize=BLOCK, interleave="band",
+            compress="deflate", bigtiff="IF_SAFER", sparse_ok=True,
         ) as file:  # fmt: skip
             for band in range(1, layer.bands + 1):
                 name = layer.names[band - 1] if layer.names else source.file.descriptions[band - 1]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from common import launch, memory
 from common.environment import choose_device
 from common.errors import UserError
 from common.files import atomic_path, sync, write_json
-from common.hyperspectral.raster import CACHE, Box, Layer, Raster, boxes, make_cog, write_layer
+from common.hyperspectral.raster import BLOCK, CACHE, Box, Layer, Raster, boxes, make_cog, write_layer
 from common.hyperspectral.scene import Scene
 
 LIBRARIES = {"cpu": 800 * 2**20, "cuda": 3 * 2**30}
@@ -66,25 +67,21 @@ def tiles_within(starts: Sequence[int], tile: int, read: slice) -> list[int]:
     return [start for start in starts if read.start <= start and (start + tile <= read.stop or len(starts) == 1)]
 
 
-def window_side(left: float, needed: Callable[[int], float], shape: tuple[int, int]) -> int:
-    """The largest side of windows that fits: a multiple of 16, from 64 on one of 64, from 256 on one of 256.
-
-    The output's blocks divide the windows, and small blocks make large files slow.
+def window_side(left: float, needed: Callable[[int], float]) -> int:
+    """The largest side of windows that fits, a power of two from 16 on.
 
     Args:
         left: bytes for one window.
         needed: side → bytes of a window with all that is read and computed for it.
-        shape: of the scene.
 
     Raises:
         UserError: not even windows of 16 pixels fit.
     """
-    sides = [side for side in (16, 32, 48, 64, 128, 192, *range(256, LARGEST + 1, 256)) if needed(side) <= left]
+    sides = [side for side in (16, 32, 64, 128, 256, LARGEST) if needed(side) <= left]
     if not sides:
         more = (needed(16) - left) / 2**20
         raise UserError(f"--memory is too small for windows of this scene; add at least {more:.0f} MiB")
-    enough = -(-max(shape) // 16) * 16
-    return min(sides[-1], enough) if enough < 256 else sides[-1]
+    return sides[-1]
 
 
 def tile_side(left: float, needed: Callable[[int, int], float], limit: int) -> int:
@@ -194,7 +191,7 @@ class Stream:
             return
         for index, layer in enumerate(layers):
             whole = self.folder / layer.path.name
-            write_layer(whole, layer, self.source, side, self._finished(windows, index, layer.scale))
+            write_layer(whole, layer, self.source, self._finished(side, index, layer))
             if self.flags.cog:
                 make_cog(whole, classes=layer.dtype.kind in "iu" and layer.bands == 1)
             sync(whole)
@@ -209,20 +206,31 @@ class Stream:
         inner = _both(lambda axis: slice(window[axis].start - box[axis].start, window[axis].stop - box[axis].start))
         scene = self.source.read(box)
         valid = scene.valid[inner]
-        if not valid.any():  # an empty window costs no computing
-            shapes = [(*_enlarged(valid, layer.scale).shape, layer.bands) for layer in layers]
-            return [np.full(shape, layer.no_data, layer.dtype) for shape, layer in zip(shapes, layers, strict=True)]
+        if not valid.any():  # an empty window costs neither computing nor disk
+            return []
         arrays = compute(scene, box, inner)
         for layer, values in zip(layers, arrays, strict=True):
             if not valid.all():
                 values[~_enlarged(valid, layer.scale)] = layer.no_data
         return arrays
 
-    def _finished(self, windows: Sequence[Box], index: int, scale: int) -> Iterator[tuple[Box, np.ndarray]]:
-        for number, window in enumerate(windows):
-            with np.load(self._part(number)) as part:
-                rows, columns = (slice(axis.start * scale, axis.stop * scale) for axis in window)
-                yield (rows, columns), part[f"arr_{index}"]
+    def _finished(self, side: int, index: int, layer: Layer) -> Iterator[tuple[Box, np.ndarray]]:
+        """So many windows at a time that they are whole blocks of the output."""
+        together = side * (BLOCK // math.gcd(side * layer.scale, BLOCK))
+        across = -(-self.source.shape[1] // side)
+        for large in boxes(self.source.shape, together):
+            top, left = (axis.start for axis in large)
+            rows, columns = shape = (large[0].stop - top, large[1].stop - left)
+            size = (rows * layer.scale, columns * layer.scale, layer.bands)
+            values = np.full(size, layer.no_data or 0, layer.dtype)
+            some = False
+            for window in boxes(shape, side):
+                number = (top + window[0].start) // side * across + (left + window[1].start) // side
+                with np.load(self._part(number)) as part:
+                    if part.files:
+                        values[_scaled(window, layer.scale)], some = part[f"arr_{index}"], True
+            if some:
+                yield _scaled(large, layer.scale), values
 
     def _part(self, number: int) -> Path:
         return self.folder / f"{number:06d}.npz"
@@ -231,6 +239,11 @@ class Stream:
 def _both(of: Callable[[int], slice]) -> Box:
     """Rows and columns."""
     return of(0), of(1)
+
+
+def _scaled(box: Box, scale: int) -> Box:
+    """A window in pixels of a layer."""
+    return _both(lambda axis: slice(box[axis].start * scale, box[axis].stop * scale))
 
 
 def _enlarged(valid: np.ndarray, scale: int) -> np.ndarray:
