@@ -51,10 +51,11 @@ def classify_raster(folder: Path, input_: str, output: Path, flags: Any, *, batc
 
     def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
         windows = SceneWindows(components.apply(scene.cube), model.image_size).to(stream.device)
-        pixels = np.arange(scene.valid.size).reshape(scene.shape)[inner]
-        batches = predict_pixels(model, windows, pixels.ravel(), batch_size=batch_size)
-        shares = torch.cat([logits.softmax(dim=1).float().cpu() for _, logits in batches])
-        probabilities = shares.numpy().reshape(*pixels.shape, -1)
+        valid = scene.valid[inner]
+        pixels = np.arange(scene.valid.size).reshape(scene.shape)[inner][valid]
+        batches = predict_pixels(model, windows, pixels, batch_size=batch_size)
+        probabilities = np.zeros((*valid.shape, model.num_classes), dtype=np.float32)
+        probabilities[valid] = torch.cat([logits.softmax(dim=1).float().cpu() for _, logits in batches])
         return [probabilities, in_codes(probabilities.argmax(axis=2) + 1, codes)[..., None]]
 
     stream.run(layers, compute, halo(around), side)

@@ -126,11 +126,11 @@ class Raster:
 
         window = Window.from_slices(*box)
         with damage_reported(self.path):
-            cube = np.ascontiguousarray(np.moveaxis(self.file.read(window=window), 0, -1))
+            cube = np.moveaxis(self.file.read(window=window), 0, -1)
             valid = valid_pixels(cube, self.no_data)
             if self._masked:
                 valid &= self.file.read_masks(1, window=window) > 0
-        cube = filled(cube, valid) if valid.any() else np.zeros_like(cube)
+        cube = filled(np.ascontiguousarray(cube), valid) if valid.any() else np.zeros(cube.shape, cube.dtype)
         return Scene(
             self.path.stem, cube, source=str(self.path), valid=valid, no_data=self.no_data, wavelengths=self.wavelengths
         )
@@ -175,7 +175,7 @@ class Raster:
         top = 1 << (8 * self.dtype.itemsize - 1)
         for box in tqdm(boxes(self.shape, 256), unit="block", desc="scale of values"):
             scene = self.read(box)
-            for line, valid in zip(scene.cube, scene.valid, strict=True):
+            for line, valid in zip(scene.cube, scene.valid, strict=True) if scene.valid.any() else ():
                 bits = line[valid].view(f"u{self.dtype.itemsize}").ravel()
                 if self.dtype.kind == "i":
                     bits = bits ^ bits.dtype.type(top)
