@@ -126,8 +126,24 @@ def read(header: Path, binary: Path | None = None) -> Stored:
         _place(layout.fields),
         declared(header, layout.fields),
         bands="last",
-        notes=tuple(_notes(layout.fields)),
+        notes=notes(layout.fields),
     )
+
+
+def read_window(layout: Layout, rows: slice, columns: slice) -> np.ndarray:
+    """Read a part of a scene, `(rows, columns, bands)`, line by line: a mapped file would count as memory."""
+    (height, width, bands), size = layout.shape, layout.dtype.itemsize
+    shape = (rows.stop - rows.start, columns.stop - columns.start, bands)
+    cube = np.empty(shape, layout.dtype.newbyteorder("="))
+    together = bands if layout.axes == "rcb" else 1  # the bands of a pixel lie side by side
+    with layout.binary.open("rb", buffering=0) as file:
+        for i, row in enumerate(range(rows.start, rows.stop)):
+            for band in range(0, bands, together):
+                line = {"brc": band * height + row, "rbc": row * bands + band, "rcb": row}[layout.axes]
+                file.seek(layout.offset + (line * width + columns.start) * together * size)
+                stored = np.frombuffer(file.read(shape[1] * together * size), layout.dtype)
+                cube[i, :, band : band + together] = stored.reshape(-1, together)
+    return cube
 
 
 def read_header(header: Path) -> dict[str, str]:
@@ -205,15 +221,21 @@ def declared(header: Path, fields: dict[str, str]) -> float | None:
         raise UserError(f"{header}: data ignore value is {text!r}; expected a number") from None
 
 
-def _notes(fields: dict[str, str]) -> Iterator[str]:
+def notes(fields: dict[str, str]) -> tuple[str, ...]:
     """What the header says of the numbers and is not applied."""
+    return tuple(_notes(fields))
+
+
+def _notes(fields: dict[str, str]) -> Iterator[str]:
     bad = [
         band for band, good in enumerate(re.split(r"[,\s]+", fields.get("bbl", ""))) if good.strip(".0") == "" != good
     ]
     if bad:
         listed = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
         yield f"the header marks {len(bad)} bands as bad (counted from 0: {listed}), they are used like all others"
-    scaled = [name for name in ("data gain values", "data offset values") if fields.get(name)]
+    scaled = [
+        name for name in ("data gain values", "data offset values", "reflectance scale factor") if fields.get(name)
+    ]
     if scaled:
         yield f"the header gives {' and '.join(scaled)}, the numbers are taken as they are stored"
     if fields.get("map info") and _place(fields) is None:

@@ -6,10 +6,10 @@ Some compressions, LZW among them, need `pip install imagecodecs`, or `rasterio`
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import warnings
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,12 @@ import numpy as np
 
 from common.errors import extra
 from common.files import atomic_path
+from common.hyperspectral.no_data import as_number
 from common.hyperspectral.stored import Georeference, Stored
 
 _TAGS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s"}
 _METADATA, _NO_DATA = 42112, 42113  # GDAL's: XML, and a number as text
+_ALPHA = (1, 2)  # of ExtraSamples: associated and unassociated
 
 
 def read(path: Path) -> Stored:
@@ -43,13 +45,14 @@ def read(path: Path) -> Stored:
         series, known = file.series[0], file.pages.first.tags
         values, axes = _decoded(path, series), series.axes
         tags = {tag: known[tag].value for tag in _TAGS if tag in known}
-        declared = str(known[_NO_DATA].value) if _NO_DATA in known else ""
-        notes = _notes(str(known[_METADATA].value) if _METADATA in known else "")
-        if known.valueof("PhotometricInterpretation") == tifffile.PHOTOMETRIC.MINISWHITE:
-            notes.append("the file is marked as white is zero, its numbers are taken as they are stored")
+        said = declared(path, known)
+        notes = [*said.notes]
         # Overviews and masks belong to the first picture; any other is a further one.
         others = [one.keyframe for one in file.series[1:]]
         mask = next((page.asarray() != 0 for page in others if page.is_mask and page.shape == values.shape[:2]), None)
+        if (beside := path.with_name(f"{path.name}.msk")).is_file():
+            mask = tifffile.imread(beside) != 0
+            mask = mask if mask.ndim == 2 else mask.all(axis=-1)
         further = sum(not (page.is_mask or page.is_reduced) for page in others)
         if further:
             notes.append(f"the file holds {further} more pictures of other sizes or types, the first is read")
@@ -57,11 +60,65 @@ def read(path: Path) -> Stored:
     if values.ndim == 3:
         bands = "last" if "S" in axes else "pages"
         values = np.ascontiguousarray(np.moveaxis(values, 0, -1) if axes.startswith("S") else values)
-    no_data = None
-    with contextlib.suppress(ValueError):  # "none" and the like declare nothing
-        no_data = float(declared.strip("\0 "))
+        if said.alpha is not None and "S" in axes:
+            mask = values[..., said.alpha] != 0
+            values = np.delete(values, said.alpha, axis=-1)
     place = Georeference(tags) if tags else None
-    return Stored(values, str(path), None, place, no_data, mask, bands, tuple(notes))
+    return Stored(values, str(path), said.wavelengths, place, said.no_data, mask, bands, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a file, or GDAL's `.aux.xml` beside it, says of its numbers.
+
+    Attributes:
+        no_data: the value of pixels without data.
+        wavelengths: in nm, `(bands,)`, or None.
+        alpha: the sample, from 0, that is no band but says where there are data; None without one.
+        notes: see `Stored`.
+    """
+
+    no_data: float | None
+    wavelengths: np.ndarray | None
+    alpha: int | None
+    notes: tuple[str, ...]
+
+
+def read_declared(path: Path) -> Declared:
+    """What a file says of its numbers, which are not read."""
+    import tifffile  # noqa: PLC0415 - slow to import
+
+    with tifffile.TiffFile(path) as file:
+        return declared(path, file.pages.first.tags)
+
+
+def declared(path: Path, tags: Any) -> Declared:
+    """Read what is declared; `tags` are tifffile's, of the first page."""
+    text = str(tags[_NO_DATA].value).strip("\0 \n") if _NO_DATA in tags else ""
+    metadata = str(tags[_METADATA].value) if _METADATA in tags else ""
+    notes = _notes(metadata)
+    if tags.valueof("PhotometricInterpretation") == 0:
+        notes.append("the file is marked as white is zero, its numbers are taken as they are stored")
+    beside = path.with_name(f"{path.name}.aux.xml")
+    if not text and beside.is_file():
+        found = re.findall(r"<NoDataValue>([^<]*)<", beside.read_text(encoding="utf-8", errors="replace"))
+        text = found[0].strip() if found else ""
+        if len(set(found)) > 1:
+            notes.append(f"{beside.name} declares several values for pixels without data, {text} is taken")
+    no_data: float | None = None
+    if text.lower() not in ("", "none", "null"):
+        try:
+            no_data = as_number(text)
+        except ValueError:
+            notes.append(f"the file declares {text!r} for pixels without data, no number; name it with --no-data")
+    samples, extras = tags.valueof("SamplesPerPixel", 1), tags.valueof("ExtraSamples") or ()
+    alpha = next((samples - len(extras) + i for i, kind in enumerate(extras) if kind in _ALPHA), None)
+    if alpha is not None:
+        notes.append(f"band {alpha + 1} is marked as alpha: it says where there are data and is no band of the scene")
+    named = dict(re.findall(r'name="CENTRAL_WAVELENGTH_UM" sample="(\d+)"[^>]*>([\d.eE+-]+)<', metadata))
+    centres = np.array([float(named.get(str(i), "nan")) for i in range(samples) if i != alpha])
+    wavelengths = None if np.isnan(centres).any() else 1e3 * centres
+    return Declared(no_data, wavelengths, alpha, tuple(notes))
 
 
 def _decoded(path: Path, series: Any) -> np.ndarray:

@@ -7,6 +7,8 @@ spectrum that is there instead, so that nothing rings at the border of a hole.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import ndimage
 
@@ -76,6 +78,25 @@ def in_type(value: float, dtype: np.dtype) -> np.generic | None:
         with np.errstate(over="ignore"):
             return dtype.type(value)
     limits = np.iinfo(dtype) if dtype.kind in "iu" else None
-    if limits is None or not np.isfinite(value) or value != int(value) or not limits.min <= value <= limits.max:
+    if limits is None or not math.isfinite(value) or value != int(value) or not limits.min <= value <= limits.max:
         return None
     return dtype.type(int(value))
+
+
+def note_on(no_data: float | None, dtype: np.dtype) -> tuple[str, ...]:
+    """Return a sentence where numbers of a type cannot hold the value that their file declares, else nothing."""
+    if no_data is None or math.isnan(no_data) or in_type(no_data, dtype) is not None:
+        return ()
+    return (f"the file declares {no_data:g} for pixels without data, which {dtype} numbers cannot be: name another",)
+
+
+def as_number(text: str) -> float | int:
+    """Return a number from a file's text; whole ones as int, since a float cannot hold all of 64 bits.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from common.errors import UserError, extra
 from common.files import sync
-from common.hyperspectral import envi
-from common.hyperspectral.no_data import filled, in_type, valid_pixels, value_for
+from common.hyperspectral import envi, geotiff
+from common.hyperspectral.no_data import filled, in_type, note_on, valid_pixels, value_for
 from common.hyperspectral.readers import damage_reported
 from common.hyperspectral.scene import Scene, in_codes
 
@@ -70,6 +70,7 @@ class Raster:
         shape: rows and columns.
         bands, dtype, no_data: as of a `Scene`.
         wavelengths: in nm, `(bands,)`, or None.
+        notes: what the file says of its numbers, a sentence each.
         block_bytes: size of the pieces in which the file is stored.
         file: the data set that rasterio opened.
 
@@ -83,41 +84,48 @@ class Raster:
             import rasterio  # noqa: PLC0415 - an extra
         self.path = Path(reference)
         header = envi.find_header(self.path) if self.path.suffix.lower() not in TIFF else None
-        layout = envi.read_layout(header, None if header == self.path else self.path) if header else None
-        self.path = layout.binary if layout else self.path
+        self._layout = envi.read_layout(header, None if header == self.path else self.path) if header else None
+        self.path = self._layout.binary if self._layout else self.path
         os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))  # GDAL asks once; its default is 5 % of the machine
         with damage_reported(self.path), warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            self.file = rasterio.open(self.path)
+            try:
+                self.file = rasterio.open(self.path)
+            except rasterio.errors.RasterioIOError:
+                if header is None:
+                    raise
+                raise UserError(f"{header}: GDAL does not take this header; save it as plain ASCII text") from None
         if self.file.count == 1 and self.file.subdatasets:
             raise UserError(f"{self.path}: holds its bands as pages; save them as bands of one picture")
-        self.shape, self.bands = (self.file.height, self.file.width), self.file.count
-        self.dtype = np.dtype(self.file.dtypes[0])
+        flags, self._alpha = self.file.mask_flag_enums[0], 0
+        if self._layout and header:
+            # GDAL takes such a header in another way where it is written loosely, so it tells the place alone.
+            (*shape, self.bands), fields = self._layout.shape, self._layout.fields
+            self.dtype, self.block_bytes = self._layout.dtype.newbyteorder("="), 0
+            self.wavelengths, found = envi.wavelengths(header, fields, self.bands), envi.declared(header, fields)
+            self.notes = envi.notes(fields)
+        else:
+            shape, self.dtype = [self.file.height, self.file.width], np.dtype(self.file.dtypes[0])
+            with damage_reported(self.path):
+                said = geotiff.read_declared(self.path)
+            self._alpha = 0 if said.alpha is None else said.alpha + 1
+            self.bands = self.file.count - bool(self._alpha)
+            self.wavelengths, found, self.notes = said.wavelengths, said.no_data, said.notes
+            together = self.file.count if self.file.profile.get("interleave") == "pixel" else 1
+            self.block_bytes = math.prod(self.file.block_shapes[0]) * together * self.dtype.itemsize
+        self.shape = shape[0], shape[1]
         if self.dtype.kind not in "iuf":
             raise UserError(f"{self.path}: holds values of type {self.dtype}; expected real numbers")
         if no_data is not None and not np.isnan(no_data) and in_type(no_data, self.dtype) is None:
             raise UserError(f"{self.path}: holds {self.dtype} numbers, of which none can be --no-data {no_data:g}")
-        if layout and header:
-            self.wavelengths = envi.wavelengths(header, layout.fields, self.bands)
-            found = envi.declared(header, layout.fields)
-        else:
-            self.wavelengths, found = self._wavelengths(), self.file.nodata
         self.no_data = found if no_data is None else no_data
-        flags = self.file.mask_flag_enums[0]
-        pixels = math.prod(self.file.block_shapes[0])
-        together = self.bands if self.file.profile.get("interleave") == "pixel" else 1
-        self.block_bytes = pixels * together * self.dtype.itemsize
+        self.notes += note_on(found, self.dtype)
         self._masked = rasterio.enums.MaskFlags.per_dataset in flags and rasterio.enums.MaskFlags.alpha not in flags
-
-    def _wavelengths(self) -> np.ndarray | None:
-        """As GDAL names them, in micrometres."""
-        tags = [self.file.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM") for band in self.file.indexes]
-        return None if None in tags else np.array([float(tag) * 1e3 for tag in tags])
 
     @property
     def output_no_data(self) -> float | int | None:
         """What pixels without data hold in an output of the scene's type; None where there can be none."""
-        possible = self.no_data is not None or self._masked or self.dtype.kind == "f"
+        possible = self.no_data is not None or self._masked or self._alpha or self.dtype.kind == "f"
         return value_for(self.dtype, self.no_data) if possible else None
 
     def read(self, box: Box) -> Scene:
@@ -126,10 +134,16 @@ class Raster:
 
         window = Window.from_slices(*box)
         with damage_reported(self.path):
-            cube = np.moveaxis(self.file.read(window=window), 0, -1)
+            if self._layout:
+                cube = envi.read_window(self._layout, *box)
+            else:
+                bands = [band for band in self.file.indexes if band != self._alpha]
+                cube = np.moveaxis(self.file.read(bands, window=window), 0, -1)
             valid = valid_pixels(cube, self.no_data)
             if self._masked:
                 valid &= self.file.read_masks(1, window=window) > 0
+            if self._alpha:
+                valid &= self.file.read(self._alpha, window=window) > 0
         cube = filled(np.ascontiguousarray(cube), valid) if valid.any() else np.zeros(cube.shape, cube.dtype)
         return Scene(
             self.path.stem, cube, source=str(self.path), valid=valid, no_data=self.no_data, wavelengths=self.wavelengths

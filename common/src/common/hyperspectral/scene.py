@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from common.errors import UserError
-from common.hyperspectral.no_data import extent_of, filled, in_type, is_declared, valid_pixels
+from common.hyperspectral.no_data import extent_of, filled, in_type, is_declared, note_on, valid_pixels
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.stored import Georeference
 
@@ -156,6 +156,8 @@ def open_scene(
         codes, labels_source = read.values, read.source
         if read.no_data is not None:
             codes = np.where(is_declared(codes, read.no_data), np.zeros((), codes.dtype), codes)
+        if read.mask is not None and read.mask.shape == codes.shape[:2]:
+            codes = codes * read.mask.reshape(codes.shape[:2] + (1,) * (codes.ndim - 2)).astype(codes.dtype)
     scene = make_scene(
         name or Path(stored.source).name.partition(".")[0],
         stored.values,
@@ -167,7 +169,7 @@ def open_scene(
         labels_source=labels_source,
         no_data=stored.no_data if no_data is None else no_data,
         mask=stored.mask,
-        remarks=stored.notes,
+        remarks=stored.notes + note_on(stored.no_data, stored.values.dtype),
     )
     if no_data and scene.valid.all():
         scene = replace(scene, remarks=(*scene.remarks, f"no pixel holds the value {no_data:g} of --no-data"))

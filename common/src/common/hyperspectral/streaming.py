@@ -125,6 +125,8 @@ class Stream:
         self.accelerator = launch.accelerator(cpu=device.type == "cpu", patience=timedelta(days=30))
         self.device = self.accelerator.device if flags.device in ("auto", "cuda") else device
         self.model, self.source = model.to(self.device), Raster(source, flags.no_data)
+        if self.accelerator.is_main_process:
+            print("".join(f"note: {note}\n" for note in self.source.notes), end="")
         weights = sum(tensor.nbytes for tensor in model.state_dict().values())
         self.left = (
             memory.budget(flags.memory, device) - LIBRARIES[device.type] - 2 * weights - CACHE - self.source.block_bytes
