@@ -94,10 +94,8 @@ def main() -> None:
         if target.suffix.lower() not in TIFF:
             raise UserError(f"{target}: a scene larger than --memory becomes a GeoTIFF; name it .tif")
         model, preparation = load_model(checkpoint).float(), load_preparation(checkpoint)
-        if preparation.eigen_images:
-            raise UserError("eigen-images are taken of a scene in memory; raise --memory, or choose a network of bands")
-        scaling, trained = options.scaling or preparation.scaling, preparation.tile
-        denoise_raster(model, options.input, target, scaling, options, tile=options.tile, trained=trained)
+        scaling = options.scaling or preparation.scaling
+        denoise_raster(model, options.input, target, scaling, options, tile=options.tile, preparation=preparation)
         return
     scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
     check_output(target, scene.cube.dtype)

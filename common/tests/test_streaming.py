@@ -155,6 +155,26 @@ def test_a_cloud_optimised_file_follows_the_rules(tmp_path: Path) -> None:
     np.testing.assert_allclose(half, cube[..., 0].reshape(150, 2, 270, 2).mean(axis=(1, 3)), atol=1)
 
 
+def test_blocks_without_data_take_no_place(tmp_path: Path) -> None:
+    cube = smooth_scene(280, 530, 1)
+    cube[:, :260] = 0
+    source = write_raster(tmp_path / "scene.tif", cube, nodata=0)
+    call_script(TOY, source, tmp_path / "out.tif", -1, *PLAIN)
+    found = read(tmp_path / "out.tif")
+    np.testing.assert_array_equal(found[:, 264:], smoothed(cube)[:, 264:])
+    assert (found[:, :260] == 0).all() and (found[:, 260:] > 0).all()
+    call_script(TOY, source, tmp_path / "cloud.tif", -1, 0, "refuse", "--cog")
+    np.testing.assert_array_equal(read(tmp_path / "cloud.tif"), found)
+    for name in ("out.tif", "cloud.tif"):
+        with tifffile.TiffFile(tmp_path / name) as file:
+            empty = [count == 0 for count in file.pages[0].databytecounts]
+            assert empty == [True, False, False] * 2, "blocks of 256 × 256"
+            np.testing.assert_array_equal(file.asarray(), found[..., 0])
+    large = ndimage.uniform_filter(cube.astype(float), (7, 7, 1), mode="nearest") > np.median(cube[:, 260:])
+    doubled = read(tmp_path / "large_out.tif")
+    np.testing.assert_array_equal(doubled[:, 528:], large.repeat(2, axis=0).repeat(2, axis=1)[:, 528:])
+
+
 def test_streams_end_in_cloud_optimised_files_when_asked(tmp_path: Path) -> None:
     source = write_raster(tmp_path / "scene.tif", smooth_scene(200, 300, 1))
     call_script(TOY, source, tmp_path / "out.tif", -1, 0, "refuse", "--cog")

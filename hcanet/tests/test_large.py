@@ -10,9 +10,13 @@ import rasterio
 import torch
 from conftest import Verb
 
+from common.errors import UserError
+from common.hyperspectral.raster import boxes
 from common.hyperspectral.readers import read_array
+from common.hyperspectral.streaming import around, halo
 from hcanet import HCANet
 from hcanet.checkpoints import Preparation, save_preparation
+from hcanet.eigen import EigenSpace, eigen_images
 from support.rasters import only_windows, smooth_scene, write_raster
 
 __all__ = ["only_windows"]
@@ -66,9 +70,40 @@ def test_outputs_of_large_scenes_are_geotiffs(checkpoint: Path, verb: Verb, tmp_
 
 
 @pytest.mark.usefixtures("only_windows")
-def test_eigen_images_need_the_scene_in_memory(verb: Verb, tmp_path: Path) -> None:
-    save_preparation(Preparation("percentile", 16, eigen_images=4), tmp_path / "model")
-    HCANet(4, 4, num_blocks=(1, 0, 0), num_refinement_blocks=0).save_pretrained(tmp_path / "model")
-    source = write_raster(tmp_path / "scene.tif", smooth_scene(80, 100, 6))
-    flags = ["--checkpoint", tmp_path / "model", "--input", source, "--output", tmp_path / "x.tif"]
-    assert "eigen-images are taken of a scene in memory" in verb("predict", *flags, "--memory", "1M", status=2).stderr
+def test_eigen_images_come_from_one_pass_over_the_scene(verb: Verb, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = HCANet(2, 4, num_blocks=(1, 0, 0), num_refinement_blocks=0, local_mix="pixel")
+    model.save_pretrained(tmp_path / "model")
+    save_preparation(Preparation("percentile", 16, eigen_images=2), tmp_path / "model")
+    cube = smooth_scene(140, 100, 6, dtype="float32")
+    cube[50:54, 90:93] = cube[4, 5] = cube[:, 95:] = 0
+    source = write_raster(tmp_path / "scene.tif", cube, nodata=0)
+    flags = ["--checkpoint", tmp_path / "model", "--input", source, "--tile", 16, "--output"]
+    verb("predict", *flags, tmp_path / "whole.tif", "--memory", "4G")
+    done = verb("predict", *flags, tmp_path / "windows.tif", "--memory", "2500K")
+    assert "eigen-images: 100%" in done.stderr
+    whole, windows = (read_array(tmp_path / name, (3,)).values for name in ("whole.tif", "windows.tif"))
+    # Only the noise levels differ, by up to half a bin of 0.3 %.
+    valid = (cube != 0).any(axis=2)
+    assert np.abs(windows - whole)[valid].max() < 0.002 * np.abs(whole - cube)[valid].max()
+    assert (windows[~valid] == 0).all()
+    save_preparation(Preparation("percentile", 16, eigen_images=2, outliers=True), tmp_path / "model")
+    done = verb("predict", *flags, tmp_path / "x.tif", "--memory", "2500K", status=2)
+    assert "outliers are found in a scene in memory; raise --memory" in done.stderr
+
+
+def test_pieces_give_the_space_of_the_whole_scene() -> None:
+    image = np.moveaxis(smooth_scene(70, 90, 6, dtype="float32"), -1, 0) / 2000
+    valid = np.ones((70, 90), dtype=bool)
+    valid[20:30, 60:] = False
+    image[:, ~valid] = 40  # where it must not count
+    pieces = []
+    for part in boxes((70, 90), 32):
+        box, inner = around(halo(1), part, (70, 90))
+        pieces.append((image[:, *box], valid[box], inner))
+    found, expected = EigenSpace.of_pieces(pieces, 6, 2), eigen_images(image, 2, outliers=False, valid=valid)[1]
+    np.testing.assert_allclose(found.scale, expected.scale, rtol=0.0016)
+    np.testing.assert_allclose(found.mean * found.scale, expected.mean * expected.scale, rtol=1e-6)
+    np.testing.assert_allclose(found.vectors, expected.vectors, atol=0.003)
+    with pytest.raises(UserError, match="no pixel of the scene holds data"):
+        EigenSpace.of_pieces([], 6, 2)

@@ -11,13 +11,16 @@ This is not the paper's: it is the classical method of `classical.py` with the n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from common.errors import UserError
-from common.hyperspectral.noise import estimated_sigmas
+from common.hyperspectral.noise import estimated_sigmas, neighbours_valid, second_differences
+
+Box = tuple[slice, slice]
 
 OUTLIERS = frozenset({"case2", "case3", "case4", "case5", "complex"})
 """Noise with stripes, dead lines or impulses, which are replaced before the eigen-images are taken."""
@@ -50,16 +53,49 @@ class EigenSpace:
         Raises:
             UserError: fewer bands than `rank`.
         """
-        if len(image) < rank:
-            raise UserError(f"the scene has {len(image)} bands, too few for {rank} eigen-images")
-        scale = np.maximum(np.asarray(sigmas, dtype=np.float64) / 255, 1e-4)[:, None]
+        _check(len(image), rank)
+        scale = _scale(sigmas)
         spectra = image.reshape(len(image), -1) if valid is None else image[:, valid]
         spectra = spectra / scale
         mean = spectra.mean(axis=1, keepdims=True)
         centred = spectra - mean
-        vectors = np.linalg.eigh(centred @ centred.T)[1][:, ::-1][:, :rank]
+        return cls._principal(centred @ centred.T, mean, scale, rank)
+
+    @classmethod
+    def _principal(cls, covariance: np.ndarray, mean: np.ndarray, scale: np.ndarray, rank: int) -> EigenSpace:
+        vectors = np.linalg.eigh(covariance)[1][:, ::-1][:, :rank]
         # An eigenvector's sign is arbitrary; a network should see the same one in every scene.
         return cls(vectors * np.where((vectors * mean).sum(axis=0) < 0, -1, 1), mean, scale)
+
+    @classmethod
+    def of_pieces(cls, pieces: Iterable[tuple[np.ndarray, np.ndarray, Box]], bands: int, rank: int) -> EigenSpace:
+        """From a noisy scene that comes piece by piece, with its noise levels, estimated to 0.1 %.
+
+        Args:
+            pieces: `(bands, h, w)`, a part of the scene and one row and column of its neighbours on every side where
+                there are any; `(h, w)` bool, the pixels with data; and where the part lies in it.
+
+        Raises:
+            UserError: as `of`, or no pixel holds data.
+        """
+        _check(bands, rank)
+        edges = np.geomspace(0.01, 1000, 4097)  # bins of 0.3 %
+        levels = np.zeros((bands, 4096), dtype=np.int64)
+        count, total, products = 0, np.zeros((bands, 1)), np.zeros((bands, bands))
+        for image, valid, inner in pieces:
+            inside = neighbours_valid(valid)
+            differences = (second_differences(band)[inside].clip(edges[0], edges[-1]) for band in image)
+            levels += [np.histogram(values, edges)[0] for values in differences]
+            spectra = image[:, *inner][:, valid[inner]].astype(np.float64)
+            count += spectra.shape[1]
+            total += spectra.sum(axis=1, keepdims=True)
+            products += spectra @ spectra.T
+        if not count:
+            raise UserError("no pixel of the scene holds data; name another value with --no-data")
+        bins = [np.searchsorted(found.cumsum(), found.sum() / 2) for found in levels]
+        scale = _scale(np.sqrt(edges[:-1] * edges[1:])[bins])
+        mean = total / count
+        return cls._principal((products - count * mean @ mean.T) / (scale @ scale.T), mean / scale, scale, rank)
 
     def project(self, image: np.ndarray) -> np.ndarray:
         """`(bands, H, W)` → eigen-images `(rank, H, W)`."""
@@ -70,6 +106,15 @@ class EigenSpace:
         """Eigen-images `(rank, H, W)` → `(bands, H, W)`."""
         spectra = (self.vectors @ images.reshape(len(images), -1) + self.mean) * self.scale
         return spectra.reshape(-1, *images.shape[1:])
+
+
+def _check(bands: int, rank: int) -> None:
+    if bands < rank:
+        raise UserError(f"the scene has {bands} bands, too few for {rank} eigen-images")
+
+
+def _scale(sigmas: np.ndarray) -> np.ndarray:
+    return np.maximum(np.asarray(sigmas, dtype=np.float64) / 255, 1e-4)[:, None]
 
 
 def without_outliers(
@@ -101,7 +146,7 @@ def eigen_images(
         outliers: replace them first.
         valid: `(H, W)` bool, the pixels with data.
     """
-    sigmas = estimated_sigmas(noisy)
+    sigmas = estimated_sigmas(noisy, valid)
     cleaned = without_outliers(noisy, sigmas) if outliers else noisy
     space = EigenSpace.of(cleaned, sigmas, rank, valid)
     return space.project(cleaned), space

@@ -5,65 +5,96 @@ A window takes all tiles that have a share in it, so its values are those that t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
-from common.hyperspectral.raster import Box, Layer
+from common.errors import UserError
+from common.hyperspectral.raster import Box, Layer, boxes
 from common.hyperspectral.scene import Scene
-from common.hyperspectral.streaming import Stream, reach_of_tiles, tile_side, tiles_within, window_side
+from common.hyperspectral.streaming import Stream, around, halo, reach_of_tiles, tile_side, tiles_within, window_side
+from hcanet.checkpoints import Preparation
 from hcanet.denoising import band_groups, denoise, released_mix, tile_for_memory, tile_starts
+from hcanet.eigen import EigenSpace
 from hcanet.model import HCANet
 from hcanet.scenes import Scaling, limits
 from hcanet.writing import restored
 
 
 def denoise_raster(
-    model: HCANet, input_: str, output: Path, scaling: Scaling, flags: Any, *, tile: int | None, trained: int
-) -> None:
+    model: HCANet, input_: str, output: Path, scaling: Scaling, flags: Any, *, tile: int | None,
+    preparation: Preparation,
+) -> None:  # fmt: skip
     """Denoise a GeoTIFF or ENVI scene of any size into a GeoTIFF.
 
     Args:
         flags: see `Stream`; half of `--memory` is for the network and half for a window.
-        tile: side of the tiles; None for `trained` in released mode, else what memory allows.
-        trained: the training size.
+        tile: side of the tiles; None for the training size in released mode, else what memory allows.
+        preparation: of the network.
 
     Raises:
-        UserError: fewer bands than the network, too little memory, or windows of another command.
+        UserError: fewer bands than the network, too little memory, windows of another command, or a network for
+            which outliers are replaced, which needs the whole scene at once.
     """
+    if preparation.outliers and preparation.eigen_images:
+        raise UserError("this network's outliers are found in a scene in memory; raise --memory")
     stream = Stream(input_, output, model, flags)
     source, bands = stream.source, stream.source.bands
     band_groups(bands, model.bands)
-    stored = source.dtype.itemsize
+    rank, stored = preparation.eigen_images, source.dtype.itemsize
+    made = 12 + 40 * (rank > 0)  # bytes that are made of a value; eigen-images are taken in float64
 
     def needed(side: int, tile: int) -> float:
-        read = (side + 2 * tile) ** 2 * (bands * (2 * stored + 12) + 8 * model.bands)
+        read = (side + 2 * tile) ** 2 * (bands * (2 * stored + made) + 8 * model.bands)
         return read + side**2 * bands * (24 + 2 * stored)
 
     limit = tile_for_memory(model, max(int(stream.left / 2), 0), *source.shape)
-    size = tile or (trained if released_mix(model) else tile_side(stream.left / 2, needed, limit))
+    size = tile or (preparation.tile if released_mix(model) else tile_side(stream.left / 2, needed, limit))
     batch = max(1, min(limit, 2 * size) ** 2 // size**2)
     side = window_side(stream.left / 2, lambda side: needed(side, size))
     stream.begin(windows=side, tile=size, batch=batch, scaling=scaling)
     ends = stream.once("limits", lambda: source.percentiles((0, 100) if scaling == "minmax" else (99.9, 99.9)))
     offset, divisor = limits(np.array(ends)[None, :, None], np.ones((1, 2), dtype=bool), scaling, input_)
 
+    def noisy(scene: Scene) -> np.ndarray:
+        return (np.moveaxis(scene.cube, -1, 0).astype(np.float32) - np.float32(offset)) / np.float32(divisor)
+
+    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray, Box]]:
+        for part in tqdm(boxes(source.shape, 128), unit="block", desc="eigen-images"):
+            box, inner = around(halo(1), part, source.shape)
+            scene = source.read(box)
+            if scene.valid[inner].any():
+                yield noisy(scene), scene.valid, inner
+
+    def eigen_space() -> dict[str, list[Any]]:
+        return {name: value.tolist() for name, value in vars(EigenSpace.of_pieces(pieces(), bands, rank)).items()}
+
+    space = None
+    if rank:
+        space = EigenSpace(**{name: np.array(value) for name, value in stream.once("eigen", eigen_space).items()})
+
     def starts(length: int) -> list[int]:
         return tile_starts(length, size, size // 4)
 
     def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
-        noisy = (np.moveaxis(scene.cube, -1, 0).astype(np.float32) - np.float32(offset)) / np.float32(divisor)
+        image = noisy(scene)
+        if space:
+            image = space.project(image.astype(np.float64))
         rows, columns = (
             [start - read.start for start in tiles_within(starts(length), size, read)]
             for length, read in zip(source.shape, box, strict=True)
         )
-        denoised = denoise(model, torch.from_numpy(noisy), size, batch=batch, places=(rows, columns)).numpy()
+        denoised = denoise(model, torch.from_numpy(image), size, batch=batch, places=(rows, columns)).numpy()
+        denoised = denoised[:, *inner]
+        if space:
+            denoised = space.back(denoised.astype(np.float64)).astype(np.float32)
         window = replace(scene, cube=scene.cube[inner], valid=scene.valid[inner])
-        return [restored(denoised[:, *inner], offset, divisor, window)]
+        return [restored(denoised, offset, divisor, window)]
 
     layer = Layer(output, bands, source.dtype, source.output_no_data)
     stream.run([layer], compute, reach_of_tiles(starts, size), side)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import zlib
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import ndimage
@@ -153,7 +153,7 @@ def check(case: str, framework: str, sigma: float = 0.0) -> Framework:
     return FRAMEWORKS[framework]
 
 
-def estimated_sigmas(image: np.ndarray) -> np.ndarray:
+def estimated_sigmas(image: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """The noise level of every band, on the scale of 0 to 255, from the image alone.
 
     The median absolute second difference across rows and columns: smooth structure cancels, and few outliers do
@@ -161,13 +161,25 @@ def estimated_sigmas(image: np.ndarray) -> np.ndarray:
 
     Args:
         image: `(bands, H, W)`, of at least 3 × 3 pixels.
+        valid: `(H, W)` bool, the pixels that count; all by default.
     """
+    inside: Any = slice(None)
+    if valid is not None and (some := neighbours_valid(valid)).any():
+        inside = some
+    return np.array([np.median(second_differences(band)[inside]) for band in image])
+
+
+def second_differences(band: np.ndarray) -> np.ndarray:
+    """`(H, W)` in [0, 1] → `(H − 2, W − 2)`; of white noise the median is σ on the scale of 0 to 255."""
     kernel = np.array([1.0, -2.0, 1.0])
     weights = np.outer(kernel, kernel)
     scale = 0.6745 * np.sqrt((weights**2).sum())
-    return np.array(
-        [255 * np.median(np.abs(ndimage.convolve(band, weights)[1:-1, 1:-1])) / scale for band in image.astype(float)]
-    )
+    return 255 * np.abs(ndimage.convolve(band.astype(float), weights)[1:-1, 1:-1]) / scale
+
+
+def neighbours_valid(valid: np.ndarray) -> np.ndarray:
+    """Where `second_differences` sees no pixel without data: `(H, W)` bool → `(H − 2, W − 2)`."""
+    return ndimage.binary_erosion(valid, np.ones((3, 3)))[1:-1, 1:-1]
 
 
 def _columns(

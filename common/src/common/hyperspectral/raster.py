@@ -300,7 +300,7 @@ def make_cog(path: Path, *, classes: bool = False) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             rasterio.shutil.copy(
-                path, temporary, driver="COG", compress="deflate", bigtiff="IF_SAFER", blocksize=256,
+                path, temporary, driver="COG", compress="deflate", bigtiff="IF_SAFER", blocksize=BLOCK, sparse_ok=True,
                 overview_resampling="nearest" if classes else "average",
             )  # fmt: skip
         sync(temporary)

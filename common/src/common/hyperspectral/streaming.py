@@ -47,6 +47,12 @@ def halo(size: int) -> Reach:
     return lambda window, length: slice(max(window.start - size, 0), min(window.stop + size, length))
 
 
+def around(reach: Reach, window: Box, shape: tuple[int, int]) -> tuple[Box, Box]:
+    """What is read for a window of a scene, and where the window lies in it."""
+    box = _both(lambda axis: reach(window[axis], shape[axis]))
+    return box, _both(lambda axis: slice(window[axis].start - box[axis].start, window[axis].stop - box[axis].start))
+
+
 def reach_of_tiles(starts: Callable[[int], list[int]], tile: int) -> Reach:
     """What is read where overlapping tiles are blended: all tiles that have a share in a window.
 
@@ -204,8 +210,7 @@ class Stream:
         print(f"{height} × {width}, {len(windows)} windows: {', '.join(str(layer.path) for layer in layers)}")
 
     def _window(self, window: Box, layers: Sequence[Layer], compute: Compute, reach: Reach) -> Sequence[np.ndarray]:
-        box = _both(lambda axis: reach(window[axis], self.source.shape[axis]))
-        inner = _both(lambda axis: slice(window[axis].start - box[axis].start, window[axis].stop - box[axis].start))
+        box, inner = around(reach, window, self.source.shape)
         scene = self.source.read(box)
         valid = scene.valid[inner]
         if not valid.any():  # an empty window costs neither computing nor disk
