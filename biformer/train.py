@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 from timm.data import Mixup
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
@@ -135,7 +134,9 @@ def mixing_and_loss(config: Config, classes: int) -> tuple[Mixup | None, nn.Modu
     return mix, SoftTargetCrossEntropy()
 
 
-def validate(run: Run, model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures) -> dict[str, scoring.Scores]:
+def validate(
+    run: Run[Config], model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures
+) -> dict[str, scoring.Scores]:
     """Score the raw and the averaged weights; keep the better ones if they are the best so far."""
     scores = score_both(run, model, ema, validation_set)
     raw, better = scores[""], run.accelerator.unwrap_model(model)
@@ -144,13 +145,13 @@ def validate(run: Run, model: nn.Module, ema: ModelEmaV3 | None, validation_set:
     best = run.keep_if_best(max(found.top1 for found in scores.values()), better, "model_best")
     run.write(**{f"validation_{name}{suffix}": x for suffix, s in scores.items() for name, x in described(s).items()})
     averaged = f", averaged weights {scores['_ema'].top1:.2f} %" if ema is not None else ""
-    run.say(f"step {run.step}: top-1 {raw.top1:.2f} %{averaged} on {raw.pictures:,} pictures{', best' * best}")
+    run.say(f"step {run.step}: top-1 {raw.top1:.2f} %{averaged} on {raw.pictures:,} pictures{', best' if best else ''}")
     run.wait()
     return scores
 
 
 def score_both(
-    run: Run, model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures
+    run: Run[Config], model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures
 ) -> dict[str, scoring.Scores]:
     """Scores of the raw weights, under "", and of the averaged ones, under "_ema"."""
     scores = {"": score(run, model, validation_set)}
@@ -162,9 +163,9 @@ def described(scores: scoring.Scores) -> dict[str, float]:
     return {"top1": scores.top1, "loss": scores.loss} | ({} if scores.top5 is None else {"top5": scores.top5})
 
 
-def score(run: Run, model: nn.Module, validation_set: Pictures) -> scoring.Scores:
+def score(run: Run[Config], model: nn.Module, validation_set: Pictures) -> scoring.Scores:
     """Score in evaluation mode, without leaving it switched on."""
-    config: Any = run.config
+    config = run.config
     with run.scoring(model) as network:
         return scoring.score(
             network,
@@ -178,7 +179,7 @@ def score(run: Run, model: nn.Module, validation_set: Pictures) -> scoring.Score
 
 
 def finish(
-    run: Run,
+    run: Run[Config],
     model: nn.Module,
     ema: ModelEmaV3 | None,
     scores: dict[str, scoring.Scores],
@@ -187,7 +188,7 @@ def finish(
     validation_set: Pictures,
 ) -> None:
     """Export the weights, write the rows, draw the pictures."""
-    config: Any = run.config
+    config = run.config
     final = deepcopy(run.accelerator.unwrap_model(model)).eval()
     run.export(final)
     if ema is not None:

@@ -164,22 +164,24 @@ def run_title(config: Config, scene: str) -> str:
     return scene if config.cube else TITLES[config.dataset]
 
 
-def weights_to_score(run: Run, model: nn.Module) -> ESSAformer:
+def weights_to_score(run: Run[Config], model: nn.Module) -> ESSAformer:
     """A copy of the weights in evaluation mode."""
     return deepcopy(run.accelerator.unwrap_model(model)).eval()
 
 
-def validate(run: Run, model: ESSAformer, pictures: EvaluationPictures) -> None:
+def validate(run: Run[Config], model: ESSAformer, pictures: EvaluationPictures) -> None:
     """Score the validation regions, keep the best weights, draw the first pictures."""
     scores = show_and_score(run, model, pictures, f"step_{run.step:08d}.png", protocols=("sspsr",))
     psnr, bicubic = (scoring.mean(scores, "PSNR (dB)", of) for of in ("network", "bicubic"))
     best = run.keep_if_best(psnr, model, "model_best")
     run.write(validation_psnr=psnr)
-    run.say(f"step {run.step}: {psnr:.2f} dB on the validation regions, bicubic {bicubic:.2f} dB{', best' * best}")
+    run.say(
+        f"step {run.step}: {psnr:.2f} dB on the validation regions, bicubic {bicubic:.2f} dB{', best' if best else ''}"
+    )
 
 
 def show_and_score(
-    run: Run, model: ESSAformer, pictures: EvaluationPictures, sheet: str, **options: Any
+    run: Run[Config], model: ESSAformer, pictures: EvaluationPictures, sheet: str, **options: Any
 ) -> list[scoring.PictureScore]:
     """Score whole regions and draw the first ones of the main process."""
     rows: list[list[Any]] = []

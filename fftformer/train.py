@@ -149,12 +149,12 @@ def datasets(config: Config) -> tuple[str, Any, Any, dict[str, list[str]]]:
     return layout, training, EvaluationPairs(validation), names
 
 
-def weights_to_score(run: Run, model: nn.Module, ema: AveragedModel | None) -> nn.Module:
+def weights_to_score(run: Run[Config], model: nn.Module, ema: AveragedModel | None) -> nn.Module:
     """The averaged weights when there is an average, else the trained ones; a copy in evaluation mode."""
     return deepcopy(ema.module if ema is not None else run.accelerator.unwrap_model(model)).eval()
 
 
-def validate(run: Run, model: nn.Module, pictures: Any, layout: str, sheet: str | None = None) -> list[Any]:
+def validate(run: Run[Config], model: nn.Module, pictures: Any, layout: str, sheet: str | None = None) -> list[Any]:
     """Score whole pictures, keep the best weights, draw the first pictures of the main process."""
     rows: list[list[Any]] = []
     captions: list[list[str]] = []
@@ -175,7 +175,8 @@ def validate(run: Run, model: nn.Module, pictures: Any, layout: str, sheet: str 
         # Pictures of the test split choose nothing.
         best = run.config.validation == "held_out" and run.keep_if_best(psnr, model, "model_best")
         run.write(validation_psnr=psnr)
-        run.say(f"step {run.step}: {psnr:.2f} dB on {len(scores)} pictures, blurred {before:.2f} dB{', best' * best}")
+        note = ", best" if best else ""
+        run.say(f"step {run.step}: {psnr:.2f} dB on {len(scores)} pictures, blurred {before:.2f} dB{note}")
     if run.is_main:
         name = sheet or f"step_{run.step:08d}.png"
         path = comparison_sheet(rows, ["blurred", "restored", "sharp"], run.folder / "figures" / name, captions)

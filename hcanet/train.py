@@ -224,19 +224,19 @@ def build_model(config: Config) -> HCANet:
     return model
 
 
-def validate(run: Run, model: Any, regions: Sequence[Region], case: str) -> None:
+def validate(run: Run[Config], model: Any, regions: Sequence[Region], case: str) -> None:
     """Score the validation regions under the stage's noise, keep the best weights, draw the first region."""
     scores = score_and_draw(run, model, regions, scoring.cases_to_test((case,)), f"step_{run.step:08d}.png")
     psnr, noisy = (scoring.mean(scores, method, "PSNR (dB)") for method in (scoring.NETWORK, scoring.NOISY))
     with run.scoring(model) as network:
         best = run.keep_if_best(psnr, network, "model_best")
     run.write(validation_psnr=psnr)
-    run.say(f"step {run.step}: {psnr:.2f} dB on the validation regions, noisy {noisy:.2f} dB{', best' * best}")
+    run.say(f"step {run.step}: {psnr:.2f} dB on the validation regions, noisy {noisy:.2f} dB{', best' if best else ''}")
 
 
-def test(run: Run, model: Any, regions: Sequence[Region]) -> None:
+def test(run: Run[Config], model: Any, regions: Sequence[Region]) -> None:
     """Score the test regions, write rows and figures."""
-    config: Any = run.config
+    config = run.config
     cases = scoring.cases_to_test(config.order, config.test_cases)
     scores = score_and_draw(run, model, regions, cases, "test.png", others=(scoring.SUBSPACE,))
     if run.is_main:
@@ -253,10 +253,16 @@ def title(config: Config, regions: Sequence[Region]) -> str:
 
 
 def score_and_draw(
-    run: Run, model: Any, regions: Sequence[Region], cases: Sequence[str], sheet: str, *, others: Sequence[str] = ()
+    run: Run[Config],
+    model: Any,
+    regions: Sequence[Region],
+    cases: Sequence[str],
+    sheet: str,
+    *,
+    others: Sequence[str] = (),
 ) -> list[scoring.SceneScore]:
     """Score whole regions; the main process draws its first ones."""
-    config: Any = run.config
+    config = run.config
     pictures: list[list[np.ndarray]] = []
     below: list[list[str]] = []
     prepared = preparation(config)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -148,28 +147,28 @@ def share_of_rate(config: Config, done: int, updates_per_epoch: int) -> float:
     return rising * 0.1 ** sum(done >= epoch * updates_per_epoch for epoch in config.steps_after)
 
 
-def validate(run: Run, model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
+def validate(run: Run[Config], model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
     """Score; keep the weights if they are the best so far."""
     scores = score(run, model, validation_set)
     best = run.keep_if_best(scores.box.get("AP", 0.0), run.accelerator.unwrap_model(model), "model_best")
     named = scores.named()
     run.write(**{f"validation_{name.replace(' ', '_')}": value for name, value in named.items()})
     shown = ", ".join(f"{name} {value:.2f}" for name, value in named.items() if name.endswith(("AP", "AP50")))
-    run.say(f"step {run.step}: {shown} on {scores.pictures:,} pictures{', best' * best}")
+    run.say(f"step {run.step}: {shown} on {scores.pictures:,} pictures{', best' if best else ''}")
     run.wait()
     return scores
 
 
-def score(run: Run, model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
+def score(run: Run[Config], model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
     """Score in evaluation mode, without leaving it switched on."""
-    config: Any = run.config
+    config = run.config
     with run.scoring(model) as detector:
         return scoring.score(detector, validation_set, run.accelerator, workers=config.workers)
 
 
-def finish(run: Run, model: nn.Module, scores: scoring.Scores, validation_set: CocoPictures) -> None:
+def finish(run: Run[Config], model: nn.Module, scores: scoring.Scores, validation_set: CocoPictures) -> None:
     """Export the weights, write the rows, draw the pictures."""
-    config: Any = run.config
+    config = run.config
     final = deepcopy(run.accelerator.unwrap_model(model)).eval()
     run.export(final)
     if run.is_main:

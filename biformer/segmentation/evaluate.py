@@ -92,7 +92,7 @@ def main() -> None:
             protocol=protocol,
         )
         rows = measured(found, device)
-        several = "_multi_scale" * options.multi_scale
+        several = "_multi_scale" if options.multi_scale else ""
         output = options.output or beside(options.checkpoint) / f"evaluation_{dataset.replace(' ', '_')}{several}"
         write_rows(output / "results.json", rows)
         scoring.write_classes(output / "classes.csv", scores, model.class_names)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 from torch.optim import AdamW
@@ -129,20 +128,20 @@ def starting_model(config: Config, classes: list[str]) -> Segmenter:
     return model
 
 
-def validate(run: Run, model: nn.Module, validation_set: Scenes) -> scoring.Scores:
+def validate(run: Run[Config], model: nn.Module, validation_set: Scenes) -> scoring.Scores:
     """Score the weights; keep them if they are the best so far."""
     scores = score(run, model, validation_set)
     values = scores.values()
     best = run.keep_if_best(values["mIoU"], model, "model_best")
     run.write(**{f"validation_{name}": value for name, value in values.items()})
-    run.say(f"step {run.step}: mIoU {values['mIoU']:.2f} % on {scores.pictures:,} pictures{', best' * best}")
+    run.say(f"step {run.step}: mIoU {values['mIoU']:.2f} % on {scores.pictures:,} pictures{', best' if best else ''}")
     run.wait()
     return scores
 
 
-def score(run: Run, model: nn.Module, validation_set: Scenes) -> scoring.Scores:
+def score(run: Run[Config], model: nn.Module, validation_set: Scenes) -> scoring.Scores:
     """Score in evaluation mode, without leaving it switched on."""
-    config: Any = run.config
+    config = run.config
     with run.scoring(model) as network:
         return scoring.score(
             network, validation_set, run.accelerator, evaluation_protocol(network), workers=config.workers
@@ -154,9 +153,9 @@ def evaluation_protocol(model: Segmenter) -> Protocol:
     return Protocol(model.image_size, model.size_divisor)
 
 
-def finish(run: Run, model: nn.Module, scores: scoring.Scores, validation_set: Scenes) -> None:
+def finish(run: Run[Config], model: nn.Module, scores: scoring.Scores, validation_set: Scenes) -> None:
     """Export the weights, write the rows, draw the pictures."""
-    config: Any = run.config
+    config = run.config
     final = deepcopy(run.accelerator.unwrap_model(model)).eval()
     run.export(final)
     if run.is_main:

@@ -161,7 +161,7 @@ def open_split(
         pictures = _walk(root, root)
         if pictures and all(len(PurePosixPath(name).parts) > 1 for name in pictures[:100]):
             return _from_names(root, pictures, str(root), upright)
-    found = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:6]
+    found = sorted(f"{path.name}/" if path.is_dir() else path.name for path in root.iterdir())[:6]
     raise UserError(
         f"{root}: no {split} pictures (expected {names[0]}/<class>/* or {names[0]}.zip), found "
         f"{', '.join(found) or 'nothing'}; name a --split-file or a --holdout if the set comes in one piece, "

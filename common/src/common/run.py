@@ -28,7 +28,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -52,8 +52,10 @@ _MAY_CHANGE = {"output", "resume", "max_steps", "workers", "data_root", "save_ev
 # Steps between two looks at the losses and at other processes' signals where --log-every is 0.
 _LOOK_EVERY = 100
 
+Configuration = TypeVar("Configuration", bound=RunConfig)
 
-class Run:
+
+class Run(Generic[Configuration]):
     """One training run; see the module's docstring for the order of calls.
 
     Args:
@@ -74,7 +76,7 @@ class Run:
         UserError: the folder holds another configuration's run, or one that `--resume none` would overwrite.
     """
 
-    def __init__(self, config: RunConfig, *, paper: str, steps: int, alone: bool = False) -> None:
+    def __init__(self, config: Configuration, *, paper: str, steps: int, alone: bool = False) -> None:
         self.config, self.paper = config, paper
         self.loading = config if isinstance(config, LoaderConfig) else LoaderConfig(batch_size=1)
         self.folder = config.output or Path("runs") / f"{paper}_{config.preset}"

@@ -113,7 +113,7 @@ def find_layout(root: str | Path, split: str = "test") -> str:
         raise UserError(f"{root}: found the lists of both RealBlur sets; choose --layout realblur_j or realblur_r")
     if found:
         raise UserError(f"{root}: looks like {' and like '.join(found)}; choose one with --layout")
-    inside = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())[:6]
+    inside = sorted(f"{path.name}/" if path.is_dir() else path.name for path in root.iterdir())[:6]
     raise UserError(f"{root}: no split {split} in a known layout, found {', '.join(inside) or 'nothing'}; {_EXPECTED}")
 
 

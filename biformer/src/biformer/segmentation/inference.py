@@ -47,7 +47,8 @@ class Protocol:
         stretched = f", stretched to multiples of {self.size_divisor}" if self.size_divisor > 1 else ""
         views = "one view"
         if len(self.scales) > 1 or self.flip:
-            views = f"mean share over scales {', '.join(f'{s:g}' for s in self.scales)}" + ", mirrored too" * self.flip
+            views = f"mean share over scales {', '.join(f'{s:g}' for s in self.scales)}"
+            views += ", mirrored too" if self.flip else ""
         return (
             f"whole picture, shorter side {self.image_size} and longer at most {LONG_SIDE * self.image_size} pixels"
             f"{stretched}; {views}"
