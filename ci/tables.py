@@ -23,6 +23,7 @@ import io
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common.download import released
@@ -85,7 +86,11 @@ def filled(text: str, folder: Path) -> str:
     if forgotten := sorted(path.name for path in set(folder.glob("results/*.json")) - named):
         raise UserError(f"{folder}: no table of the README names {', '.join(forgotten)}; add a rows comment")
     presets = presets_of(folder)
-    return BLOCK.sub(lambda block: block[1] + tables(read_all(folder, block["files"]), presets) + block[3], text)
+
+    def table_of(block: re.Match[str]) -> str:
+        return block[1] + tables(read_all(folder, block["files"]), presets, guests=not presets) + block[3]
+
+    return BLOCK.sub(table_of, text)
 
 
 def read_all(folder: Path, files: str) -> list[Row]:
@@ -156,21 +161,32 @@ def weights() -> str:
     return markdown(["name", "what", "where", "licence", ""], lines) + "\n"
 
 
-def tables(rows: Sequence[Row], presets: set[str]) -> str:
+def tables(rows: Sequence[Row], presets: set[str], *, guests: bool = False) -> str:
     """One table with a column per metric, then what the splits and the metrics are exactly.
 
     Args:
         presets: the project's; rows with another name are baselines and stand above.
+        guests: the page compares, and calls a paper's row by its paper.
+
+    Raises:
+        UserError: two rows for one cell.
     """
+    if guests:
+        rows = [as_guest(row) for row in rows]
     metrics = list(dict.fromkeys(row.metric for row in rows))
     digits = {name: places(row.value for row in rows if row.metric == name) for name in metrics}
-    lines = []
-    for dataset, split in dict.fromkeys((row.dataset, row.split) for row in rows):
-        here = [row for row in rows if (row.dataset, row.split) == (dataset, split)]
+    lines, notes = [], []
+    for dataset, split in dict.fromkeys((row.dataset, short(row.split)) for row in rows):
+        here = [row for row in rows if (row.dataset, short(row.split)) == (dataset, split)]
         methods = sorted(dict.fromkeys(row.preset for row in here), key=lambda name: is_ours(name, presets))
         block: list[list[str]] = []
         for method in methods:
-            chosen = {row.metric: row for row in here if row.preset == method}
+            chosen: dict[str, Row] = {}
+            for row in here:
+                if row.preset == method and row.value != chosen.setdefault(row.metric, row).value:
+                    raise UserError(
+                        f"{dataset}, {split}, {method}: two rows for {row.metric}; name only one of the files"
+                    )
             beside: dict[str | None, dict[str, Row]] = {}
             for row in chosen.values():
                 if row.published is not None:
@@ -185,13 +201,25 @@ def tables(rows: Sequence[Row], presets: set[str]) -> str:
                 for b in beside.values()
             ]
             block += [*above, [name, *cells], *below]
-        lines += [[*([dataset, short(split)] if i == 0 else ["", ""]), *cells] for i, cells in enumerate(block)]
-    notes = [f"- {row.dataset}, {short(row.split)}: {rest(row.split)}" for row in rows if rest(row.split)]
+        lines += [[*([dataset, split] if i == 0 else ["", ""]), *cells] for i, cells in enumerate(block)]
+        details = dict.fromkeys(rest(row.split) for row in here if rest(row.split))
+        for detail in details:
+            of = dict.fromkeys(row.preset for row in here if rest(row.split) == detail)
+            named = [f", {method}" for method in of if is_ours(method, presets) or method.startswith("**")]
+            notes.append(f"- {dataset}, {split}{''.join(named) if len(details) > 1 else ''}: {detail}")
     notes += [f"- {row.metric}: {row.definition.removesuffix(f'; {SPREAD}')}" for row in rows]
     notes += [f"- ±: {SPREAD}" for row in rows if row.std is not None]
     table = markdown(["data set", "split", "", *metrics], lines)
     folded = ["<details><summary>Splits and metrics, exactly</summary>", "", *dict.fromkeys(notes), "", "</details>"]
     return "\n".join([table, "", *folded]) + "\n"
+
+
+def as_guest(row: Row) -> Row:
+    """A row on a page of another project: called by its paper, without what is published."""
+    if row.paper not in PROJECTS:
+        return row
+    name = f"**[{row.paper}](../{row.paper}/README.md)**"
+    return replace(row, preset=name, split=row.split.removeprefix("test; "), published=None, source=None)
 
 
 def presets_of(folder: Path) -> set[str]:

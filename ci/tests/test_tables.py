@@ -157,3 +157,19 @@ def test_what_a_long_split_holds_stands_below() -> None:
     text = tables.tables([tables.Row(**(ROW | {"split": split}))], {"small_scene"})
     assert "| stratified 10 % |" in text
     assert "- small scene, stratified 10 %: 534/0/4,814 train/validation/test, every window" in text
+
+
+def test_a_page_that_compares_calls_rows_by_their_paper() -> None:
+    rows = [
+        ROW | {"preset": "SVM", "paper": "rivals", "published": None},
+        ROW | {"paper": "lsgavit", "split": "test; random"},
+    ]
+    text = tables.tables([tables.Row(**(ROW | row)) for row in rows], set(), guests=True)
+    names = [line.split("|")[3].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert names[2:] == ["SVM", "**[lsgavit](../lsgavit/README.md)**"]
+
+
+def test_two_rows_for_one_cell_fail() -> None:
+    rows = [tables.Row(**ROW), tables.Row(**(ROW | {"value": 1.0}))]
+    with pytest.raises(tables.UserError, match="two rows for OA"):
+        tables.tables(rows, {"small_scene"})
