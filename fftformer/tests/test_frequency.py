@@ -26,10 +26,10 @@ def test_analysis_holds_the_real_and_imaginary_parts_of_rfft2() -> None:
     ours = frequency.analyse(pixels)
     full = torch.fft.fft2(pixels.view(8, 8, 2, 3), dim=(0, 1)).flatten(0, 1)
     # Every cosine row is the real part of a frequency, its sine row minus the imaginary part of the same.
-    for cosines, sines in frequency.PAIRS:
+    for cosines, sines in frequency.COSINE_SINE_ROWS:
         for real, imaginary in zip(ours[cosines], ours[sines], strict=True):
             assert (full - torch.complex(real, -imaginary)).abs().amax(dim=(1, 2)).min() < 1e-12
-    for real in ours[frequency.LONELY]:
+    for real in ours[frequency.REAL_ONLY]:
         assert (full - real).abs().amax(dim=(1, 2)).min() < 1e-12
     torch.testing.assert_close(frequency.synthesise(ours), pixels)
 
@@ -39,7 +39,7 @@ def test_halves_are_the_whole_transform(transposed: bool) -> None:
     patches = random(64, 2, 3)
     for name, whole in (("analysis", frequency.analyse), ("synthesis", frequency.synthesise)):
         matrices, expected = (
-            frequency.halves(name, patches, transposed=transposed),
+            frequency.half_matrices(name, patches, transposed=transposed),
             whole(patches, transposed=transposed),
         )
         if (name == "analysis") != transposed:

@@ -305,11 +305,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def _join(blurred: dict[str, Path], sharp: dict[str, Path], where: str) -> list[Pair]:
-    lonely = sorted(blurred.keys() ^ sharp.keys())
-    if lonely:
+    unpaired = sorted(blurred.keys() ^ sharp.keys())
+    if unpaired:
         raise UserError(
-            f"{where}: found {len(blurred)} blurred and {len(sharp)} sharp pictures, {len(lonely)} without a partner "
-            f"(first: {', '.join(lonely[:3])}); finish copying the data set"
+            f"{where}: found {len(blurred)} blurred and {len(sharp)} sharp pictures, {len(unpaired)} without a partner "
+            f"(first: {', '.join(unpaired[:3])}); finish copying the data set"
         )
     return [Pair(name, path, sharp[name]) for name, path in blurred.items()]
 

@@ -20,13 +20,19 @@ import torch
 from torch import Tensor
 
 PATCH = 8
-EVEN = PATCH * PATCH // 2
-"""The first 32 rows of a transformed patch map have an even frequency u along y, the others an odd one.
-Four rows of pixels apart, the former are equal and the latter opposite (`halves`)."""
-LONELY = slice(14, 18)
-"""The four frequencies without a sine."""
-PAIRS = ((slice(18, 32), slice(0, 14)), (slice(32, 48), slice(48, 64)))
-"""Rows of cosine (real) coefficients and of the sines (minus the imaginary parts) of the same frequencies."""
+# Order of the 64 coefficients of a patch, by frequency (u, v) along y and x:
+#
+#   rows      u      what
+#   0 to 13   even   sine (minus the imaginary part) of the frequencies of rows 18 to 31
+#   14 to 17  even   the four frequencies that are real: u and v are 0 or 4
+#   18 to 31  even   cosine (real part)
+#   32 to 47  odd    cosine
+#   48 to 63  odd    sine of the frequencies of rows 32 to 47
+#
+# Four rows of pixels apart, a wave of even u is equal and one of odd u is opposite; see `half_matrices`.
+HALF = PATCH * PATCH // 2
+REAL_ONLY = slice(14, 18)
+COSINE_SINE_ROWS = ((slice(18, 32), slice(0, 14)), (slice(32, 48), slice(48, 64)))
 
 _HALF = PATCH // 2
 
@@ -41,9 +47,9 @@ def _frequencies(parity: int) -> list[tuple[int, int]]:
 @functools.cache
 def _constants() -> dict[str, np.ndarray]:
     even, odd = _frequencies(0), _frequencies(1)
-    lonely = [(u, v) for v in (0, _HALF) for u in (0, _HALF)]
-    frequencies = even + lonely + even + odd + odd
-    sines = [True] * len(even) + [False] * (len(lonely) + len(even) + len(odd)) + [True] * len(odd)
+    real_only = [(u, v) for v in (0, _HALF) for u in (0, _HALF)]
+    frequencies = even + real_only + even + odd + odd
+    sines = [True] * len(even) + [False] * (len(real_only) + len(even) + len(odd)) + [True] * len(odd)
     u, v = np.array(frequencies).T
     y, x = np.divmod(np.arange(PATCH * PATCH), PATCH)
     phase = 2 * np.pi / PATCH * (np.outer(u, y) + np.outer(v, x))
@@ -51,7 +57,7 @@ def _constants() -> dict[str, np.ndarray]:
     # Whole eighths of a circle: clear the rounding noise, so that exact zeros stay exact.
     analysis[np.abs(analysis) < 1e-12] = 0.0
     share = np.full(len(analysis), 2 / PATCH**2)
-    share[LONELY] = 1 / PATCH**2
+    share[REAL_ONLY] = 1 / PATCH**2
     # `irfft2` drops the imaginary part of columns 0 and 4, which leaves the learned matrix's part
     # that is even in u there; elsewhere a frequency has one entry.
     gather = np.zeros((len(frequencies), PATCH * (_HALF + 1)))
@@ -88,17 +94,17 @@ def constant(name: str, like: Tensor) -> Tensor:
     return _constant(name, like.dtype, like.device)
 
 
-def halves(name: str, like: Tensor, *, transposed: bool = False) -> Tensor:
+def half_matrices(name: str, like: Tensor, *, transposed: bool = False) -> Tensor:
     """Half the work of a transform, `(2, 32, 32)`: even and odd u times the upper half of a patch's pixels.
 
-    The coefficients are `halves("analysis") @ [upper + lower, upper - lower]` with the two halves of the
-    pixels, and with `[even, odd] = halves("synthesis") @ [even, odd]` the pixels are even + odd above and
+    The coefficients are `half_matrices("analysis") @ [upper + lower, upper - lower]` with the two halves of the
+    pixels, and with `[even, odd] = half_matrices("synthesis") @ [even, odd]` the pixels are even + odd above and
     even - odd below. `transposed` gives the matrices of the transposed transforms, which work likewise.
     """
     matrix = constant(name, like)
     if name == "synthesis":
         matrix = matrix.t()
-    upper = matrix[:, :EVEN].unflatten(0, (2, EVEN))
+    upper = matrix[:, :HALF].unflatten(0, (2, HALF))
     return upper.transpose(1, 2) if (name == "synthesis") != transposed else upper
 
 
@@ -140,7 +146,7 @@ def multiply(a: Tensor, b: Tensor, *, conjugate: bool = False) -> Tensor:
     """Product of two spectra `(64, N, C)`, a ⊛ b in pixels; with `conjugate`, of a and b's conjugate."""
     sign = -1.0 if conjugate else 1.0
     real, imaginary = [], []
-    for cosines, sines in PAIRS:
+    for cosines, sines in COSINE_SINE_ROWS:
         real.append(a[cosines] * b[cosines] - sign * (a[sines] * b[sines]))
         imaginary.append(a[sines] * b[cosines] + sign * (a[cosines] * b[sines]))
-    return torch.cat([imaginary[0], a[LONELY] * b[LONELY], *real, imaginary[1]])
+    return torch.cat([imaginary[0], a[REAL_ONLY] * b[REAL_ONLY], *real, imaginary[1]])

@@ -189,9 +189,9 @@ def fixed_split(
         labels = np.array([0, *codes], dtype=np.int64)[labels]
     train, test = np.flatnonzero(train_map), np.flatnonzero(test_map)
     of_train, of_test = (class_counts(labels.flat[pixels], labels.max()) for pixels in (train, test))
-    lonely = [int(code) for code in np.flatnonzero((of_train == 0) | (of_test == 0)) + 1]
-    if lonely:
-        raise UserError(f"classes {lonely} are not in both maps; expected every class to be trained and tested")
+    unpaired = [int(code) for code in np.flatnonzero((of_train == 0) | (of_test == 0)) + 1]
+    if unpaired:
+        raise UserError(f"classes {unpaired} are not in both maps; expected every class to be trained and tested")
     return labels, make_split(labels, ([train], [], [test]), description)
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fftformer.frequency import EVEN, PATCH
+from fftformer.frequency import HALF, PATCH
 
 _PIECE = 768 * 1024
 """Numbers in an inner map of one piece (3 MB in float32): less makes narrow products, more leaves the caches."""
@@ -105,7 +105,7 @@ def write(patches: Tensor, rows: Tensor) -> None:
 
 
 def to_coefficients(matrices: Tensor, patches: Tensor) -> Tensor:
-    """A transform of patches by halves of its matrix (`frequency.halves`), with half the arithmetic.
+    """A transform of patches by halves of its matrix (`frequency.half_matrices`), with half the arithmetic.
 
     Args:
         matrices: `(2, 32, 32)`.
@@ -118,13 +118,13 @@ def to_coefficients(matrices: Tensor, patches: Tensor) -> Tensor:
     both = patches.new_empty(2, *upper.shape)
     torch.add(upper, lower, out=both[0])
     torch.sub(upper, lower, out=both[1])
-    return torch.bmm(matrices, both.view(2, EVEN, -1)).view(PATCH * PATCH, -1, patches.shape[-1])
+    return torch.bmm(matrices, both.view(2, HALF, -1)).view(PATCH * PATCH, -1, patches.shape[-1])
 
 
 def to_pixels(matrices: Tensor, coefficients: Tensor, patches: Tensor) -> None:
     """The way back, written to `patches`: `(64, N, C)`, or rows that were `cut`."""
     upper, lower = patches.chunk(2)
-    even, odd = torch.bmm(matrices, coefficients.reshape(2, EVEN, -1)).view(2, *upper.shape)
+    even, odd = torch.bmm(matrices, coefficients.reshape(2, HALF, -1)).view(2, *upper.shape)
     torch.add(even, odd, out=upper)
     torch.sub(even, odd, out=lower)
 
