@@ -18,7 +18,7 @@ from pathlib import Path
 
 from amgcfn import scoring
 from amgcfn.checkpoints import load_model
-from amgcfn.data import Sample, find_scene
+from amgcfn.data import PreparedScene, find_scene
 from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene, rows_for_memory
 from common import memory
@@ -90,11 +90,11 @@ def main() -> None:
                 f"{scene.bands} and {scene.num_classes}; pass the scene it was trained on"
             )
         seed = options.seed if released else recorded_config(folder, Config).seed
-        sample = Sample.draw(scene, config, seed) if released else Sample.load(folder, scene)
+        prepared = PreparedScene.draw(scene, config, seed) if released else PreparedScene.load(folder, scene)
         strip = rows_for_memory(model, scene.shape[1], budget)
-        logits = classify_scene(model, scene.cube, sample.graph, rows=strip, extent=scene.extent)[0]
-        runs.append(scoring.score_map((logits.argmax(dim=1) + 1).numpy().reshape(scene.shape), sample))
-        splits.append(sample.split)
+        logits = classify_scene(model, scene.cube, prepared.graph, rows=strip, extent=scene.extent)[0]
+        runs.append(scoring.score_map((logits.argmax(dim=1) + 1).numpy().reshape(scene.shape), prepared))
+        splits.append(prepared.split)
         seeds.append(seed)
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].metrics.items()))
 

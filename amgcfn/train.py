@@ -23,7 +23,7 @@ from torch.optim import Adam
 
 from amgcfn import scoring
 from amgcfn.checkpoints import create_model, load_model
-from amgcfn.data import SPLIT, Sample, find_scene
+from amgcfn.data import SPLIT, PreparedScene, find_scene
 from amgcfn.model import AMGCFN
 from amgcfn.pictures import draw_graph
 from amgcfn.presets import PRESETS, Config
@@ -67,10 +67,10 @@ def train(config: Config, scene: Scene) -> None:
     """Train, validate and test one seed."""
     run = Run(config, paper="amgcfn", steps=config.epochs, alone=True)
     device = run.accelerator.device
-    sample = Sample.draw(scene, config, config.seed)
-    arguments, classes = sample.tensors(device)
+    prepared = PreparedScene.draw(scene, config, config.seed)
+    arguments, classes = prepared.tensors(device)
     training, validation = (
-        sample.positions(pixels).to(device) for pixels in (sample.split.train, sample.split.validation)
+        prepared.positions(pixels).to(device) for pixels in (prepared.split.train, prepared.split.validation)
     )
 
     sizes = {"bands": scene.bands, "num_classes": scene.num_classes, "node_features": config.components}
@@ -82,10 +82,10 @@ def train(config: Config, scene: Scene) -> None:
         arguments = cube, features, segments, [hop.to_dense() for hop in hops]
         model.compile(fullgraph=True)
     run.restore(model=model, optimizer=optimizer)
-    sample.save(run.folder / "model")
+    prepared.save(run.folder / "model")
     run.say(
         f"{scene.name}, seed {config.seed}: {sum(p.numel() for p in model.parameters()):,} parameters, "
-        f"{len(sample.graph.features):,} superpixels, train/validation/test {sample.split.sizes}, "
+        f"{len(prepared.graph.features):,} superpixels, train/validation/test {prepared.split.sizes}, "
         f"{run.total - run.step} of {config.epochs} epochs to go, in {run.folder}"
     )
 
@@ -101,7 +101,7 @@ def train(config: Config, scene: Scene) -> None:
             validate(run, model, arguments, classes, validation)
 
     if run.step == run.total:
-        test(run, sample)
+        test(run, prepared)
     run.close()
 
 
@@ -123,18 +123,18 @@ def validate(
     run.keep_if_best(-loss, model)
 
 
-def test(run: Run, sample: Sample) -> None:
+def test(run: Run, prepared: PreparedScene) -> None:
     """Score the kept weights on the test pixels and draw the seed's pictures."""
     model = load_model(run.folder / "model").to(run.accelerator.device)
-    logits = classify_scene(model, sample.scene.cube, sample.graph, extent=sample.scene.extent)[0]
-    found = (logits.argmax(dim=1) + 1).numpy().reshape(sample.scene.shape) * sample.scene.valid
-    scores = scoring.score_map(found, sample)
+    logits = classify_scene(model, prepared.scene.cube, prepared.graph, extent=prepared.scene.extent)[0]
+    found = (logits.argmax(dim=1) + 1).numpy().reshape(prepared.scene.shape) * prepared.scene.valid
+    scores = scoring.score_map(found, prepared)
     write_scores(run.folder / "scores.json", scores)
     figures = run.folder / "figures"
     title = f"seed {run.config.seed}: OA {scores.overall:.2f} %"
-    save(sheet(sample.scene, found, title=title), figures / "map.png")
-    save(confusion_figure(scores.confusion, sample.scene.class_names), figures / "confusion.png")
-    draw_graph(composite(sample.scene), sample.graph, figures / "graph.png", title=sample.scene.name)
+    save(sheet(prepared.scene, found, title=title), figures / "map.png")
+    save(confusion_figure(scores.confusion, prepared.scene.class_names), figures / "confusion.png")
+    draw_graph(composite(prepared.scene), prepared.graph, figures / "graph.png", title=prepared.scene.name)
     curves(run.folder / "metrics.jsonl", figures / "curves.png")
     run.say(f"seed {run.config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.metrics.items()))
 

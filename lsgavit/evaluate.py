@@ -27,7 +27,7 @@ from common.results import Row, measured, table, write_rows
 from common.weights import locate
 from lsgavit import scoring
 from lsgavit.checkpoints import load_model
-from lsgavit.data import Sample, find_scene
+from lsgavit.data import PreparedScene, find_scene
 from lsgavit.presets import PRESETS, Config
 
 
@@ -90,27 +90,29 @@ def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path, device: to
     if scene.note:
         print(scene.note)
 
-    runs, samples = [], []
+    runs, scenes = [], []
     for folder, config in zip(folders, configs, strict=True):
         model = load_model(folder).to(device)
         config = replace(config, components=model.bands, window=model.image_size[0])  # noqa: PLW2901
-        sample = Sample.draw(scene, config, config.seed) if folder.is_file() else Sample.load(folder, scene)
-        if len(sample.components.offset) != scene.bands or model.num_classes != scene.num_classes:
+        prepared = (
+            PreparedScene.draw(scene, config, config.seed) if folder.is_file() else PreparedScene.load(folder, scene)
+        )
+        if len(prepared.components.offset) != scene.bands or model.num_classes != scene.num_classes:
             raise UserError(
-                f"{folder}: is for {len(sample.components.offset)} bands and {model.num_classes} classes, but "
+                f"{folder}: is for {len(prepared.components.offset)} bands and {model.num_classes} classes, but "
                 f"{scene.name} has {scene.bands} and {scene.num_classes}; pass the scene it was trained on"
             )
-        windows = sample.windows(model.image_size).to(device)
-        found = scoring.classify(model, windows, sample.split.test)
-        runs.append(scoring.score_pixels(found, sample, sample.split.test))
-        samples.append(sample)
+        windows = prepared.windows(model.image_size).to(device)
+        found = scoring.classify(model, windows, prepared.split.test)
+        runs.append(scoring.score_pixels(found, prepared, prepared.split.test))
+        scenes.append(prepared)
         print(f"seed {config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].metrics.items()))
-    print(scoring.class_table(runs, samples[0]))
+    print(scoring.class_table(runs, scenes[0]))
     confusion = sum(run.confusion for run in runs)
     name = "confusion.png" if len(options.checkpoint) == 1 else f"confusion_{checkpoint.name}.png"
     save(confusion_figure(confusion, scene.class_names, title=scene.name), output / "figures" / name)
     seeds = [config.seed for config in configs]
-    return scoring.rows(runs, samples, configs[0].preset, seeds, configs[0].window)
+    return scoring.rows(runs, scenes, configs[0].preset, seeds, configs[0].window)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from common.results import measured, table
 from common.run import Run
 from lsgavit import scoring
 from lsgavit.checkpoints import load_model
-from lsgavit.data import Sample, TrainingPixels, find_scene, turned
+from lsgavit.data import PreparedScene, TrainingPixels, find_scene, turned
 from lsgavit.model import LSGAViT, create_model
 from lsgavit.presets import PRESETS, Config
 from lsgavit.windows import SceneWindows
@@ -69,13 +69,13 @@ def main() -> None:
 
 def train(config: Config, scene: Scene, *, alone: bool) -> None:
     """Train and test one seed."""
-    sample = Sample.draw(scene, config, config.seed)
-    training = TrainingPixels(sample, config.seed, augmentation=config.augmentation)
+    prepared = PreparedScene.draw(scene, config, config.seed)
+    training = TrainingPixels(prepared, config.seed, augmentation=config.augmentation)
     processes = 1 if alone else launch.processes()
     per_update = config.batch_size * config.gradient_accumulation * processes
     run = Run(config, paper="lsgavit", steps=config.epochs * -(-len(training) // per_update), alone=alone)
     accelerator = run.accelerator
-    windows = sample.windows((config.window, config.window)).to(accelerator.device)
+    windows = prepared.windows((config.window, config.window)).to(accelerator.device)
 
     sizes = {"image_size": config.window, "bands": config.components, "num_classes": scene.num_classes}
     model = build(create_model, config.model, config.network, **sizes).to(accelerator.device)
@@ -90,14 +90,14 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
     optimizer = accelerator.prepare(optimizer)
     run.restore(model=model, optimizer=optimizer, schedule=schedule, ema=ema, patience=patience)
     if run.is_main:
-        sample.save(run.folder / "model")
+        prepared.save(run.folder / "model")
     run.say(
         f"{scene.name}, seed {config.seed}: {sum(p.numel() for p in trained):,} parameters, "
-        f"{sample.split.description}: train/validation/test {sample.split.sizes}, "
-        f"{overlap(sample.split, config.window)}; "
+        f"{prepared.split.description}: train/validation/test {prepared.split.sizes}, "
+        f"{overlap(prepared.split, config.window)}; "
         f"{run.total - run.step:,} of {run.steps:,} updates to go, in {run.folder}"
     )
-    for note in (*scene.notes, *sample.split.notes):
+    for note in (*scene.notes, *prepared.split.notes):
         run.say(f"note: {note}")
 
     model.train()
@@ -118,7 +118,7 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
         if ema is not None:
             ema.update_parameters(accelerator.unwrap_model(model))
         if config.patience and run.due(run.steps // config.epochs):
-            validate(run, weights_to_score(run, model, ema), windows, sample, patience)
+            validate(run, weights_to_score(run, model, ema), windows, prepared, patience)
             if patience.exhausted:
                 run.say(f"step {run.step}: no better validation accuracy for {config.patience} epochs")
                 break
@@ -127,7 +127,7 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
         run.export(weights_to_score(run, model, ema))
     run.wait()
     if run.is_main and (run.step == run.total or patience.exhausted):
-        test(run, windows, sample, draw_map=config.draw_map)
+        test(run, windows, prepared, draw_map=config.draw_map)
     run.close()
 
 
@@ -156,27 +156,27 @@ def weights_to_score(run: Run, model: nn.Module, ema: AveragedModel | None) -> L
     return deepcopy(ema.module if ema is not None else run.accelerator.unwrap_model(model)).eval()
 
 
-def validate(run: Run, model: LSGAViT, windows: SceneWindows, sample: Sample, patience: Patience) -> None:
+def validate(run: Run, model: LSGAViT, windows: SceneWindows, prepared: PreparedScene, patience: Patience) -> None:
     """Keep the weights with the best overall accuracy on the validation pixels."""
-    pixels = sample.split.validation
-    accuracy = scoring.score_pixels(scoring.classify(model, windows, pixels), sample, pixels).overall
+    pixels = prepared.split.validation
+    accuracy = scoring.score_pixels(scoring.classify(model, windows, pixels), prepared, pixels).overall
     if run.processes > 1:  # batch norms see each process's own windows; all must stop together
         accuracy = broadcast(torch.tensor(accuracy, device=run.accelerator.device)).item()
     run.write(validation_oa=accuracy)
     patience.waited = 0 if run.keep_if_best(accuracy, model) else patience.waited + 1
 
 
-def test(run: Run, windows: SceneWindows, sample: Sample, *, draw_map: bool) -> None:
+def test(run: Run, windows: SceneWindows, prepared: PreparedScene, *, draw_map: bool) -> None:
     """Score the exported weights on the test pixels and draw the seed's pictures."""
     model = load_model(run.folder / "model").to(windows.padded.device)
-    found = scoring.classify(model, windows, None if draw_map else sample.split.test)
-    scores = scoring.score_pixels(found, sample, sample.split.test)
+    found = scoring.classify(model, windows, None if draw_map else prepared.split.test)
+    scores = scoring.score_pixels(found, prepared, prepared.split.test)
     write_scores(run.folder / "scores.json", scores)
     figures = run.folder / "figures"
     if draw_map:
         title = f"LSGA-ViT, seed {run.config.seed}: OA {scores.overall:.2f} %"
-        save(sheet(sample.scene, found, title=title), figures / "map.png")
-    save(confusion_figure(scores.confusion, sample.scene.class_names), figures / "confusion.png")
+        save(sheet(prepared.scene, found, title=title), figures / "map.png")
+    save(confusion_figure(scores.confusion, prepared.scene.class_names), figures / "confusion.png")
     if (run.folder / "metrics.jsonl").exists():  # not after fewer updates than --log-every
         curves(run.folder / "metrics.jsonl", figures / "curves.png", ("loss", "validation_oa"))
     run.say(f"seed {run.config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.metrics.items()))
@@ -186,11 +186,11 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     """Write the rows over all seeds and print the tables."""
     folders = [seed_folder(folder, config.seeds, seed) for seed in seeds]
     runs = [read_scores(one / "scores.json") for one in folders]
-    samples = [Sample.load(one / "model", scene) for one in folders]
+    scenes = [PreparedScene.load(one / "model", scene) for one in folders]
     device = launch.accelerator(mixed_precision=config.mixed_precision).device
-    found = measured(scoring.rows(runs, samples, config.preset, seeds, config.window), device)
+    found = measured(scoring.rows(runs, scenes, config.preset, seeds, config.window), device)
     publish(folder, found)
-    print(scoring.class_table(runs, samples[0]))
+    print(scoring.class_table(runs, scenes[0]))
     print(table(found))
     print(f"models: {folders[0] / 'model'}{' and so on' if len(folders) > 1 else ''}; rows: {folder / 'results.json'}")
 

@@ -10,7 +10,7 @@ import rasterio
 import torch
 
 from amgcfn import create_model
-from amgcfn.data import Sample
+from amgcfn.data import PreparedScene
 from amgcfn.presets import Config
 from common.config import to_json
 from common.files import write_json
@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = 1 + (rows + columns) % 3
     scene = make_scene("other", smooth_scene(40, 40, 6), labels * 10)
     write_json(folder.parent / "config.json", {"config": to_json(config)})
-    Sample.draw(scene, config, seed=1).save(folder)
+    PreparedScene.draw(scene, config, seed=1).save(folder)
     torch.manual_seed(0)
     model = create_model(bands=6, num_classes=3, graph_dim=16, conv_dim=16)
     torch.nn.init.normal_(model.fused_classifier.weight, std=0.002)  # no probability of exactly 0 or 1

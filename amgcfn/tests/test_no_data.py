@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from amgcfn.data import Sample
+from amgcfn.data import PreparedScene
 from amgcfn.presets import Config
 from common.hyperspectral.readers import read_array, write_geotiff
 from common.hyperspectral.scene import open_scene
@@ -45,7 +45,7 @@ def scenes(files: Path):
 
 def test_split_components_and_graph_are_the_same(files: Path) -> None:
     config = Config(pixels_per_superpixel=40, ratio=0.05, validation=0.05)
-    plain, wide = (Sample.draw(scene, config, seed=3) for scene in scenes(files))
+    plain, wide = (PreparedScene.draw(scene, config, seed=3) for scene in scenes(files))
     for part in ("train", "validation", "test"):
         row, column = np.divmod(getattr(plain.split, part), 26)
         expected = (row + TOP) * (26 + LEFT + RIGHT) + column + LEFT

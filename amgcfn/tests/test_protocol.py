@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import amgcfn.data
 from amgcfn import load_model
-from amgcfn.data import Sample
+from amgcfn.data import PreparedScene
 from amgcfn.strips import classify_scene
 from common.hyperspectral.splits import labels_sha256, per_class_split
 
@@ -31,7 +31,7 @@ def _split(model: Path) -> dict[str, np.ndarray]:
 
 
 def _logits(model: Path, scene) -> np.ndarray:
-    return classify_scene(load_model(model), scene.cube, Sample.load(model, scene).graph)[0].numpy()
+    return classify_scene(load_model(model), scene.cube, PreparedScene.load(model, scene).graph)[0].numpy()
 
 
 def test_parts_are_disjoint_and_hold_every_labelled_pixel(model, tiny_scene):
@@ -80,7 +80,7 @@ def test_kept_weights_are_those_of_the_best_recorded_line(model, tiny_scene):
 def test_components_are_those_of_the_training_pixels(model, tiny_scene):
     spectra = tiny_scene.cube.reshape(-1, 5)[_split(model)["train"]].astype(np.float64)
     _, _, directions = np.linalg.svd(spectra - spectra.mean(axis=0), full_matrices=False)
-    found = Sample.load(model, tiny_scene).components
+    found = PreparedScene.load(model, tiny_scene).components
     ours = found.apply(tiny_scene.cube).reshape(-1, 3)
     theirs = (tiny_scene.cube.reshape(-1, 5) - spectra.mean(axis=0)) @ directions[:3].T
     for one, other in zip(ours.T, theirs.T, strict=True):

@@ -13,7 +13,7 @@ import torch
 from common.errors import UserError
 from common.hyperspectral.disjoint import overlap
 from common.hyperspectral.synthetic import synthetic_scene
-from lsgavit.data import Sample, TrainingPixels, find_scene, turned
+from lsgavit.data import PreparedScene, TrainingPixels, find_scene, turned
 from lsgavit.presets import PRESETS, Config
 from support.data import real_data
 
@@ -24,12 +24,12 @@ LABELS = np.repeat(np.arange(1, 4), 120).reshape(20, 18)
 
 def draw(
     tmp_path: Path, *, cube: np.ndarray = CUBE, labels: np.ndarray = LABELS, key: str = "cube", **changes: object
-) -> Sample:
+) -> PreparedScene:
     file = tmp_path / "own.mat"
     scipy.io.savemat(file, {"cube": cube, "labels": labels})
     defaults = {"cube": f"{file}:{key}", "labels": f"{file}:labels", "components": 4, "window": 5}
     config = Config(**defaults | changes)
-    return Sample.draw(find_scene(config), config, seed=0)
+    return PreparedScene.draw(find_scene(config), config, seed=0)
 
 
 def with_nan() -> np.ndarray:
@@ -81,9 +81,9 @@ def test_the_released_split_and_components(tmp_path: Path) -> None:
 
 def test_a_disjoint_split_shares_no_pixel_between_windows() -> None:
     scene = synthetic_scene(96, 96, bands=12, num_classes=4)
-    sample = Sample.draw(scene, Config(split="disjoint", components=4), seed=3)
+    sample = PreparedScene.draw(scene, Config(split="disjoint", components=4), seed=3)
     assert overlap(sample.split, 9).shared == 0
-    random = Sample.draw(scene, Config(components=4), seed=3)
+    random = PreparedScene.draw(scene, Config(components=4), seed=3)
     assert overlap(random.split, 9).contained > 90
 
 
@@ -139,7 +139,7 @@ def test_presets_name_scenes_and_say_what_to_expect() -> None:
 def test_published_sizes_of_the_real_scenes(name: str, sizes: tuple[int, ...]) -> None:
     root = real_data(name).parent
     config = replace(PRESETS[name](), data_root=root)
-    sample = Sample.draw(find_scene(config), config, seed=5)
+    sample = PreparedScene.draw(find_scene(config), config, seed=5)
     assert sample.split.sizes == sizes
 
 

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from common import memory
 from common.hyperspectral.synthetic import synthetic_scene
 from lsgavit import create_model, predict_pixels
-from lsgavit.data import Sample
+from lsgavit.data import PreparedScene
 from lsgavit.presets import Config
 
 memory.reset_peak()
 scene = synthetic_scene(610, 340, bands=103, num_classes=9)
-sample = Sample.draw(scene, Config(), seed=5)
+sample = PreparedScene.draw(scene, Config(), seed=5)
 windows = sample.windows((9, 9))
 model = create_model(num_classes=9)
 optimizer = torch.optim.Adam(model.parameters(), lr=5e-4)

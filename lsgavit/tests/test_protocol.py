@@ -15,7 +15,7 @@ from torch import Tensor
 from training import SMALL, load_trainer, train, write_scenes
 
 from lsgavit import load_model
-from lsgavit.data import Sample, find_scene
+from lsgavit.data import PreparedScene, find_scene
 from lsgavit.presets import Config
 
 PARTS = ("train", "validation", "test")
@@ -47,7 +47,7 @@ def parts(run: Path) -> dict[str, set[int]]:
 
 def answers(run: Path, pixels: set[int], scenes: dict[str, Any]) -> np.ndarray:
     """Classes that the exported network gives single windows, without the trainer's scoring."""
-    sample = Sample.load(run / "model", find_scene(Config(**SMALL | scenes)))
+    sample = PreparedScene.load(run / "model", find_scene(Config(**SMALL | scenes)))
     model = load_model(run / "model")
     windows = sample.windows(model.image_size)
     with torch.no_grad():
@@ -79,15 +79,15 @@ def test_nonsense_in_the_test_labels_changes_no_weight(
     flags: dict[str, Any], trainer: ModuleType, scenes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = train(trainer, tmp_path / "sound", scenes | flags)
-    draw = Sample.draw
+    draw = PreparedScene.draw
 
-    def with_nonsense(*arguments: Any) -> Sample:
+    def with_nonsense(*arguments: Any) -> PreparedScene:
         sample = draw(*arguments)
         spoilt = sample.scene.require_labels().copy()
         spoilt.flat[sample.split.test] = 1 + np.random.default_rng(0).integers(3, size=len(sample.split.test))
         return replace(sample, scene=replace(sample.scene, labels=spoilt))
 
-    monkeypatch.setattr(trainer.Sample, "draw", with_nonsense)
+    monkeypatch.setattr(trainer.PreparedScene, "draw", with_nonsense)
     spoilt = train(trainer, tmp_path / "spoilt", scenes | flags)
     scores = [json.loads((tmp_path / run / "scores.json").read_text())["OA"] for run in ("sound", "spoilt")]
     assert scores[0] != scores[1]

@@ -26,7 +26,7 @@ GRAPH, SPLIT, COMPONENTS = "graph.safetensors", "split.npz", "components.npz"
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class PreparedScene:
     """One scene with one seed's split and graph.
 
     Attributes:
@@ -42,7 +42,7 @@ class Sample:
     graph: SuperpixelGraph
 
     @classmethod
-    def draw(cls, scene: Scene, config: Config, seed: int) -> Sample:
+    def draw(cls, scene: Scene, config: Config, seed: int) -> PreparedScene:
         """Draw the published split, or a disjoint one, and build the published graph.
 
         Raises:
@@ -84,7 +84,7 @@ class Sample:
         )
 
     @classmethod
-    def load(cls, folder: Path, scene: Scene) -> Sample:
+    def load(cls, folder: Path, scene: Scene) -> PreparedScene:
         """Read what `save` wrote, for the same scene.
 
         Raises:

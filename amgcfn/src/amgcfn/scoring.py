@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amgcfn.data import Sample
+from amgcfn.data import PreparedScene
 from amgcfn.published import PUBLISHED
 from common.hyperspectral.scene import Scene
 from common.hyperspectral.scores import (
@@ -21,10 +21,10 @@ from common.hyperspectral.splits import Split
 from common.results import SPREAD, Row
 
 
-def score_map(classes: np.ndarray, sample: Sample) -> Scores:
+def score_map(classes: np.ndarray, prepared: PreparedScene) -> Scores:
     """Score a map of classes 1..K, `(H, W)`, on the test pixels."""
-    labels, test = sample.scene.require_labels().reshape(-1), sample.split.test
-    return score(labels[test], classes.reshape(-1)[test], sample.scene.num_classes)
+    labels, test = prepared.scene.require_labels().reshape(-1), prepared.split.test
+    return score(labels[test], classes.reshape(-1)[test], prepared.scene.num_classes)
 
 
 def rows(runs: Sequence[Scores], splits: Sequence[Split], dataset: str, preset: str, seeds: Sequence[int]) -> list[Row]:

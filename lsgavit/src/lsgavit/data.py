@@ -26,7 +26,7 @@ SPLIT, COMPONENTS, CLASSES = "split.npz", "components.npz", "classes.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class PreparedScene:
     """One scene with one seed's split.
 
     Attributes:
@@ -40,7 +40,7 @@ class Sample:
     components: SpectralTransform
 
     @classmethod
-    def draw(cls, scene: Scene, config: Config, seed: int) -> Sample:
+    def draw(cls, scene: Scene, config: Config, seed: int) -> PreparedScene:
         """Draw the split that a configuration asks for and fit the components.
 
         Raises:
@@ -72,7 +72,7 @@ class Sample:
         write_json(folder / CLASSES, {"names": self.scene.class_names, "codes": self.scene.codes})
 
     @classmethod
-    def load(cls, folder: Path, scene: Scene) -> Sample:
+    def load(cls, folder: Path, scene: Scene) -> PreparedScene:
         """Read what `save` wrote, for the same scene.
 
         Raises:
@@ -90,14 +90,14 @@ class TrainingPixels(Dataset[dict[str, Tensor]]):
     """Training pixels with their classes; windows are cut for a whole batch, on the device.
 
     Args:
-        sample: scene and split.
+        prepared: scene and split.
         seed: of the augmentation.
         augmentation: draw one of the eight symmetries of a square for every sample.
     """
 
-    def __init__(self, sample: Sample, seed: int, *, augmentation: bool) -> None:
-        self.pixels = torch.from_numpy(sample.split.train)
-        self.classes = torch.from_numpy(sample.scene.require_labels().reshape(-1)[sample.split.train] - 1)
+    def __init__(self, prepared: PreparedScene, seed: int, *, augmentation: bool) -> None:
+        self.pixels = torch.from_numpy(prepared.split.train)
+        self.classes = torch.from_numpy(prepared.scene.require_labels().reshape(-1)[prepared.split.train] - 1)
         self.seed, self.augmentation = seed, augmentation
 
     def __len__(self) -> int:

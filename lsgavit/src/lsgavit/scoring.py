@@ -9,7 +9,7 @@ import numpy as np
 from common.hyperspectral.disjoint import overlap
 from common.hyperspectral.scores import DEFINITIONS, Scores, over_seeds, per_class_table, score
 from common.results import SPREAD, Row
-from lsgavit.data import Sample
+from lsgavit.data import PreparedScene
 from lsgavit.fast.prediction import predict_pixels
 from lsgavit.model import LSGAViT
 from lsgavit.published import PUBLISHED
@@ -24,24 +24,24 @@ def classify(model: LSGAViT, windows: SceneWindows, pixels: np.ndarray | None = 
     return found.reshape(windows.shape)
 
 
-def score_pixels(classes: np.ndarray, sample: Sample, pixels: np.ndarray) -> Scores:
+def score_pixels(classes: np.ndarray, prepared: PreparedScene, pixels: np.ndarray) -> Scores:
     """Score a map of classes 1..K, `(H, W)`, on labelled pixels."""
-    labels = sample.scene.require_labels().reshape(-1)[pixels]
-    return score(labels, classes.reshape(-1)[pixels], sample.scene.num_classes)
+    labels = prepared.scene.require_labels().reshape(-1)[pixels]
+    return score(labels, classes.reshape(-1)[pixels], prepared.scene.num_classes)
 
 
 def rows(
-    runs: Sequence[Scores], samples: Sequence[Sample], preset: str, seeds: Sequence[int], window: int
+    runs: Sequence[Scores], scenes: Sequence[PreparedScene], preset: str, seeds: Sequence[int], window: int
 ) -> list[Row]:
     """OA, AA and kappa over seeds, beside the published ones where the protocol is the same.
 
     The split's text says how many test windows contain training pixels (mean over seeds): the
     random protocol's accuracy is also a measure of that.
     """
-    first = samples[0]
+    first = scenes[0]
     sizes = "/".join(f"{size:,}" for size in first.split.sizes)
     protocol = first.split.description.partition(", seed")[0]
-    seen = np.mean([overlap(sample.split, window).contained for sample in samples])
+    seen = np.mean([overlap(prepared.split, window).contained for prepared in scenes])
     kind = "disjoint" if protocol.startswith("disjoint") else "fixed" if "fixed" in protocol else "random"
     ten_percent = kind == "fixed" or protocol.partition(" %")[0].endswith(" 10")
     found = []
@@ -65,6 +65,6 @@ def rows(
     return found
 
 
-def class_table(runs: Sequence[Scores], sample: Sample) -> str:
+def class_table(runs: Sequence[Scores], prepared: PreparedScene) -> str:
     """Accuracy per class, with the pixels of each part (of the first seed)."""
-    return per_class_table(runs, sample.scene.class_names, sample.split.counts(sample.scene.require_labels()))
+    return per_class_table(runs, prepared.scene.class_names, prepared.split.counts(prepared.scene.require_labels()))
