@@ -24,7 +24,6 @@ import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, RandomSampler
 
 from biformer import create_model, literal_network
 from biformer.augmentation import TrainingPictures, training_transform
@@ -32,11 +31,11 @@ from biformer.data import open_split
 from biformer.fast.flex import flex_fits, flex_routed_attention
 from biformer.fast.routing import routed_attention
 from biformer.literal import literal_routed_attention
-from biformer.presets import PRESETS
+from biformer.presets import PRESETS, Config
 from common.errors import UserError, command
 from common.measuring.benchmarking import Benchmark, Row
 from common.measuring.counting import FORMULAS
-from common.measuring.racing import Work, loaded, network_work, rival
+from common.measuring.racing import Work, network_work, rival
 from common.sampling import endless_loader
 
 _TIMM = ("swin_small_patch4_window7_224", "convnext_small")
@@ -155,14 +154,23 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
         write_pictures(Path(folder), benchmark.pick(small=8, cpu=64, gpu=64))
         pictures = open_split(Path(folder), "train")
         training = TrainingPictures(pictures, training_transform(config), seed=0)
-        usual = timm.data.create_dataset("", folder, split="train", transform=training_transform(config))
         for workers in (1,) if benchmark.small else (1, 2):
+            theirs = timm_loader(folder, config, batch, workers)
             ours = endless_loader(training, batch_size=batch, workers=workers, seed=0)
-            often = RandomSampler(usual, replacement=True, num_samples=10**6)
-            theirs = DataLoader(usual, batch, sampler=often, num_workers=workers)
-            for form, loader in (("ours", ours), ("timm", theirs)):
-                setting = f"ImageNet-sized JPEG, {workers} workers"
-                yield benchmark.row("loader", form, setting, loaded(loader, batches, batch))
+            setting = f"ImageNet-sized JPEG, {workers} workers"
+            yield from benchmark.race_loaders(setting, {"timm": theirs, "ours": ours}, batches, batch)
+
+
+def timm_loader(folder: str, config: Config, batch: int, workers: int) -> Any:
+    """timm's data set and loader with the same transform."""
+    dataset = timm.data.create_dataset("", folder, split="train")
+    dataset.reader.samples *= 100  # an epoch should not end while it is timed
+    return timm.data.create_loader(
+        dataset, (3, config.image_size, config.image_size), batch, is_training=True, use_prefetcher=False,
+        num_workers=workers, persistent_workers=False, pin_memory=False, scale=(config.crop_area, 1.0),
+        ratio=(config.crop_ratio, 1 / config.crop_ratio), hflip=config.flip, color_jitter=config.colour_jitter,
+        auto_augment=config.auto_augment or None, interpolation="bicubic", re_prob=config.erasing, re_mode="pixel",
+    )  # fmt: skip
 
 
 def write_pictures(folder: Path, count: int) -> None:

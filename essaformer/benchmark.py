@@ -8,7 +8,7 @@
 automatic gradients) against what `create_model` builds, with the same weights; training with dropout 0.2, without
 gradient checkpointing. `parts`: ours against the N × N kernel form, here called literal, at growing N = side²;
 the kernel form is left out where three of its matrices do not fit 3 GB. After the rows a line gives the slope of
-log time over log N from the three largest sides: 1 is linear, 2 quadratic. `loaders`: training patches.
+log time over log N from the three largest sides: 1 is linear, 2 quadratic. `loaders`: training patches, and SSPSR's.
 The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
 """
 
@@ -16,15 +16,19 @@ from __future__ import annotations
 
 import functools
 import math
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import scipy.io
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from common.errors import UserError, command
 from common.measuring.benchmarking import Benchmark, Row
-from common.measuring.racing import Work, loaded, network_work, say
+from common.measuring.racing import Work, network_work, say, usual_loader
 from common.sampling import endless_loader
 from essaformer import ESSAttention, create_model, literal
 from essaformer.data import TrainingPatches
@@ -81,14 +85,39 @@ def attentions(benchmark: Benchmark, side: int) -> list[Work]:
 
 
 def loaders(benchmark: Benchmark) -> Iterator[Row]:
-    """Patches of 64 pixels from a scene in memory."""
+    """Patches of 64 pixels, cut from a scene in memory, and from one file each as SSPSR's loader takes them."""
     scene = demo_scene(0, *benchmark.pick(small=(72, 72), cpu=(512, 512), gpu=(512, 512)))
     patches = TrainingPatches([Region(scene, 4096.0, 0, 0, *scene.shape)], 64, 8, _SCALE, seed=0)
     batch, batches = benchmark.pick(small=(1, 2), cpu=(16, 24), gpu=(16, 24))
-    for workers in (1,) if benchmark.small else (1, 2):
-        loader = endless_loader(patches, batch_size=batch, workers=workers, seed=0)
-        setting = f"patches of 64x64, {scene.bands} bands, {workers} workers"
-        yield benchmark.row("loader", "ours", setting, loaded(loader, batches, batch))
+    with tempfile.TemporaryDirectory() as folder:
+        files = PatchFiles(Path(folder), patches, benchmark.pick(small=4, cpu=128, gpu=128))
+        for workers in (1,) if benchmark.small else (1, 2):
+            ours = endless_loader(patches, batch_size=batch, workers=workers, seed=0)
+            forms = {"SSPSR's": usual_loader(files, batch, workers), "ours": ours}
+            setting = f"patches of 64x64, {scene.bands} bands, {workers} workers"
+            yield from benchmark.race_loaders(setting, forms, batches, batch)
+
+
+class PatchFiles(Dataset[dict[str, Tensor]]):
+    """What SSPSR's HSTrainingData does: a MATLAB file per patch, made beforehand, with both resolutions in it."""
+
+    def __init__(self, folder: Path, patches: TrainingPatches, count: int) -> None:
+        self.files = [folder / f"{number}.mat" for number in range(count)]
+        for number, file in enumerate(self.files):
+            patch = patches[0, number]
+            scipy.io.savemat(file, {name: value.permute(1, 2, 0).numpy() for name, value in patch.items()})
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        stored = scipy.io.loadmat(self.files[index])
+        turns, flip = int(np.random.randint(4)), np.random.random() < 0.5  # noqa: NPY002 - as theirs
+        turned = {name: np.rot90(stored[name].astype(np.float32), turns) for name in ("low", "high")}
+        return {
+            name: torch.from_numpy((np.flipud(value) if flip else value).copy()).permute(2, 0, 1)
+            for name, value in turned.items()
+        }
 
 
 @command

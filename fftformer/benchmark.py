@@ -8,32 +8,36 @@
 PyTorch with automatic gradients. `ours` is what `create_model` builds, with the same weights. spandrel's network has
 weights of its own. The literal training step needs about 22 GB at 256×256; without that much its rows are left out.
 `parts`: the product of spectra, the inner norm and the gate of FSAS alone, for the bytes and operations that a
-fused kernel of them would save. `loaders`: GoPro-sized pairs, decoded whole and from the cache of `prepare.py`.
-The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
+fused kernel of them would save. `loaders`: crops of GoPro-sized pairs as BasicSR loads them, from whole PNGs and from
+the cache of `prepare.py`. The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from common.errors import command
 from common.measuring.benchmarking import Benchmark, Row
-from common.measuring.racing import Work, loaded, network_work, rival, say
+from common.measuring.racing import Work, network_work, rival, say, usual_loader
 from common.sampling import endless_loader
 from fftformer import FFTformer, create_model, frequency, literal
 from fftformer.crops import prepare
-from fftformer.data import TrainingPairs, find_pairs
+from fftformer.data import Pair, TrainingPairs, find_pairs
 
 _LITERAL_TRAINING_BYTES = 340_000
 """The released configuration's memory per pixel in a literal training step, measured."""
@@ -116,21 +120,50 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
         published = find_pairs(folder / "png", "train", "input_target")
         list(prepare(published, folder / "cache" / "train", workers=1))
         cached = find_pairs(folder / "cache", "train", "crops")
+        crop = min(256, *size)
         for workers in (1,) if benchmark.small else (1, 2):
-            for form, pairs in (("ours", cached), ("whole PNGs", published)):
-                crops = TrainingPairs(pairs, min(256, *size), seed=0)
-                batch_by_batch = endless_loader(crops, batch_size=batch, workers=workers, seed=0)
-                setting = f"pairs of {size[1]}x{size[0]}, {workers} workers"
-                yield benchmark.row("loader", form, setting, loaded(batch_by_batch, batches, batch))
+            forms: dict[str, DataLoader[Any]] = {"BasicSR's": usual_loader(WholePairs(published, crop), batch, workers)}
+            for form, pairs in (("ours, PNGs", published), ("ours, cache", cached)):
+                crops = TrainingPairs(pairs, crop, seed=0, saturation_jitter=False)
+                forms[form] = endless_loader(crops, batch_size=batch, workers=workers, seed=0)
+            setting = f"crops of {crop}, pairs of {size[1]}x{size[0]}, {workers} workers"
+            yield from benchmark.race_loaders(setting, forms, batches, batch)
+
+
+class WholePairs(Dataset[dict[str, Tensor]]):
+    """What BasicSR's PairedImageDataset does, from which the authors' loader comes: decodes, converts, then crops."""
+
+    def __init__(self, pairs: Sequence[Pair], crop: int) -> None:
+        self.pairs, self.crop = pairs, crop
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        pair, crop = self.pairs[index], self.crop
+        pictures = [
+            cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR).astype(np.float32) / 255
+            for path in (pair.blurred, pair.sharp)
+        ]
+        top, left = (random.randint(0, side - crop) for side in pictures[0].shape[:2])
+        across, down, transpose = (random.random() < 0.5 for _ in range(3))
+        results = []
+        for picture in pictures:
+            part = np.ascontiguousarray(picture[top : top + crop, left : left + crop])
+            part = cv2.flip(part, 1) if across else part
+            part = cv2.flip(part, 0) if down else part
+            part = part.transpose(1, 0, 2) if transpose else part
+            results.append(torch.from_numpy(cv2.cvtColor(part, cv2.COLOR_BGR2RGB).transpose(2, 0, 1)).float())
+        return {"blurred": results[0], "sharp": results[1]}
 
 
 def write_pairs(folder: Path, size: tuple[int, int], count: int) -> None:
-    """Pairs of smooth noise in the layout input/target."""
-    random = np.random.default_rng(0)
+    """Pairs of smooth noise, about 1.5 MB each as GoPro's, in the layout input/target."""
+    generator = np.random.default_rng(0)
     for number in range(count):
-        rough = Image.fromarray(random.integers(256, size=(size[0] // 8, size[1] // 8, 3), dtype=np.uint8))
+        rough = Image.fromarray(generator.integers(256, size=(size[0] // 8, size[1] // 8, 3), dtype=np.uint8))
         for kind, spread in (("target", 4), ("input", 2)):
-            picture = np.asarray(rough.resize(size[::-1])) + random.normal(0, spread, (*size, 3))
+            picture = np.asarray(rough.resize(size[::-1])) + generator.normal(0, spread, (*size, 3))
             path = folder / "train" / kind / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path)

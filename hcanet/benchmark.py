@@ -6,20 +6,22 @@
 
 `networks`: the network as its authors wrote it (3-D convolutions over a depth of one, one operation after the other,
 automatic gradients), here called literal, against what `create_model` builds, with the same weights.
-`loaders`: noisy training patches. The columns are explained in `common.measuring.benchmarking`. A quiet machine
-matters.
+`loaders`: noisy training patches, and QRNN3D's. The columns are explained in `common.measuring.benchmarking`. A quiet
+machine matters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from common.errors import command
 from common.measuring.benchmarking import Benchmark, Row
-from common.measuring.racing import Work, loaded, network_work
+from common.measuring.racing import Work, network_work, usual_loader
 from common.sampling import endless_loader
 from hcanet import create_model
 from hcanet.data import Stage, TrainingPatches
@@ -48,16 +50,34 @@ def forms(benchmark: Benchmark, what: str, side: int, batch: int) -> list[Work]:
 
 
 def loaders(benchmark: Benchmark) -> Iterator[Row]:
-    """Windows of 64 pixels of a scene in memory, with the noise of the second stage."""
+    """Windows of 64 pixels of a scene in memory, with Gaussian noise of a random level."""
     batch, batches = benchmark.pick(small=(1, 2), cpu=(16, 12), gpu=(16, 12))
     scene = np.random.default_rng(0).random((_BANDS, 256, 256), dtype=np.float32)
     patches = TrainingPatches(
-        [scene], [Stage(0, "complex", 64)], bands=_BANDS, crop=64, stride=8, seed=0, batch=batch, framework="qrnn3d"
-    )
+        [scene], [Stage(0, "blind", 64)], bands=_BANDS, crop=64, stride=8, seed=0, batch=batch, framework="sert",
+        reverse_bands=False,
+    )  # fmt: skip
+    cut = CutPatches([scene[:, top : top + 64, left : left + 64] for _, top, left in patches.windows[:64]])
     for workers in (1,) if benchmark.small else (1, 2):
-        loader = endless_loader(patches, batch_size=batch, workers=workers, seed=0)
-        setting = f"patches of 64x64, {_BANDS} bands, complex noise, {workers} workers"
-        yield benchmark.row("loader", "ours", setting, loaded(loader, batches, batch))
+        ours = endless_loader(patches, batch_size=batch, workers=workers, seed=0)
+        forms = {"QRNN3D's": usual_loader(cut, batch, workers), "ours": ours}
+        setting = f"patches of 64x64, {_BANDS} bands, blind noise, {workers} workers"
+        yield from benchmark.race_loaders(setting, forms, batches, batch)
+
+
+class CutPatches(Dataset[dict[str, Tensor]]):
+    """What QRNN3D's loader does with patches that were cut and turned beforehand; here in memory, there in an LMDB."""
+
+    def __init__(self, patches: Sequence[np.ndarray]) -> None:
+        self.patches = [patch.copy() for patch in patches]
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        clean = self.patches[index]
+        noise = np.random.randn(*clean.shape) * np.random.uniform(10, 70) / 255  # noqa: NPY002 - as theirs
+        return {"noisy": torch.from_numpy(clean + noise).float()[None], "clean": torch.from_numpy(clean).float()[None]}
 
 
 @command

@@ -6,7 +6,8 @@
 A training step is forward, backward and Adam on one batch of windows, each form with weights and optimiser of its own.
 Prediction classifies every pixel of a made-up strip of a scene as wide as Pavia University: the literal network gets
 single windows in batches, as released, ours shares the tokenizer between windows. Items are pixels.
-`loaders`: windows of training pixels, cut on the device for a whole batch, which is all that a batch costs.
+`loaders`: windows of training pixels, cut on the device for a whole batch, which is all that a batch costs; literal
+collects windows that were copied beforehand, as PyTorch's loader does for the released script.
 The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
 """
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Adam
+from torch.utils.data import TensorDataset, default_collate
 
 from common.errors import command
 from common.measuring.benchmarking import Benchmark, Row
@@ -83,8 +85,16 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
     batch = benchmark.batch(benchmark.pick(small=8, cpu=128, gpu=1024))
     scene = SceneWindows(torch.randn(64, _WIDTH, 36), (9, 9)).to(benchmark.device)
     pixels = torch.randint(len(scene), (batch,))
-    cut = Work("loader", "ours", f"{batch} windows of 9x9, on the device", batch, lambda: scene[pixels])
-    yield from benchmark.race(lambda: [cut])
+    setting = f"{batch} windows of 9x9, on the device"
+    copies = TensorDataset(scene[pixels].cpu(), pixels)  # as released: every window copied beforehand
+    numbers = range(batch)
+
+    def literal() -> Tensor:
+        windows, _ = default_collate([copies[number] for number in numbers])
+        return windows.to(benchmark.device)
+
+    forms = {"literal": literal, "ours": lambda: scene[pixels]}
+    yield from benchmark.race(lambda: [Work("loader", form, setting, batch, run) for form, run in forms.items()])
 
 
 @command

@@ -101,3 +101,21 @@ def test_rows_are_kept_as_they_come(tmp_path, monkeypatch):
         Benchmark("", networks=networks).run()
         kept.append(len(path.read_text().splitlines()))
     assert kept == [2, 3, 4, 5, 2, 3]
+
+
+def test_loaders_take_turns(monkeypatch):
+    begun = []
+    seconds = iter([9.0, 1.0, 3.0, 2.0, 4.0, 8.0])
+
+    def loaded(loader, batches, items):
+        begun.append((loader, batches, items))
+        return next(seconds)
+
+    monkeypatch.setattr(racing, "loaded", loaded)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--device", "cpu", "--repeats", "3"])
+    rows = list(Benchmark(__doc__).race_loaders("any", {"theirs": "a", "ours": "b"}, 4, 2))
+    assert begun == [("a", 4, 2), ("b", 4, 2)] * 3
+    assert [(row["form"], row["seconds"], row["fastest"], row["ratio"]) for row in rows] == [
+        ("theirs", "4", "3", "1.00"),
+        ("ours", "2", "1", "2.00"),
+    ]

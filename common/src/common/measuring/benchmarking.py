@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -109,6 +110,27 @@ class Benchmark:
             for i, measured in enumerate(racing.race(works, self.device, dtype, self._repeats)):
                 if self._flags.compile == measured.work.form.endswith(racing.COMPILED):
                     yield self._measured_row(measured, dtype, (number, i))
+
+    def race_loaders(
+        self, setting: str, loaders: Mapping[str, Iterable[object]], batches: int, items: int
+    ) -> Iterator[Row]:
+        """Loaders by turns, each begun anew; `ratio` is the seconds of the first one over the row's.
+
+        Args:
+            batches: to be timed in every turn, after the first ones.
+            items: of a batch.
+        """
+        if self._flags.peak_of:
+            return
+        turns: dict[str, list[float]] = {form: [] for form in loaders}
+        for _ in range(min(self._repeats, 5)):
+            for form, loader in loaders.items():
+                turns[form].append(racing.loaded(loader, batches, items))
+        first = statistics.median(next(iter(turns.values())))
+        for form, seconds in turns.items():
+            median = statistics.median(seconds)
+            more = {"fastest": f"{min(seconds):.4g}", "ratio": f"{first / median:.2f}"}
+            yield self.row("loader", form, setting, median) | more
 
     def row(self, what: str, form: str, setting: str, seconds: float, items: float = 1) -> dict[str, object]:
         """A row of what one call in `seconds` does, `items` of it."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, RandomSampler
 
 from common import memory
 from common.measuring.counting import Count, count, precision, timed
@@ -173,6 +174,13 @@ def rival(package: str) -> Any | None:
 def say(message: str) -> None:
     """Tell the reader what is being measured, beside the rows."""
     print(message, file=sys.stderr, flush=True)
+
+
+def usual_loader(dataset: Any, batch: int, workers: int) -> DataLoader[Any]:
+    """PyTorch's own loader over a data set that takes numbers, in random order, without end."""
+    return DataLoader(
+        dataset, batch, sampler=RandomSampler(dataset, replacement=True, num_samples=10**6), num_workers=workers
+    )
 
 
 def loaded(batches: Iterable[Any], count: int, items: int) -> float:
