@@ -24,6 +24,7 @@ from timm.data import ImageNetInfo
 from biformer.augmentation import check_image_size, evaluation_transform
 from biformer.checkpoints import load_model
 from biformer.data import list_pictures, reading, relative
+from biformer.journal import Journal
 from biformer.model import BiFormer
 from biformer.pictures import routing_figure
 from common import config
@@ -31,7 +32,7 @@ from common.config import BelowOne, Positive
 from common.errors import command
 from common.figures import save
 from common.files import atomic_path, printable
-from common.photographs.folders import Journal, Share, refuse_overwriting
+from common.photographs.folders import Share, refuse_overwriting
 from common.photographs.images import read_rgb
 
 

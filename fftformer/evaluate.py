@@ -27,12 +27,12 @@ from common.environment import choose_device
 from common.errors import command
 from common.files import atomic_path
 from common.photographs.images import printable
-from common.restoration_metrics import quantise
 from common.results import measured, table, write_rows
 from common.weights import beside, locate
 from fftformer import scoring
 from fftformer.checkpoints import load_model
 from fftformer.data import EvaluationPairs, find_layout, find_pairs
+from fftformer.metrics import quantise
 from fftformer.shake import held_out_photographs
 from fftformer.tiling import restore_tiled, tile_for_memory
 

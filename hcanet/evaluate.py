@@ -25,7 +25,6 @@ from common.config import AnyNumber, Positive, Seed
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
-from common.hyperspectral.noise import Noisy
 from common.hyperspectral.scene import BandAxis
 from common.results import markdown, measured, write_rows
 from common.weights import beside, locate
@@ -34,6 +33,7 @@ from hcanet.checkpoints import Preparation, load_model, load_preparation
 from hcanet.denoising import denoise_scene, released_mix, tile_for_memory
 from hcanet.metrics import DEFINITIONS
 from hcanet.model import HCANet
+from hcanet.noise import Noisy
 from hcanet.pictures import colours, difference, draw_spectra, shown_bands, stretch
 from hcanet.published import published_lines
 from hcanet.scenes import TITLES, IcvlPreparation, Region, icvl_names, icvl_test_region, load_regions, require_root

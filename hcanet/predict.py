@@ -31,13 +31,13 @@ from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
-from common.hyperspectral.noise import estimated_sigmas
 from common.hyperspectral.raster import TIFF, larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
 from common.weights import locate
 from hcanet.checkpoints import load_model, load_preparation
 from hcanet.denoising import band_groups, denoise_scene, released_mix, tile_for_memory
 from hcanet.large import denoise_raster
+from hcanet.noise import estimated_sigmas
 from hcanet.pictures import colours, draw_spectra, grey, shown_bands, stretch, worst_band
 from hcanet.scenes import Scaling, limits
 from hcanet.writing import check_output, restored, write_scene

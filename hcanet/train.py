@@ -29,7 +29,6 @@ from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
-from common.hyperspectral.noise import Noisy, check
 from common.memory import parse_size
 from common.results import measured
 from common.run import Run
@@ -41,6 +40,7 @@ from hcanet.denoising import denoise_scene, released_mix, tile_for_memory
 from hcanet.eigen import OUTLIERS
 from hcanet.losses import objective
 from hcanet.model import HCANet, create_model, narrow
+from hcanet.noise import Noisy, check
 from hcanet.pictures import colours, difference, shown_bands, stretch
 from hcanet.presets import PRESETS, Config
 from hcanet.scenes import (

@@ -11,7 +11,8 @@ import torch
 
 from amgcfn.data import PreparedScene
 from amgcfn.presets import Config
-from common.hyperspectral.readers import read_array, write_geotiff
+from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.readers import read_array
 from common.hyperspectral.scene import open_scene
 from common.hyperspectral.stored import Georeference
 from support.scripts import call_script

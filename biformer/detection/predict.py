@@ -27,11 +27,12 @@ from biformer.detection.model import Detector, check_size, load_detector
 from biformer.detection.pictures import SCORE, draw_found
 from biformer.detection.scoring import results_of
 from biformer.detection.transforms import to_tensor
+from biformer.journal import Journal
 from common import config
 from common.config import Fraction
 from common.errors import command
 from common.files import atomic_path
-from common.photographs.folders import Journal, Share, refuse_overwriting
+from common.photographs.folders import Share, refuse_overwriting
 from common.photographs.images import read_rgb
 
 

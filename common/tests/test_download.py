@@ -16,6 +16,7 @@ from common.errors import UserError
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+BLOB = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -41,12 +42,9 @@ def server():
         running.shutdown()
 
 
-@pytest.mark.parametrize("page", ["file", "unsized"])
-def test_a_checked_file_arrives_whole(server, tmp_path, page):
-    blob = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
-    path = download.fetch(
-        f"{server}/{page}", tmp_path / "new" / "a.mat", sha256=SHA256, git_blob=blob, size=len(CONTENT)
-    )
+@pytest.mark.parametrize(("page", "checksum"), [("file", SHA256), ("unsized", BLOB)])
+def test_a_checked_file_arrives_whole(server, tmp_path, page, checksum):
+    path = download.fetch(f"{server}/{page}", tmp_path / "new" / "a.mat", checksum=checksum, size=len(CONTENT))
     assert path.read_bytes() == CONTENT
     assert [file.name for file in path.parent.iterdir()] == ["a.mat"]
 
@@ -54,8 +52,8 @@ def test_a_checked_file_arrives_whole(server, tmp_path, page):
 @pytest.mark.parametrize(
     ("page", "checks", "sentence"),
     [
-        ("file", {"sha256": "0" * 64}, f"has sha256 {SHA256}, expected 0000"),
-        ("file", {"git_blob": "0" * 40}, "has git id .*, expected 0000"),
+        ("file", {"checksum": "0" * 64}, f"has sha256 {SHA256}, expected 0000"),
+        ("file", {"checksum": "0" * 40}, "has git id .*, expected 0000"),
         ("file", {"size": 7}, "has 1,024,000 bytes, expected 7"),
         ("missing", {}, "cannot be fetched .*Not Found.*download it by hand and put it to"),
         ("broken", {}, "cannot be fetched"),
@@ -96,7 +94,7 @@ def test_command_fetches_what_has_an_address_and_says_the_rest(server, tmp_path,
     run(monkeypatch, "indian_pines", "--data-root", tmp_path)
     assert [name for _, name, _ in fetched] == ["Indian_pines_corrected.mat", "Indian_pines_gt.mat"]
     assert all(url.startswith("https://www.ehu.eus/ccwintco/uploads/") for url, _, _ in fetched)
-    assert fetched[1][2]["sha256"].startswith("65c4687a")
+    assert fetched[1][2]["checksum"].startswith("65c4687a")
     printed = capsys.readouterr().out
     assert "indian_pines/IndianTR123_temp123.tif must be placed by hand: from github.com/danfenghong" in printed
 
@@ -118,12 +116,11 @@ def test_help_lists_every_scene_and_file():
 @pytest.fixture
 def project(tmp_path, monkeypatch, server):
     """An installed project with one file that can be fetched and one that cannot."""
-    blob = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
     package = tmp_path / "site" / "paperx"
     package.mkdir(parents=True)
     (package / "released.toml").write_text(
         f'[paperx_one]\nwhat = "X"\nfile = "one.pth"\nurl = "{server}/file"\nsize = {len(CONTENT)}\n'
-        f'git_blob = "{blob}"\n[paperx_two]\nwhat = "Y"\nplace = "https://drive.example/2"\nnote = "a page"\n'
+        f'git_blob = "{BLOB}"\n[paperx_two]\nwhat = "Y"\nplace = "https://drive.example/2"\nnote = "a page"\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setenv("FULLPAPER_CACHE", str(tmp_path / "cache"))

@@ -87,19 +87,6 @@ def test_seeds_repeat_and_differ():
         assert not np.array_equal(draw(3).train, draw(4).train)
 
 
-def test_count_per_class_leaves_half_of_a_small_class():
-    labels = label_map((100, 20, 7))
-    split = per_class_split(labels, count=15, seed=0)
-    assert split.counts(labels)["train"].tolist() == [15, 10, 3]
-    assert split.counts(labels)["test"].tolist() == [85, 10, 4]
-
-
-@pytest.mark.parametrize("arguments", [{}, {"ratio": 0.1, "count": 3}, {"count": 0}])
-def test_either_a_ratio_or_a_count(arguments):
-    with pytest.raises(ValueError, match="give either a ratio or a count of at least 1"):
-        per_class_split(label_map((9, 9)), seed=0, **arguments)
-
-
 @pytest.mark.parametrize("window", [3, 7])
 @pytest.mark.parametrize("seed", range(4))
 def test_windows_of_a_disjoint_split_share_no_pixel(window, seed):

@@ -107,6 +107,13 @@ def test_a_hostile_file_without_tensors_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "was_here").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(nn.Linear(2, 3)), tmp_path / "net.pt")
+    with pytest.raises(UserError, match=r"net\.pt: damaged or not a checkpoint \(it holds a TorchScript program\)"):
+        read_tensors(tmp_path / "net.pt")
+
+
 @pytest.mark.parametrize("name", ["net.SAFETENSORS", "net", "net.bin"])
 def test_content_decides_not_the_suffix(tmp_path: Path, name: str) -> None:
     save_file({"a": torch.arange(3)}, tmp_path / name)

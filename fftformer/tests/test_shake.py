@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from common.errors import UserError
-from common.restoration_metrics import psnr
+from fftformer.metrics import psnr
 from fftformer.shake import (
     HELD_OUT_PHOTOGRAPHS,
     KERNEL_SIZE,

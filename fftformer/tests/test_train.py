@@ -178,6 +178,6 @@ def test_a_real_gopro_pair_is_read_and_scored(tmp_path: Path) -> None:
     folder = real_data("gopro_pairs")
     (item,) = [EvaluationPairs(find_pairs(folder))[0]]
     assert item["sharp"].shape == (3, 720, 1280)
-    from common.restoration_metrics import psnr
+    from fftformer.metrics import psnr
 
     assert psnr(item["blurred"], item["sharp"]) == pytest.approx(24.05, abs=0.01)

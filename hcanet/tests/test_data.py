@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from common.errors import UserError
-from common.hyperspectral.noise import corrupt, sample_generator
 from common.hyperspectral.scene import make_scene
 from hcanet import cache
 from hcanet.data import Stage, TrainingPatches
 from hcanet.losses import gradient_term, objective
+from hcanet.noise import corrupt, sample_generator
 from hcanet.scenes import icvl_names, icvl_test_region, limits, load_regions, scaled
 from hcanet.schedule import factor, stage_starts
 from support.data import real_data

@@ -11,13 +11,13 @@ import torch
 from conftest import Verb
 
 from common.errors import UserError
-from common.hyperspectral.noise import corrupt, estimated_sigmas
 from common.results import read_rows
 from hcanet import create_model
 from hcanet.checkpoints import Preparation
 from hcanet.data import EigenPatches, Stage
 from hcanet.denoising import denoise_scene
 from hcanet.eigen import EigenSpace, eigen_images, without_outliers
+from hcanet.noise import corrupt, estimated_sigmas
 
 
 def clean_scene(bands: int = 12, height: int = 40, width: int = 44) -> np.ndarray:

@@ -7,9 +7,9 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from common.errors import UserError
-from common.hyperspectral.noise import corrupt
 from hcanet import classical
 from hcanet.metrics import score, spectral_angle
+from hcanet.noise import corrupt
 from hcanet.published import PUBLISHED, published_lines
 from hcanet.scenes import demo_scene, load_regions, whole
 from hcanet.scoring import NETWORK, SceneNoise, SceneScore, cases_to_test, mean, rows

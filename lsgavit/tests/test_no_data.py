@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.hyperspectral.readers import read_array, write_geotiff
+from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.readers import read_array
 from common.hyperspectral.stored import Georeference
 from lsgavit.data import SPLIT, find_scene
 from lsgavit.presets import Config

@@ -1,4 +1,4 @@
-"""Download published files: temporary name, progress, checks, rename.
+"""Download published files, verified.
 
     python -m common.download fftformer_gopro                       the authors' weights
     python -m common.download pavia_university --data-root DATA     the files of a scene that have an address
@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import http.client
 import os
+import shutil
 import sys
 import tomllib
 import urllib.error
@@ -25,19 +26,14 @@ from typing import Any
 from tqdm import tqdm
 
 from common.errors import UserError, command
-from common.files import atomic_path
-
-_PIECE = 1 << 18
+from common.files import atomic_path, sha256
 
 
-def fetch(
-    url: str, path: str | Path, *, sha256: str = "", git_blob: str = "", size: int | None = None, timeout: float = 30.0
-) -> Path:
+def fetch(url: str, path: str | Path, *, checksum: str = "", size: int | None = None, timeout: float = 30.0) -> Path:
     """Download one file.
 
     Args:
-        sha256: expected checksum in hexadecimal; not checked when empty.
-        git_blob: expected id as a git object, where only that is known.
+        checksum: expected SHA-256, or id as a git blob (40 digits); not checked when empty.
         size: expected size in bytes.
         timeout: seconds without an answer.
 
@@ -55,32 +51,28 @@ def fetch(
         found = temporary.stat().st_size
         if size is not None and found != size:
             raise UserError(f"{url}: has {found:,} bytes, expected {size:,}; nothing was kept")
-        for kind, expected, start in (("sha256", sha256, b""), ("sha1", git_blob, b"blob %d\0" % found)):
-            if expected and (digest := _digest(temporary, kind, start)) != expected:
-                what = "sha256" if kind == "sha256" else "git id"
-                raise UserError(f"{url}: has {what} {digest}, expected {expected}; nothing was kept")
+        what, digest = _digest(temporary, checksum)
+        if checksum not in ("", digest):
+            raise UserError(f"{url}: has {what} {digest}, expected {checksum}; nothing was kept")
     return path
 
 
 def _receive(url: str, temporary: Path, name: str, timeout: float) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "Mozilla/5.0 (common.download)"})
-    with urllib.request.urlopen(request, timeout=timeout) as response, open(temporary, "wb") as file:
-        length = response.headers.get("Content-Length")
-        total = int(length) if length else None
-        with tqdm(total=total, desc=name, unit="B", unit_scale=True, unit_divisor=1024) as progress:
-            while piece := response.read(_PIECE):
-                file.write(piece)
-                progress.update(len(piece))
-        if total is not None and progress.n < total:
-            raise ConnectionError(f"the connection broke off after {progress.n:,} of {total:,} bytes")
+    with urllib.request.urlopen(request, timeout=timeout) as response, temporary.open("wb") as file:
+        total = int(response.headers.get("Content-Length") or 0)
+        with tqdm.wrapattr(file, "write", total=total or None, desc=name) as target:
+            shutil.copyfileobj(response, target)
+        if file.tell() < total:
+            raise ConnectionError(f"the connection broke off after {file.tell():,} of {total:,} bytes")
 
 
-def _digest(path: Path, kind: str, start: bytes) -> str:
-    digest = hashlib.new(kind, start, usedforsecurity=False)
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+def _digest(path: Path, like: str) -> tuple[str, str]:
+    if len(like) != 40:
+        return "sha256", sha256(path)
+    begun = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        return "git id", hashlib.file_digest(file, lambda: begun).hexdigest()
 
 
 def released(files: Iterable[Path] | None = None) -> dict[str, dict[str, Any]]:
@@ -117,7 +109,7 @@ def weights(name: str) -> Path:
     folder = os.environ.get("FULLPAPER_CACHE") or Path.home() / ".cache" / "fullpaper"
     path = Path(folder) / entry["file"]
     if not path.exists():
-        fetch(entry["url"], path, git_blob=entry["git_blob"], size=entry["size"])
+        fetch(entry["url"], path, checksum=entry["git_blob"], size=entry["size"])
     return path
 
 
@@ -162,8 +154,8 @@ def main() -> None:
         if path.exists():
             print(f"{path} is there")
         elif source.url:
-            fetch(source.url, path, sha256=source.sha256, git_blob=source.git_blob)
-            print(f"{path} fetched" + ("" if source.sha256 or source.git_blob else " (no checksum is known)"))
+            fetch(source.url, path, checksum=source.checksum)
+            print(f"{path} fetched" + ("" if source.checksum else " (no checksum is known)"))
         else:
             print(f"{path} must be placed by hand: {source.origin}")
 

@@ -93,16 +93,6 @@ def device(of: torch.device | str = "cpu") -> str:
     return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def driver() -> str:
-    """Return the version of NVIDIA's driver; empty where nvidia-smi does not say it."""
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.split()[0] if done.stdout.split() else ""
-
-
 def _checkout() -> Path | None:
     top = _git(Path(__file__).parent, "rev-parse", "--show-toplevel")
     return Path(top) if top else None

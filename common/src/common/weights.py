@@ -119,7 +119,7 @@ def read_tensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Tensor
     content = dict(module_tensors(content)) or content
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path}: holds a {type(content).__name__} instead of named tensors")
-    tensors = {_stripped(str(name)): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {_stripped(str(name)): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
     if len(tensors) < len(content):
         others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
         raise UserError(f"{path}: holds entries that are no tensors ({_listed(others)}) beside {len(tensors)} tensors")

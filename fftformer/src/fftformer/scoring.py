@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from common.errors import UserError
 from common.files import atomic_path
 from common.photographs.images import printable
-from common.restoration_metrics import PSNR, SSIM_2D, SSIM_3D, psnr, quantise, ssim_2d, ssim_3d
 from common.results import Row
 from fftformer import alignment
+from fftformer.metrics import PSNR, SSIM_2D, SSIM_3D, psnr, quantise, ssim_2d, ssim_3d
 from fftformer.published import PUBLISHED
 
 Scores = dict[str, float]

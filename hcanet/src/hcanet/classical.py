@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
-from common.hyperspectral.noise import estimated_sigmas
 from hcanet.eigen import EigenSpace, without_outliers
+from hcanet.noise import estimated_sigmas
 
 RANK = 5
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
-from common.hyperspectral.noise import corrupt, sample_generator, scene_generator
 from hcanet.cache import CachedScene
 from hcanet.eigen import OUTLIERS, eigen_images
+from hcanet.noise import corrupt, sample_generator, scene_generator
 
 COMPLEX = ("case1", "case2", "case3", "case4")
 DRAWS = 8
@@ -30,7 +30,7 @@ class Stage:
 
     Attributes:
         start: its first update.
-        case: a case of `common.hyperspectral.noise`, or "complex": cases 1 to 4 in turn.
+        case: a case of `hcanet.noise`, or "complex": cases 1 to 4 in turn.
         crop: side of its patches; a sample then is `(full crop / crop)²` of them, so that a batch has as many pixels.
     """
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from common.errors import UserError
-from common.hyperspectral.noise import estimated_sigmas, neighbours_valid, second_differences
+from hcanet.noise import estimated_sigmas, neighbours_valid, second_differences
 
 Box = tuple[slice, slice]
 

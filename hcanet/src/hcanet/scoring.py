@@ -13,11 +13,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from common.errors import UserError
-from common.hyperspectral.noise import Noisy, check, corrupt, scene_generator
 from common.results import SPREAD, Row, markdown
 from hcanet import classical
 from hcanet.data import COMPLEX
 from hcanet.metrics import DEFINITIONS, FAMILIES, METRICS, score
+from hcanet.noise import Noisy, check, corrupt, scene_generator
 from hcanet.scenes import Region
 
 NETWORK, NOISY = "HCANet", "noisy"
@@ -29,7 +29,7 @@ class SceneNoise:
     """How test scenes get their noise.
 
     Attributes:
-        framework: see `common.hyperspectral.noise`.
+        framework: see `hcanet.noise`.
         sigma: of gaussian.
         seed: of the noise.
         generator: "scene" makes it from the seed and the scene's name, "plain" from the seed alone.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -20,26 +19,20 @@ from common.hyperspectral.scene import Scene, make_scene, remap_labels
 from common.hyperspectral.splits import Split, fixed_split
 from common.hyperspectral.stored import Stored
 
-LabelBlocks = Literal["unanimous", "majority"]
 
-
-def load_scene(
-    name: str, data_root: str | Path, *, blocks: LabelBlocks = "unanimous", minimum_pixels: int | None = None
-) -> Scene:
+def load_scene(name: str, data_root: str | Path) -> Scene:
     """Load a published scene.
 
     Args:
         name: one of `CATALOGUE`.
         data_root: folder that holds the files, or folders with them.
-        blocks: how labels finer than the cube are reduced, see `reduce_labels`.
-        minimum_pixels: leave out classes with fewer labelled pixels; None for the scene's protocol.
 
     Raises:
         UserError: unknown name, file missing (says what to put where), or contents not as published.
     """
     entry = find_entry(name)
     cube = _read(name, entry.cube, data_root, (3,))
-    labels, codes = load_labels(name, data_root, blocks=blocks, minimum_pixels=minimum_pixels)
+    labels, codes = load_labels(name, data_root)
     if cube.values.shape not in (entry.shape, (entry.shape[2], *entry.shape[:2])):
         raise UserError(f"{cube.source}: has shape {cube.values.shape}; {entry.title} is published as {entry.shape}")
     # Labels without gaps pass unchanged; their codes name the classes.
@@ -51,9 +44,7 @@ def load_scene(
     return replace(scene, codes=codes)
 
 
-def load_labels(
-    name: str, data_root: str | Path, *, blocks: LabelBlocks = "unanimous", minimum_pixels: int | None = None
-) -> tuple[np.ndarray, tuple[int, ...]]:
+def load_labels(name: str, data_root: str | Path) -> tuple[np.ndarray, tuple[int, ...]]:
     """Load a published ground truth alone, without its cube.
 
     Returns:
@@ -70,9 +61,10 @@ def load_labels(
     expected = (entry.shape[0] * entry.label_scale, entry.shape[1] * entry.label_scale)
     if stored.values.shape != expected:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}; {entry.title} is published as {expected}")
-    values = reduce_labels(stored.values, entry.label_scale, blocks)
-    minimum = entry.minimum_pixels if minimum_pixels is None else minimum_pixels
-    labels, codes = remap_labels(keep_classes(values, minimum), stored.source)
+    values = reduce_labels(stored.values, entry.label_scale)
+    found, counts = np.unique(values, return_counts=True)
+    values = np.where(np.isin(values, found[counts < entry.minimum_pixels]), 0, values)
+    labels, codes = remap_labels(values, stored.source)
     if max(codes) > len(entry.names):
         raise UserError(
             f"{stored.source}: holds class code {max(codes)}; {entry.title} has codes 1 to {len(entry.names)}"
@@ -98,30 +90,15 @@ def load_fixed_split(name: str, data_root: str | Path) -> tuple[np.ndarray, Spli
         maps.append(_read_sample_list(path, entry) if path.suffix == ".txt" else read_array(path, (2,)).values)
         if maps[-1].shape != entry.shape[:2]:
             raise UserError(f"{path}: has shape {maps[-1].shape}; {entry.title} is published as {entry.shape[:2]}")
-    return fixed_split(*maps, codes=entry.fixed_codes, description="published fixed split")
+    return fixed_split(*maps, codes=entry.fixed_codes)
 
 
-def reduce_labels(labels: np.ndarray, scale: int, blocks: LabelBlocks) -> np.ndarray:
-    """Reduce labels `(H·scale, W·scale)` to `(H, W)`, block by block.
-
-    Args:
-        blocks: "unanimous" keeps a block's class when all its pixels agree; "majority" takes the most
-            frequent code, unlabelled among them, the lower one of equals.
-    """
-    if scale == 1:
-        return labels
+def reduce_labels(labels: np.ndarray, scale: int) -> np.ndarray:
+    """Reduce labels `(H·scale, W·scale)` to `(H, W)`: a block has a class where all its pixels agree."""
     rows, columns = labels.shape[0] // scale, labels.shape[1] // scale
-    split = labels.reshape(rows, scale, columns, scale).swapaxes(1, 2).reshape(rows, columns, -1)
-    if blocks == "unanimous":
-        return np.where((split == split[..., :1]).all(axis=-1), split[..., 0], 0)
-    counts = np.stack([(split == code).sum(axis=-1) for code in range(int(labels.max()) + 1)])
-    return counts.argmax(axis=0)
-
-
-def keep_classes(labels: np.ndarray, minimum_pixels: int) -> np.ndarray:
-    """Unlabel the classes with fewer than `minimum_pixels` pixels; codes stay."""
-    codes, counts = np.unique(labels, return_counts=True)
-    return np.where(np.isin(labels, codes[counts < minimum_pixels]), 0, labels)
+    blocks = labels.reshape(rows, scale, columns, scale)
+    first = blocks[:, :1, :, :1]
+    return np.where((blocks == first).all(axis=(1, 3)), first[:, 0, :, 0], 0)
 
 
 def find_entry(name: str) -> Published:

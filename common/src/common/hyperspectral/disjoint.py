@@ -47,25 +47,20 @@ def overlap(split: Split, window: int) -> Overlap:
     return Overlap(window, 100 * float((distance < window).mean()), 100 * float((distance <= window // 2).mean()))
 
 
-def disjoint_split(
-    labels: np.ndarray, ratio: float, *, window: int, seed: int, validation: float = 0.0, block: int | None = None
-) -> Split:
-    """Training pixels from random square blocks, test pixels at least a window away from all of them.
+def disjoint_split(labels: np.ndarray, ratio: float, *, window: int, seed: int, validation: float = 0.0) -> Split:
+    """Training pixels from random square blocks of two windows' side, test pixels at least a window away from them.
 
     Blocks are taken in random order, the rarest class first, until each class has its share of
     training pixels; a block that would leave some class without a test pixel is passed over. A class
     too compact for both is trained and not tested. Of a class that has more than its share, a random
     part is kept, so that training sets are as large as those of a random split of the same ratio.
-    Validation pixels come from the same blocks: test pixels stay apart from both. Two windows of
-    side w share no pixel when their centres are at least w apart along rows or columns.
+    Validation pixels come from the same blocks: test pixels stay apart from both.
 
     Args:
         labels: `(H, W)`, 0 unlabelled, classes 1..K.
         ratio: share of each class to train on, rounded up; compact classes may get less.
-        window: side of the windows in pixels.
+        window: side in pixels. Windows of side w share no pixel when their centres are w apart along an axis.
         validation: share of each class for validation, rounded down.
-        block: side of the blocks; 2 · window when None. Larger blocks lose fewer pixels to the margin
-            and show less of each class.
 
     Returns:
         A split whose notes name the classes without training or test pixels, those that fell
@@ -76,7 +71,7 @@ def disjoint_split(
     """
     if window > min(labels.shape):
         raise UserError(f"a window of {window} pixels is larger than the scene of {labels.shape} pixels")
-    block = block or 2 * window
+    block = 2 * window  # larger ones lose fewer pixels to the margin and show less of each class
     rng = np.random.default_rng(seed)
     counts = class_counts(labels[labels > 0], labels.max())
     check_classes(counts, ratio)

@@ -9,10 +9,9 @@ the dark of unlabelled pixels, as seen with normal sight, protanopia and deutera
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -24,49 +23,64 @@ PALETTE = (
     *("#EBEBC2", "#5E72FF", "#5EFFFF", "#724921", "#AEFF86", "#FF0D5E", "#860D72", "#5E0DAE"),
     *("#D7AEAE", "#9A0D49", "#729AFF", "#EB9A5E", "#4949FF", "#9A490D", "#C221AE", "#AED786"),
 )
-_TRUE_COLOUR = (640.0, 550.0, 460.0)
-_INFRARED = (860.0, 650.0, 550.0)
 
 
-def composite(scene: Scene, *, colours: Literal["true", "infrared"] = "true", percentile: float = 2.0) -> np.ndarray:
-    """Three bands as a picture `(H, W, 3)`, float32 in [0, 1].
+def composite(scene: Scene) -> np.ndarray:
+    """Three bands as a picture `(H, W, 3)`, float32 in [0, 1]; pixels without data are black.
 
-    Args:
-        colours: "true" takes the bands nearest 640, 550 and 460 nm, "infrared" 860, 650 and 550 nm
-            (vegetation red). Without wavelengths: the scene's own composite bands, else
-            bands at 5/6, 1/2 and 1/6 of the spectrum.
-        percentile: each band is stretched between this percentile and its complement, of the pixels with data;
-            the others are black.
+    The bands nearest 640, 550 and 460 nm; without wavelengths the scene's own composite bands, else those at 5/6, 1/2
+    and 1/6 of the spectrum. Each is stretched between its 2nd and 98th percentile.
     """
     if scene.wavelengths is not None:
-        wanted = _TRUE_COLOUR if colours == "true" else _INFRARED
-        bands = [int(np.abs(scene.wavelengths - wavelength).argmin()) for wavelength in wanted]
+        bands = [int(np.abs(scene.wavelengths - wavelength).argmin()) for wavelength in (640.0, 550.0, 460.0)]
     else:
         bands = list(scene.composite_bands or [scene.bands * part // 6 for part in (5, 3, 1)])
     picture = scene.cube[..., bands].astype(np.float32)
-    low, high = np.percentile(picture[scene.valid], (percentile, 100 - percentile), axis=0)
+    low, high = np.percentile(picture[scene.valid], (2, 98), axis=0)
     picture = np.clip((picture - low) / np.maximum(high - low, 1e-12), 0, 1)
     return np.where(scene.valid[..., None], picture, 0).astype(np.float32)
 
 
 def class_colours(labels: np.ndarray) -> np.ndarray:
     """The picture `(H, W, 3)` uint8 of a label map: 0 dark, classes from the palette (which then repeats)."""
-    palette = np.array([_rgb(colour) for colour in (UNLABELLED, *PALETTE)], dtype=np.uint8)
+    palette = (255 * to_rgba_array((UNLABELLED, *PALETTE))[:, :3]).round().astype(np.uint8)
     return palette[np.where(labels > 0, (labels - 1) % len(PALETTE) + 1, 0)]
 
 
-def class_map(labels: np.ndarray, class_names: Sequence[str], *, title: str = "") -> Figure:
-    """A label map with its legend: class, name and number of pixels."""
-    return _figure([(class_colours(labels), title)], labels, class_names)
-
-
 def sheet(scene: Scene, predicted: np.ndarray, *, title: str = "prediction") -> Figure:
-    """Composite, ground truth where there is one, and prediction `(H, W)`, with the legend of the prediction."""
-    predicted = np.where(scene.valid, predicted, 0)
+    """Composite, ground truth where there is one, and prediction `(H, W)`, with the legend of the prediction.
+
+    The panels stand in a row, those of long scenes in a column; the legend is beside or below them.
+    """
+    predicted, names = np.where(scene.valid, predicted, 0), scene.class_names
     panels = [(composite(scene), scene.name)]
     if scene.labels is not None:
         panels.append((class_colours(scene.labels), "ground truth"))
-    return _figure([*panels, (class_colours(predicted), title)], predicted, scene.class_names)
+    panels.append((class_colours(predicted), title))
+    counts = np.bincount(predicted.ravel(), minlength=len(names) + 1)
+    patches = [
+        Patch(color=PALETTE[i % len(PALETTE)], label=f"{i + 1} {name} ({counts[i + 1]:,})")
+        for i, name in enumerate(names)
+    ]
+    if counts[0]:
+        patches.append(Patch(color=UNLABELLED, label=f"unlabelled ({counts[0]:,})"))
+    (height, width), count = scene.shape, len(panels)
+    if width > 2 * height:
+        size = (11.0, count * (11 * height / width + 0.35) + 0.3 + 0.22 * -(-len(names) // 4))
+        figure = Figure(figsize=size, dpi=110, layout="constrained")
+        axes = figure.subplots(count, 1)
+        figure.legend(handles=patches, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    else:
+        panel = 4.2 * min(1, width / height), 4.2 * min(1, height / width)
+        size = (count * panel[0] + 3.2, max(panel[1] + 0.35, 0.25 * len(names)))
+        figure = Figure(figsize=size, dpi=110, layout="constrained")
+        axes = figure.subplots(1, count)
+        figure.legend(handles=patches, loc="outside right center", fontsize=8, frameon=False)
+    for axis, (picture, above) in zip(axes, panels, strict=True):
+        axis.imshow(picture, interpolation="nearest")
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(above, fontsize=10)
+    return figure
 
 
 def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], *, title: str = "") -> Figure:
@@ -87,42 +101,3 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], *, title
     axis.set_xticks(range(classes), [f"{i}" for i in range(1, classes + 1)], fontsize=8)
     axis.set(xlabel="predicted class", ylabel="true class", title=title or "percent of the true class")
     return figure
-
-
-def _figure(panels: Sequence[tuple[np.ndarray, str]], labels: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Panels in a row (long scenes: in a column) and the legend beside or below them."""
-    height, width = labels.shape
-    wide = width > 2 * height
-    long_side = 4.2 if not wide else 11.0
-    panel = (long_side * min(1, width / height), long_side * min(1, height / width))
-    columns = 4 if wide else 1
-    legend = (0.0, 0.3 + 0.22 * -(-len(class_names) // columns)) if wide else (3.2, 0.0)
-    rows, cols = (len(panels), 1) if wide else (1, len(panels))
-    size = (
-        cols * panel[0] + legend[0],
-        max(rows * (panel[1] + 0.35) + legend[1], 0.25 * len(class_names) * (not wide)),
-    )
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    for axis, (picture, title) in zip(figure.subplots(rows, cols, squeeze=False).flat, panels, strict=True):
-        _show(axis, picture, title)
-    counts = np.bincount(labels.ravel(), minlength=len(class_names) + 1)
-    patches = [
-        Patch(color=PALETTE[i % len(PALETTE)], label=f"{i + 1} {name} ({counts[i + 1]:,})")
-        for i, name in enumerate(class_names)
-    ]
-    if counts[0]:
-        patches.append(Patch(color=UNLABELLED, label=f"unlabelled ({counts[0]:,})"))
-    place: Literal["outside lower center", "outside right center"]
-    place = "outside lower center" if wide else "outside right center"
-    figure.legend(handles=patches, loc=place, ncols=columns, fontsize=8, frameon=False)
-    return figure
-
-
-def _show(axis: Axes, picture: np.ndarray, title: str) -> None:
-    axis.imshow(picture, interpolation="nearest")
-    axis.set(xticks=[], yticks=[])
-    axis.set_title(title, fontsize=10)
-
-
-def _rgb(colour: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(colour[1:]))

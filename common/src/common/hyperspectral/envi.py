@@ -1,15 +1,14 @@
 """ENVI scenes: a text header `.hdr` beside a flat binary file.
 
 Reads every interleave (bsq, bil, bip), byte order, offset and numeric type, wavelengths with
-their unit, the value of pixels without data, and the `map info`. It is read
-here rather than by a package, because GDAL and Spectral Python fill up a truncated file without a word.
+their unit, the value of pixels without data, and the `map info`. No package does it here,
+because GDAL and Spectral Python fill up a truncated file without a word.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,10 +28,8 @@ _INTERLEAVES: dict[str, tuple[str, tuple[int, int, int]]] = {
 _BYTE_ORDERS: dict[str, Literal["<", ">"]] = {"0": "<", "1": ">"}
 _IN_NM = {"nanometers": 1.0, "nanometres": 1.0, "nm": 1.0, "micrometers": 1e3, "micrometres": 1e3, "microns": 1e3}
 _IN_NM |= {"um": 1e3, "µm": 1e3, "μm": 1e3, "millimeters": 1e6, "mm": 1e6, "angstroms": 0.1}
-# Fields that hold one number.
-_WHOLE = ("lines", "samples", "bands", "data type", "header offset")
+# Usual suffixes of the binary file.
 _BINARIES = ("", ".img", ".dat", ".raw", ".bsq", ".bil", ".bip", ".bin")
-"""Usual suffixes of the binary file, the preferred first."""
 
 
 def find_header(path: Path) -> Path | None:
@@ -80,7 +77,7 @@ def read_layout(header: Path, binary: Path | None = None) -> Layout:
     for field in ("file compression", "major frame offsets", "minor frame offsets"):
         if fields.get(field, "").strip("0, "):
             raise UserError(f"{header}: {field} is {fields[field]}; expected a flat file, save the scene without it")
-    for name in _WHOLE:
+    for name in ("lines", "samples", "bands", "data type", "header offset"):
         if not re.fullmatch(r"\d+", fields.get(name, "0")):
             raise UserError(f"{header}: {name} is {fields[name]!r}; expected a whole number")
     try:
@@ -152,7 +149,15 @@ def read_header(header: Path) -> dict[str, str]:
     Raises:
         UserError: this is no ENVI header, or a brace is never closed.
     """
-    lines = iter(_text(header).strip().splitlines())
+    content = header.read_bytes()  # ASCII by the format's definition; programs write other encodings too
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = content.decode("utf-16", errors="replace")
+    else:
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")
+    lines = iter(text.strip().splitlines())
     if not next(lines, "").upper().startswith("ENVI"):
         raise UserError(f"{header}: does not begin with ENVI; expected an ENVI header")
     fields = {}
@@ -161,28 +166,18 @@ def read_header(header: Path) -> dict[str, str]:
         if not equals or line.lstrip().startswith(";"):
             continue
         value = value.strip()
+        name = " ".join(name.lower().split())
         if not value.startswith("{"):
-            fields[" ".join(name.lower().split())] = re.split(r"\s;", value)[0].strip()  # a comment may follow
+            fields[name] = re.split(r"\s;", value)[0].strip()  # a comment may follow
             continue
         # A value in braces may go on over several lines, and may hold comments, equals signs and further braces.
         while value.count("{") > value.count("}"):
             following = next(lines, None)
             if following is None:
-                raise UserError(f"{header}: the brace of {name.strip()} is never closed; the file is incomplete")
+                raise UserError(f"{header}: the brace of {name} is never closed; the file is incomplete")
             value += "" if following.lstrip().startswith(";") else f"\n{following}"
-        fields[" ".join(name.lower().split())] = value[1 : value.rindex("}")].strip()
+        fields[name] = value[1 : value.rindex("}")].strip()
     return fields
-
-
-def _text(header: Path) -> str:
-    """Headers are ASCII by the format's definition; programs write UTF-8, Windows' pages and UTF-16 too."""
-    content = header.read_bytes()
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return content.decode("utf-16", errors="replace")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
 
 
 def _find_binary(header: Path, size: int) -> Path:
@@ -223,23 +218,20 @@ def declared(header: Path, fields: dict[str, str]) -> float | None:
 
 def notes(fields: dict[str, str]) -> tuple[str, ...]:
     """What the header says of the numbers and is not applied."""
-    return tuple(_notes(fields))
-
-
-def _notes(fields: dict[str, str]) -> Iterator[str]:
-    bad = [
-        band for band, good in enumerate(re.split(r"[,\s]+", fields.get("bbl", ""))) if good.strip(".0") == "" != good
-    ]
+    good = re.split(r"[,\s]+", fields.get("bbl", ""))
+    bad = [band for band, flag in enumerate(good) if flag and not flag.strip(".0")]
+    found = []
     if bad:
         listed = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-        yield f"the header marks {len(bad)} bands as bad (counted from 0: {listed}), they are used like all others"
-    scaled = [
-        name for name in ("data gain values", "data offset values", "reflectance scale factor") if fields.get(name)
-    ]
+        found.append(
+            f"the header marks {len(bad)} bands as bad (counted from 0: {listed}), they are used like all others"
+        )
+    scaled = [name for name in ("data gain values", "data offset values") if fields.get(name)]
     if scaled:
-        yield f"the header gives {' and '.join(scaled)}, the numbers are taken as they are stored"
+        found.append(f"the header gives {' and '.join(scaled)}, the numbers are taken as they are stored")
     if fields.get("map info") and _place(fields) is None:
-        yield "the header's map info is not understood, outputs get no place"
+        found.append("the header's map info is not understood, outputs get no place")
+    return tuple(found)
 
 
 def wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray | None:

@@ -1,8 +1,6 @@
 """The published scenes as data: files, keys, shapes, class names, addresses, checksums, fixed splits.
 
-Addresses and checksums are those of the table the reproduction started from; an absent checksum was
-not known. Cubes are checked by the git blob id of a verified copy. Class names are the
-publishers' unless a comment says otherwise. `catalogue.py` reads them.
+Class names are the publishers' unless a comment says otherwise. `catalogue.py` reads the files.
 """
 
 from __future__ import annotations
@@ -20,9 +18,12 @@ class Source:
     file: str
     key: str = ""
     url: str = ""
-    sha256: str = ""
-    git_blob: str = ""
     origin: str = ""
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256, or the id as a git blob (40 digits), of a verified copy; empty where none is known."""
+        return _CHECKSUMS.get(self.file, "")
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,29 @@ class Published:
     fixed_codes: tuple[int, ...] | None = None
 
 
-def _ehu(folder: str, name: str, key: str, *, sha256: str = "", git_blob: str = "") -> Source:
-    return Source(f"{name}.mat", key, f"{_EHU}{folder}/{name}.mat", sha256, git_blob)
+def _ehu(folder: str, name: str, key: str) -> Source:
+    return Source(f"{name}.mat", key, f"{_EHU}{folder}/{name}.mat")
 
 
-def _minigcn(name: str, sha256: str) -> Source:
-    return Source(name, sha256=sha256, origin="from github.com/danfenghong/IEEE_TGRS_GCN")
+def _minigcn(name: str) -> Source:
+    return Source(name, origin="from github.com/danfenghong/IEEE_TGRS_GCN")
 
+
+_CHECKSUMS = {
+    "Indian_pines_corrected.mat": "75b6d6e7df046fce91eda23e7559e274c92da711",
+    "Indian_pines_gt.mat": "65c4687a8ab04f6da4789799bc3bc4f6e88bccac3ed6a2e6ae367e5e6b9e429c",
+    "Salinas_corrected.mat": "2a745377a77369bd5a9d430c722f0bf5e0d0ffc1",
+    "Salinas_gt.mat": "ecfab4d31ef5553f097943235d8ea502038eb4a2067b2ad10b33e37c949955e2",
+    "SalinasA_corrected.mat": "d75684ed3ab71a1024cee0f9db9061f50a3523a92ff5edfbbb1eed976b9f1721",
+    "SalinasA_gt.mat": "17814c1d3296c0e29b27f320f2c4174d2a68adb87e376abe78f02923e2c2e454",
+    "PaviaU.mat": "6eecc933bedec1130bb046483dd12e25cf091b24",
+    "PaviaU_gt.mat": "23f6a426928f9b32984adffe659e29f554f9fb6c93b5a107528d308d5087a829",
+    "IndianTR123_temp123.tif": "9f7cb2caea985577c11bbeea1086c9348aa067ab7e3825d2fa671508b4ae6684",
+    "IndianTE123_temp123.tif": "f7a8e34026ce97a4a21918441f7b03dba0718f63ff2619d1a35dcaa33da24ad3",
+    "TRpaviaU.mat": "783bf32ee43172cb7cfe76ea381401af4b57dc1bd53ccdf49137976aa3ded77d",
+    "TSpaviaU.mat": "bea2b7592e27456c187cf57ed0cbf8ffeb45294e811da7516cb0d9ce7f073173",
+    "houston_dataset.mat": "944585424ac0b9aa55f879d46dd8dad06b9df9cb02fd06c7a13042ab1d5a50c5",
+}
 
 _SALINAS_NAMES = (
     *("Broccoli green weeds 1", "Broccoli green weeds 2", "Fallow", "Fallow rough plough", "Fallow smooth", "Stubble"),
@@ -74,18 +91,8 @@ _HOUSTON_2013_NAMES = (
 CATALOGUE: dict[str, Published] = {
     "indian_pines": Published(
         "Indian Pines (AVIRIS)",
-        _ehu(
-            "6/67",
-            "Indian_pines_corrected",
-            "indian_pines_corrected",
-            git_blob="75b6d6e7df046fce91eda23e7559e274c92da711",
-        ),
-        _ehu(
-            "c/c4",
-            "Indian_pines_gt",
-            "indian_pines_gt",
-            sha256="65c4687a8ab04f6da4789799bc3bc4f6e88bccac3ed6a2e6ae367e5e6b9e429c",
-        ),
+        _ehu("6/67", "Indian_pines_corrected", "indian_pines_corrected"),
+        _ehu("c/c4", "Indian_pines_gt", "indian_pines_gt"),
         (145, 145, 200),
         (
             *("Alfalfa", "Corn-notill", "Corn-mintill", "Corn", "Grass-pasture", "Grass-trees", "Grass-pasture-mowed"),
@@ -94,51 +101,31 @@ CATALOGUE: dict[str, Published] = {
         ),
         (29, 19, 9),
         fixed=(
-            _minigcn("IndianTR123_temp123.tif", "9f7cb2caea985577c11bbeea1086c9348aa067ab7e3825d2fa671508b4ae6684"),
-            _minigcn("IndianTE123_temp123.tif", "f7a8e34026ce97a4a21918441f7b03dba0718f63ff2619d1a35dcaa33da24ad3"),
+            _minigcn("IndianTR123_temp123.tif"),
+            _minigcn("IndianTE123_temp123.tif"),
         ),
         fixed_codes=(2, 3, 4, 5, 6, 8, 10, 11, 12, 13, 14, 15, 16, 1, 7, 9),
     ),
     "salinas": Published(
         "Salinas (AVIRIS)",
-        _ehu("a/a3", "Salinas_corrected", "salinas_corrected", git_blob="2a745377a77369bd5a9d430c722f0bf5e0d0ffc1"),
-        _ehu(
-            "f/fa",
-            "Salinas_gt",
-            "salinas_gt",
-            sha256="ecfab4d31ef5553f097943235d8ea502038eb4a2067b2ad10b33e37c949955e2",
-        ),
+        _ehu("a/a3", "Salinas_corrected", "salinas_corrected"),
+        _ehu("f/fa", "Salinas_gt", "salinas_gt"),
         (512, 217, 204),
         _SALINAS_NAMES,
         (29, 19, 9),
     ),
     "salinas_a": Published(
         "Salinas-A (AVIRIS)",
-        _ehu(
-            "1/1a",
-            "SalinasA_corrected",
-            "salinasA_corrected",
-            sha256="d75684ed3ab71a1024cee0f9db9061f50a3523a92ff5edfbbb1eed976b9f1721",
-        ),
-        _ehu(
-            "a/aa",
-            "SalinasA_gt",
-            "salinasA_gt",
-            sha256="17814c1d3296c0e29b27f320f2c4174d2a68adb87e376abe78f02923e2c2e454",
-        ),
+        _ehu("1/1a", "SalinasA_corrected", "salinasA_corrected"),
+        _ehu("a/aa", "SalinasA_gt", "salinasA_gt"),
         (83, 86, 204),
         _SALINAS_NAMES,
         (29, 19, 9),
     ),
     "pavia_university": Published(
         "Pavia University (ROSIS)",
-        _ehu("e/ee", "PaviaU", "paviaU", git_blob="6eecc933bedec1130bb046483dd12e25cf091b24"),
-        _ehu(
-            "5/50",
-            "PaviaU_gt",
-            "paviaU_gt",
-            sha256="23f6a426928f9b32984adffe659e29f554f9fb6c93b5a107528d308d5087a829",
-        ),
+        _ehu("e/ee", "PaviaU", "paviaU"),
+        _ehu("5/50", "PaviaU_gt", "paviaU_gt"),
         (610, 340, 103),
         (
             *("Asphalt", "Meadows", "Gravel", "Trees", "Painted metal sheets", "Bare soil", "Bitumen"),
@@ -146,8 +133,8 @@ CATALOGUE: dict[str, Published] = {
         ),
         (50, 29, 7),
         fixed=(
-            _minigcn("TRpaviaU.mat", "783bf32ee43172cb7cfe76ea381401af4b57dc1bd53ccdf49137976aa3ded77d"),
-            _minigcn("TSpaviaU.mat", "bea2b7592e27456c187cf57ed0cbf8ffeb45294e811da7516cb0d9ce7f073173"),
+            _minigcn("TRpaviaU.mat"),
+            _minigcn("TSpaviaU.mat"),
         ),
     ),
     "pavia_centre": Published(
@@ -210,7 +197,6 @@ CATALOGUE: dict[str, Published] = {
             "hyprImg",
             "https://raw.githubusercontent.com/JuanMarcosRamirez/featurefusion_igarss2021/"
             "53493e1c83311d380d001e3f438ea2e80876598a/data/houston_dataset.mat",
-            sha256="944585424ac0b9aa55f879d46dd8dad06b9df9cb02fd06c7a13042ab1d5a50c5",
         ),
         Source("houston_dataset.mat", "clasLabs"),
         (128, 128, 48),

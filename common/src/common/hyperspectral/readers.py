@@ -2,8 +2,6 @@
 
 `read_array("FILE[:KEY]", ranks)` returns one array with whatever the file knows of wavelengths
 and place. Nothing is converted: the type stays the file's, the axes become (rows, columns, bands).
-ENVI is read here (`envi.py`) rather than by a package: the format is a text header and a flat
-file, and a truncated one has to be refused, which GDAL and Spectral Python do not do.
 """
 
 from __future__ import annotations
@@ -18,18 +16,10 @@ import numpy as np
 
 from common.errors import UserError, extra
 from common.hyperspectral import envi, geotiff
-from common.hyperspectral.geotiff import write_geotiff
-from common.hyperspectral.stored import Georeference, Stored
+from common.hyperspectral.stored import Stored
 
-__all__ = ["FORMATS", "Georeference", "Stored", "read_array", "write_geotiff"]
-
-_NUMERIC = (
-    "double",
-    "single",
-    "logical",
-    "sparse",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-)
+# MATLAB's kinds of arrays of numbers, as scipy lists them.
+_NUMERIC = ("double", "single", "logical", "sparse", *(f"{sign}int{n}" for sign in ("", "u") for n in (8, 16, 32, 64)))
 FORMATS = "MATLAB .mat, NumPy .npy or .npz, ENVI .hdr or GeoTIFF .tif"
 
 
@@ -47,25 +37,8 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
     path, key = _parse(str(reference))
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a {FORMATS} file")
-    suffix = path.suffix.lower()
-    if suffix in (".mat", ".h5", ".hdf5"):
-        values, key = _read_matlab(path, key, ranks)
-        stored = Stored(values, f"{path}:{key}")
-    elif suffix in (".npy", ".npz"):
-        values, key = _read_numpy(path, key, ranks)
-        stored = Stored(values, f"{path}:{key}" if key else str(path))
-    elif key is not None:
-        raise UserError(f"{path}: holds one array without a name; leave :{key} away")
-    elif suffix in (".tif", ".tiff"):
-        with damage_reported(path):
-            stored = geotiff.read(path)
-    else:
-        header = envi.find_header(path)
-        if header is None:
-            raise UserError(
-                f"{path}: unknown kind of file; expected {FORMATS}, or an ENVI binary beside {path.stem}.hdr"
-            )
-        stored = envi.read(header, None if header == path else path)
+    with damage_reported(path):
+        stored = _read(path, key, ranks)
     kind = stored.values.dtype
     if kind.kind not in "buif":
         compound = kind.names == ("real", "imag")  # as HDF5 stores complex numbers
@@ -75,10 +48,9 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}; expected {_describe(ranks)}")
     if not stored.values.size:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}, so it holds nothing; expected values")
+    # torch takes the machine's byte order only, and no longer floats.
     native = np.dtype(np.float64) if kind.kind == "f" and kind.itemsize > 8 else kind.newbyteorder("=")
-    if native != kind:  # torch takes the machine's byte order only, and no longer floats
-        stored = replace(stored, values=stored.values.astype(native))
-    return stored
+    return replace(stored, values=stored.values.astype(native, copy=False))
 
 
 def _parse(reference: str) -> tuple[Path, str | None]:
@@ -89,6 +61,22 @@ def _parse(reference: str) -> tuple[Path, str | None]:
     return Path(name), key
 
 
+def _read(path: Path, key: str | None, ranks: Collection[int]) -> Stored:
+    suffix = path.suffix.lower()
+    if suffix in (".mat", ".h5", ".hdf5", ".npz"):
+        values, key = (_read_archive if suffix == ".npz" else _read_matlab)(path, key, ranks)
+        return Stored(values, f"{path}:{key}")
+    if suffix in (".npy", ".tif", ".tiff"):
+        header = None
+    elif (header := envi.find_header(path)) is None:
+        raise UserError(f"{path}: unknown kind of file; expected {FORMATS}, or an ENVI binary beside {path.stem}.hdr")
+    if key is not None:
+        raise UserError(f"{path}: holds one array without a name; leave :{key} away")
+    if header is not None:
+        return envi.read(header, None if header == path else path)
+    return Stored(np.load(path, allow_pickle=False), str(path)) if suffix == ".npy" else geotiff.read(path)
+
+
 def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> tuple[np.ndarray, str]:
     """MATLAB v5 through scipy, v7.3 and plain HDF5 through h5py."""
     import scipy.io  # noqa: PLC0415 - slow to import
@@ -97,28 +85,22 @@ def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> tuple[n
         import h5py  # noqa: PLC0415
 
     if h5py.is_hdf5(path):
-        with damage_reported(path), h5py.File(path) as file:
+        with h5py.File(path) as file:
             shapes: dict[str, tuple[int, ...]] = {}
             other: list[str] = []
             for name, item in _datasets(file):
-                if (
-                    item.shape is not None
-                    and item.dtype.kind in "buifcV"
-                    and item.attrs.get("MATLAB_class", b"") not in (b"char", b"cell")
-                ):
-                    shapes[name] = item.shape
-                else:
+                text = item.attrs.get("MATLAB_class", b"") in (b"char", b"cell")
+                if item.shape is None or item.dtype.kind not in "buifcV" or text:
                     other.append(name)
-        key = _choose(path, key, shapes, ranks, other)
-        with damage_reported(path), h5py.File(path) as file:
+                else:
+                    shapes[name] = item.shape
+            key = _choose(path, key, shapes, ranks, other)
             return _read_hdf5(file[key.replace(".", "/")]), key
-    with damage_reported(path):
-        listed = scipy.io.whosmat(path)
+    listed = scipy.io.whosmat(path)
     shapes = {name: shape for name, shape, kind in listed if kind in _NUMERIC}
     key = _choose(path, key, shapes, ranks, [f"{name} ({kind})" for name, _, kind in listed if kind not in _NUMERIC])
-    with damage_reported(path):
-        values = scipy.io.loadmat(path, variable_names=[key])[key]
-        return np.ascontiguousarray(values.toarray() if scipy.sparse.issparse(values) else values), key
+    values = scipy.io.loadmat(path, variable_names=[key])[key]
+    return np.ascontiguousarray(values.toarray() if scipy.sparse.issparse(values) else values), key
 
 
 def _datasets(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -145,19 +127,11 @@ def _read_hdf5(dataset: Any) -> np.ndarray:
     return values
 
 
-def _read_numpy(path: Path, key: str | None, ranks: Collection[int]) -> tuple[np.ndarray, str | None]:
-    with damage_reported(path):
-        archive = np.load(path, allow_pickle=False)
-    if isinstance(archive, np.ndarray):
-        if key is not None:
-            raise UserError(f"{path}: holds one array without a name; leave :{key} away")
-        return archive, None
-    with archive:
-        with damage_reported(path):
-            shapes = {name: archive[name].shape for name in archive.files} if key is None else {}
-        key = _choose(path, key, shapes or dict.fromkeys(archive.files, ()), ranks)
-        with damage_reported(path):
-            return archive[key], key
+def _read_archive(path: Path, key: str | None, ranks: Collection[int]) -> tuple[np.ndarray, str]:
+    with np.load(path, allow_pickle=False) as archive:
+        shapes = {name: archive[name].shape if key is None else () for name in archive.files}
+        key = _choose(path, key, shapes, ranks)
+        return archive[key], key
 
 
 def _choose(
@@ -165,22 +139,22 @@ def _choose(
 ) -> str:
     """The key that was asked for, or the only one of a fitting rank; `other` holds what is no array of numbers."""
     held = ", ".join([*(f"{name} {shape}" if shape else name for name, shape in shapes.items()), *other]) or "no arrays"
-    if key is not None:
-        if key not in shapes:
-            if any(name.partition(" ")[0] == key for name in other):
-                raise UserError(f"{path}:{key}: holds values of type object; expected real numbers, as one of: {held}")
-            raise UserError(f"{path}: has no key {key!r}; it holds {held}")
-        return key
-    fitting = [name for name, shape in shapes.items() if len(shape) in ranks and min(shape) > 1]
-    if len(fitting) != 1:
-        wish = "several arrays could be meant" if fitting else f"no array is {_describe(ranks)}"
-        raise UserError(f"{path}: {wish}; it holds {held}: name one as {path.name}:KEY")
-    return fitting[0]
+    if key is None:
+        fitting = [name for name, shape in shapes.items() if len(shape) in ranks and min(shape) > 1]
+        if len(fitting) != 1:
+            wish = "several arrays could be meant" if fitting else f"no array is {_describe(ranks)}"
+            raise UserError(f"{path}: {wish}; it holds {held}: name one as {path.name}:KEY")
+        return fitting[0]
+    if any(name.partition(" ")[0] == key for name in other):
+        raise UserError(f"{path}:{key}: holds values of type object; expected real numbers, as one of: {held}")
+    if key not in shapes:
+        raise UserError(f"{path}: has no key {key!r}; it holds {held}")
+    return key
 
 
 def _describe(ranks: Collection[int]) -> str:
     names = {2: "two-dimensional (rows, columns)", 3: "three-dimensional (rows, columns, bands)"}
-    return " or ".join(names.get(rank, f"{rank}-dimensional") for rank in sorted(ranks))
+    return " or ".join(names[rank] for rank in sorted(ranks))
 
 
 @contextlib.contextmanager

@@ -16,8 +16,7 @@ from common.hyperspectral.scores import Scores, from_confusion
 Config = TypeVar("Config", bound=RunConfig)
 
 # Flags that runs of version 0.1 recorded although they did nothing in a trainer without a loader.
-_RETIRED = {"batch_size", "workers", "mixed_precision", "gradient_accumulation"}
-_FORMER = ("batch_size", "workers", "gradient_accumulation", "mixed_precision")
+_RETIRED = ("batch_size", "workers", "gradient_accumulation", "mixed_precision")
 
 
 def seed_folder(folder: Path, seeds: tuple[int, ...], seed: int) -> Path:
@@ -54,8 +53,6 @@ def recorded_config(model_folder: Path, kind: type[Config]) -> Config:
         values = json.loads(path.read_text(encoding="utf-8"))["config"]
         values = {name: value for name, value in values.items() if name not in _RETIRED or hasattr(kind, name)}
         paths = {name: Path(values[name]) for name in ("data_root", "output") if values[name]}
-        # Runs of earlier versions also recorded a loader's flags where none acted.
-        values = {name: value for name, value in values.items() if name not in _FORMER or hasattr(kind, name)}
         return kind(**{**values, **paths, "seeds": tuple(values["seeds"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: does not describe a run of this project ({error}); keep a model in its run") from None

@@ -1,9 +1,9 @@
-"""Which labelled pixels train, validate and test: the published protocols, and one without leakage.
+"""Which labelled pixels train, validate and test, by the published protocols.
 
 A split is three lists of flat pixel indices (row · W + column) with the shape and hash of the label
 map they were drawn from; saved as one `.npz` it is reloaded for that very label map only.
 
-Random splits put test pixels beside training pixels and the scores are optimistic: `disjoint.py`
+Random splits put test pixels beside training pixels, so the scores are optimistic: `disjoint.py`
 measures that for any split and draws splits without it.
 """
 
@@ -120,34 +120,20 @@ def stratified_split(labels: np.ndarray, ratio: float, *, seed: int) -> Split:
     return make_split(labels, (train, [], test), f"stratified {100 * ratio:g} %, seed {seed}")
 
 
-def per_class_split(
-    labels: np.ndarray,
-    *,
-    ratio: float | None = None,
-    count: int | None = None,
-    validation: float = 0.0,
-    seed: int,
-) -> Split:
+def per_class_split(labels: np.ndarray, *, ratio: float, validation: float = 0.0, seed: int) -> Split:
     """Training pixels per class at random, as AMGCFN's release draws them; the rest is for testing.
 
     Args:
         labels: `(H, W)`, 0 unlabelled, classes 1..K.
         ratio: ceil(ratio · n) training pixels of a class of n, so at least one.
-        count: this many instead, but at most half of a class, so that every class is tested.
         validation: int(validation · labelled pixels) are drawn from what training leaves, over all classes.
 
     Raises:
-        ValueError: not exactly one of ratio and count, or no pixel.
         UserError: a class of one pixel or without a test pixel, or validation takes all that is left.
     """
-    if (ratio is None) == (count is None) or (count is not None and count < 1):
-        raise ValueError("give either a ratio or a count of at least 1")
     counts = class_counts(labels[labels > 0], labels.max())
     check_classes(counts, ratio)
-    if ratio is not None:
-        of_train, what = np.ceil(ratio * counts).astype(np.int64), f"{100 * ratio:g} % per class"
-    else:
-        of_train, what = np.minimum(count or 0, counts // 2), f"{count} pixels per class"
+    of_train = np.ceil(ratio * counts).astype(np.int64)
     _refuse_empty(counts, counts - of_train, "test", ratio)
     rng = np.random.default_rng(seed)
     shuffled = [rng.permutation(members) for members in class_members(labels)]
@@ -156,11 +142,13 @@ def per_class_split(
     held_out = int(validation * counts.sum())
     if held_out >= len(rest):
         raise UserError(f"validation asks for {held_out} pixels; training leaves {len(rest)}, of which some are tested")
-    return make_split(labels, (train, [rest[:held_out]], [rest[held_out:]]), f"random {what}, seed {seed}")
+    return make_split(
+        labels, (train, [rest[:held_out]], [rest[held_out:]]), f"random {100 * ratio:g} % per class, seed {seed}"
+    )
 
 
 def fixed_split(
-    train_map: np.ndarray, test_map: np.ndarray, *, codes: Sequence[int] | None = None, description: str = "fixed"
+    train_map: np.ndarray, test_map: np.ndarray, *, codes: Sequence[int] | None = None
 ) -> tuple[np.ndarray, Split]:
     """A published pair of maps; it defines its own labels, which may differ from the usual ground truth.
 
@@ -192,7 +180,7 @@ def fixed_split(
     unpaired = [int(code) for code in np.flatnonzero((of_train == 0) | (of_test == 0)) + 1]
     if unpaired:
         raise UserError(f"classes {unpaired} are not in both maps; expected every class to be trained and tested")
-    return labels, make_split(labels, ([train], [], [test]), description)
+    return labels, make_split(labels, ([train], [], [test]), "published fixed split")
 
 
 def make_split(
@@ -213,9 +201,9 @@ def class_members(labels: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(labels == index) for index in range(1, labels.max() + 1)]
 
 
-def check_classes(counts: np.ndarray, ratio: float | None) -> None:
+def check_classes(counts: np.ndarray, ratio: float) -> None:
     """Refuse a class of one pixel, and a ratio outside (0, 1)."""
-    if ratio is not None and not 0 < ratio < 1:
+    if not 0 < ratio < 1:
         raise UserError(f"a training ratio of {ratio:g} was asked for; expected more than 0 and less than 1")
     if (counts < 2).any():
         index = int(np.argmax(counts < 2))
@@ -225,12 +213,12 @@ def check_classes(counts: np.ndarray, ratio: float | None) -> None:
         )
 
 
-def _refuse_empty(counts: np.ndarray, part: np.ndarray, name: str, ratio: float | None) -> None:
+def _refuse_empty(counts: np.ndarray, part: np.ndarray, name: str, ratio: float) -> None:
     if (part < 1).any():
         index = int(np.argmax(part < 1))
         raise UserError(
             f"a training ratio of {ratio:g} leaves class {index + 1} with its {counts[index]} labelled pixels without "
-            f"a {name} pixel; {'raise' if name == 'training' else 'lower'} the ratio or give a count per class"
+            f"a {name} pixel; {'raise' if name == 'training' else 'lower'} the ratio or leave this class out"
         )
 
 

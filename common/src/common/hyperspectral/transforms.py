@@ -1,11 +1,8 @@
-"""Linear maps of spectra: principal components and standardisation, fitted once and kept.
+"""Principal components of spectra, fitted once; a checkpoint folder keeps them for prediction.
 
-Both are `y = (x − offset) · weight`, so one small class serves them; a checkpoint folder keeps it
-and prediction applies exactly what training did. Sums run over chunks of rows in float64: a
-float64 copy of a scene would need four times the memory of its 16-bit file.
-
-Components equal scikit-learn's `PCA(n, whiten=True)`, which the released codes call, with its
-choice of sign (largest loading positive); the covariance is diagonalised instead of the data.
+They equal scikit-learn's `PCA(n, whiten=True)`, which the released codes call, with its choice of sign (largest
+loading positive). Here the covariance is diagonalised, from chunks of rows in float64: a float64 copy of a scene
+would need four times the memory of its 16-bit file.
 """
 
 from __future__ import annotations
@@ -73,14 +70,11 @@ class SpectralTransform:
             raise UserError(f"{path}: is not a saved spectral transform ({error})") from error
 
 
-def fit_pca(
-    cube: np.ndarray, components: int, *, whiten: bool = True, pixels: np.ndarray | None = None
-) -> SpectralTransform:
-    """Principal components of the spectra.
+def fit_pca(cube: np.ndarray, components: int, *, pixels: np.ndarray | None = None) -> SpectralTransform:
+    """Principal components of the spectra, each of unit variance (n − 1 in the denominator).
 
     Args:
         cube: `(H, W, bands)`, any real type.
-        whiten: scale each component to unit variance (n − 1 in the denominator).
         pixels: flat indices of the pixels to fit on; all when None, labelled or not, as released.
 
     Raises:
@@ -97,18 +91,10 @@ def fit_pca(
     order = np.argsort(variance)[::-1][:components]
     total, variance, vectors = variance.sum(), np.maximum(variance[order], 0), vectors[:, order]
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(components)])
-    if whiten:
-        # A constant direction has no variance to scale; scikit-learn bounds the divisor likewise.
-        vectors = vectors / np.maximum(np.sqrt(variance), np.finfo(np.float64).eps)
-    return SpectralTransform(mean, vectors, variance / total if total else variance, _describe(pixels))
-
-
-def fit_standardisation(cube: np.ndarray, *, pixels: np.ndarray | None = None) -> SpectralTransform:
-    """Zero mean and unit variance per band (n in the denominator); a constant band becomes zero."""
-    mean, covariance, count = _moments(cube, pixels)
-    variance = np.diag(covariance) * (count - 1) / count
-    scale = np.where(variance > 0, np.sqrt(variance), 1.0)
-    return SpectralTransform(mean, np.diag(1 / scale), variance / max(variance.sum(), 1e-300), _describe(pixels))
+    # A constant direction has no variance to scale; scikit-learn bounds the divisor likewise.
+    vectors = vectors / np.maximum(np.sqrt(variance), np.finfo(np.float64).eps)
+    fitted_on = "all pixels" if pixels is None else f"{len(pixels)} pixels"
+    return SpectralTransform(mean, vectors, variance / total if total else variance, fitted_on)
 
 
 def _moments(cube: np.ndarray, pixels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, int]:
@@ -126,19 +112,12 @@ def _moments(cube: np.ndarray, pixels: np.ndarray | None) -> tuple[np.ndarray, n
 def _chunks(cube: np.ndarray, pixels: np.ndarray | None) -> Iterator[np.ndarray]:
     """The spectra as float64 `(n, bands)` in pieces."""
     step = _rows_at_once(cube)
-    if pixels is None:
-        for row in range(0, len(cube), step):
-            yield cube[row : row + step].reshape(-1, cube.shape[-1]).astype(np.float64)
-        return
-    rows, columns = np.unravel_index(pixels, cube.shape[:2])
+    spectra = cube.reshape(-1, cube.shape[-1])
     step *= cube.shape[1]
-    for start in range(0, len(pixels), step):
-        yield cube[rows[start : start + step], columns[start : start + step]].astype(np.float64)
+    for start in range(0, len(spectra) if pixels is None else len(pixels), step):
+        part = slice(start, start + step)
+        yield spectra[part if pixels is None else pixels[part]].astype(np.float64)
 
 
 def _rows_at_once(cube: np.ndarray) -> int:
     return max(1, _CHUNK_VALUES // (cube.shape[1] * cube.shape[2]))
-
-
-def _describe(pixels: np.ndarray | None) -> str:
-    return "all pixels" if pixels is None else f"{len(pixels)} pixels"

@@ -74,6 +74,7 @@ class Benchmark:
             torch.set_num_threads(flags.threads)
         self._dtypes = flags.dtypes or (["tf32", "bfloat16"] if self.on_gpu else ["float32"])
         self._repeats = flags.repeats or (1 if flags.small else 20 if self.on_gpu else 7)
+        self._driver = _nvidia_driver() if self.on_gpu else ""
         self._flags, self._parts, self._races = flags, parts, 0
         self._speeds: dict[str, counting.Device] = {}
 
@@ -137,7 +138,7 @@ class Benchmark:
         return {
             "what": what, "form": form, "setting": setting, "seconds": f"{seconds:.4g}",
             "items_per_second": f"{items / seconds:.4g}", "device": environment.device(self.device),
-            "driver": environment.driver() if self.on_gpu else "", "torch": torch.__version__,
+            "driver": self._driver, "torch": torch.__version__,
             "threads": torch.get_num_threads(), "commit": environment.commit() or "",
         }  # fmt: skip
 
@@ -198,6 +199,16 @@ def _peak_in_new_process(dtype: str, place: tuple[int, int]) -> int | None:
         say(f"no peak memory: {done.stderr[-300:]}")
         return None
     return round(float(done.stdout.split()[-1]) * 2**20)
+
+
+def _nvidia_driver() -> str:
+    """The version of NVIDIA's driver; empty where nvidia-smi does not say it."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.partition("\n")[0].strip()
 
 
 def _read(path: Path) -> list[Row]:

@@ -8,7 +8,7 @@ import torch
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from common.restoration_metrics import psnr, quantise, ssim_2d, ssim_3d
+from fftformer.metrics import psnr, quantise, ssim_2d, ssim_3d
 
 
 @pytest.fixture(scope="module")

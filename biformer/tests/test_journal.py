@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from biformer.journal import Journal
 from common.errors import UserError
-from common.photographs.folders import Journal
 from toy_trainer import Toy
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.hyperspectral.noise import (
+from hcanet.noise import (
     CASES,
     FRAMEWORKS,
     corrupt,
