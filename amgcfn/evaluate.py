@@ -27,8 +27,8 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.hyperspectral.scene import BandAxis
 from common.hyperspectral.seeds import model_folders, recorded_config
+from common.networks.weights import locate
 from common.results import measured, table, write_rows
-from common.weights import locate
 
 
 @dataclass(frozen=True, kw_only=True)

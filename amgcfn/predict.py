@@ -40,7 +40,7 @@ from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.raster import larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
-from common.weights import locate
+from common.networks.weights import locate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,6 @@ from amgcfn.pictures import draw_graph
 from amgcfn.presets import PRESETS, Config
 from amgcfn.strips import classify_scene
 from common import launch
-from common.cards import publish
 from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
@@ -37,6 +36,7 @@ from common.hyperspectral.drawing import composite, confusion_figure, sheet
 from common.hyperspectral.scene import Scene
 from common.hyperspectral.seeds import read_scores, seed_folder, write_scores
 from common.hyperspectral.splits import Split
+from common.networks.cards import publish
 from common.results import measured, table
 from common.run import Run
 

@@ -26,8 +26,8 @@ from common.config import Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path
+from common.networks.weights import beside, locate
 from common.results import measured, table, write_rows
-from common.weights import beside, locate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,10 +28,10 @@ from biformer.finetuning import starting_model
 from biformer.photographs import demo_pictures
 from biformer.presets import PRESETS, Config
 from common import launch
-from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
+from common.networks.cards import publish
 from common.results import measured, table
 from common.run import Run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common import config
 from common.errors import UserError, command
-from common.weights import WEIGHTS, locate
+from common.networks.weights import WEIGHTS, locate
 from essaformer.checkpoints import load_model, load_scaling, save_scaling
 
 

@@ -25,8 +25,8 @@ from common.environment import choose_device
 from common.errors import command
 from common.figures import comparison_sheet
 from common.hyperspectral.scene import BandAxis
+from common.networks.weights import beside, locate
 from common.results import measured, write_rows
-from common.weights import beside, locate
 from essaformer import scoring
 from essaformer.checkpoints import load_model, load_scaling
 from essaformer.data import EvaluationPictures

@@ -35,7 +35,7 @@ from common.hyperspectral import envi
 from common.hyperspectral.no_data import value_for
 from common.hyperspectral.raster import TIFF, larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
-from common.weights import locate
+from common.networks.weights import locate
 from essaformer.checkpoints import load_model, load_scaling
 from essaformer.large import enlarge_raster
 from essaformer.metrics import METRICS, score

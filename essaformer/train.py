@@ -21,11 +21,11 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from common import launch
-from common.cards import publish
 from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
+from common.networks.cards import publish
 from common.results import measured
 from common.run import Run
 from essaformer import scoring

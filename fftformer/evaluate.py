@@ -26,9 +26,9 @@ from common.config import Positive
 from common.environment import choose_device
 from common.errors import command
 from common.files import atomic_path
+from common.networks.weights import beside, locate
 from common.photographs.images import printable
 from common.results import measured, table, write_rows
-from common.weights import beside, locate
 from fftformer import scoring
 from fftformer.checkpoints import load_model
 from fftformer.data import EvaluationPairs, find_layout, find_pairs

@@ -22,11 +22,11 @@ from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common.cards import publish
 from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
+from common.networks.cards import publish
 from common.photographs.images import printable
 from common.results import measured, table
 from common.run import Run

@@ -26,8 +26,8 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.hyperspectral.scene import BandAxis
+from common.networks.weights import beside, locate
 from common.results import markdown, measured, write_rows
-from common.weights import beside, locate
 from hcanet import scoring
 from hcanet.checkpoints import Preparation, load_model, load_preparation
 from hcanet.denoising import denoise_scene, released_mix, tile_for_memory

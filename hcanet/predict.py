@@ -33,7 +33,7 @@ from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.hyperspectral.raster import TIFF, larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
-from common.weights import locate
+from common.networks.weights import locate
 from hcanet.checkpoints import load_model, load_preparation
 from hcanet.denoising import band_groups, denoise_scene, released_mix, tile_for_memory
 from hcanet.large import denoise_raster

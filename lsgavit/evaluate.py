@@ -23,8 +23,8 @@ from common.figures import save
 from common.hyperspectral.drawing import confusion_figure
 from common.hyperspectral.scene import BandAxis
 from common.hyperspectral.seeds import model_folders, recorded_config
+from common.networks.weights import locate
 from common.results import Row, measured, table, write_rows
-from common.weights import locate
 from lsgavit import scoring
 from lsgavit.checkpoints import load_model
 from lsgavit.data import PreparedScene, find_scene

@@ -28,7 +28,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import launch
-from common.cards import publish
 from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
@@ -36,6 +35,7 @@ from common.hyperspectral.disjoint import overlap
 from common.hyperspectral.drawing import confusion_figure, sheet
 from common.hyperspectral.scene import Scene
 from common.hyperspectral.seeds import read_scores, seed_folder, write_scores
+from common.networks.cards import publish
 from common.results import measured, table
 from common.run import Run
 from lsgavit import scoring

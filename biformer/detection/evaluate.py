@@ -21,8 +21,8 @@ from common import config, launch
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path, write_json
+from common.networks.weights import beside, locate
 from common.results import measured, table, write_rows
-from common.weights import beside, locate
 
 
 @dataclass(frozen=True, kw_only=True)

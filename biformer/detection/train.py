@@ -24,10 +24,10 @@ from biformer.detection.model import Detector
 from biformer.detection.presets import PRESETS, Config
 from biformer.detection.transforms import TrainingPictures, unstacked
 from common import launch
-from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
+from common.networks.cards import publish
 from common.results import measured, table
 from common.run import Run
 

@@ -24,10 +24,10 @@ from biformer.segmentation.inference import Protocol
 from biformer.segmentation.model import Segmenter
 from biformer.segmentation.photographs import write_demo
 from biformer.segmentation.presets import PRESETS, Config, learning_rate
-from common.cards import publish
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
+from common.networks.cards import publish
 from common.results import measured, table
 from common.run import Run
 

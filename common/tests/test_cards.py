@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.cards import publish, write_card
+from common.networks.cards import publish, write_card
 from common.results import Row
 from toy_trainer import Toy
 

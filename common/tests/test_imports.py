@@ -18,5 +18,5 @@ HEAVY = {"torch._dynamo", "torch._inductor", "torch.onnx", "tensorboard", "torch
 def test_imports_are_light() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert {"common.run", "common.figures", "common.weights", "torch"} <= loaded
+    assert {"common.run", "common.figures", "common.networks.weights", "torch"} <= loaded
     assert not loaded & HEAVY

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from common.linear import Linear, linear
+from common.networks.linear import Linear, linear
 
 X, WEIGHT, BIAS = torch.randn(3, 5, 7, 24), torch.randn(40, 24), torch.randn(40)
 

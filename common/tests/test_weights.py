@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from common.errors import UserError
-from common.weights import beside, load_network, load_strictly, locate, read_tensors
+from common.networks.weights import beside, load_network, load_strictly, locate, read_tensors
 from toy_trainer import Toy
 
 

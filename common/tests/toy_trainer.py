@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from common.config import AnyNumber, LoaderConfig, from_command_line
 from common.errors import UserError, command
 from common.files import write_json
+from common.networks.weights import Pretrained
 from common.run import Run
-from common.weights import Pretrained
 
 
 @dataclass(frozen=True, kw_only=True)

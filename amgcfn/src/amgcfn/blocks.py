@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from amgcfn.cafm import CAFM
-from common.blocks import MapBlock
+from common.networks.blocks import MapBlock
 
 
 class CAFMBlock(MapBlock):

@@ -13,7 +13,7 @@ from torch import Tensor
 from amgcfn.convolution import KERNELS
 from amgcfn.model import AMGCFN, HOPS, LEVELS
 from common.errors import UserError
-from common.weights import load_network, load_strictly
+from common.networks.weights import load_network, load_strictly
 
 _HEADS = 6
 _ATTENTION = "CNN_Multihead.attn_conv"

@@ -26,7 +26,7 @@ from amgcfn.cafm import CAFM
 from amgcfn.convolution import ConvolutionLevel
 from amgcfn.fast.head import scene_logits
 from amgcfn.graph_convolution import GraphBlock
-from common.weights import Pretrained
+from common.networks.weights import Pretrained
 
 HOPS = 3
 LEVELS = 3

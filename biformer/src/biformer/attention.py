@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from biformer.fast.depthwise import depthwise
 from biformer.fast.routing import routed_attention
 from biformer.literal import gather_regions, literal_routed_attention
-from common.blocks import cropped
-from common.linear import Linear
+from common.networks.blocks import cropped
+from common.networks.linear import Linear
 
 Pooling = Literal["none", "adaptive_avg", "adaptive_max", "avg", "max"]
 

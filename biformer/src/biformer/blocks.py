@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from biformer.attention import BiLevelRoutingAttention
-from common.blocks import MapBlock, heads_for
+from common.networks.blocks import MapBlock, heads_for
 
 
 class BRABlock(MapBlock):

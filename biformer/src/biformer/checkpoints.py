@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from biformer.model import BiFormer, BiFormerStage
 from common.errors import UserError
-from common.weights import load_network, load_strictly, locate, read_tensors
+from common.networks.weights import load_network, load_strictly, locate, read_tensors
 
 # (published, ours); a rule that does not match leaves the name alone
 _RULES = (

@@ -23,7 +23,7 @@ from biformer.checkpoints import load_model
 from biformer.model import BiFormer
 from biformer.variants import create_model, name_of
 from common.errors import UserError
-from common.weights import load_strictly
+from common.networks.weights import load_strictly
 
 
 class DenseBiFormer(nn.Module):

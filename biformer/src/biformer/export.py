@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from biformer.model import BiFormer
-from common.exporting import write_onnx
+from common.networks.exporting import write_onnx
 
 
 def export_onnx(model: BiFormer, path: str | Path, *, height: int = 224, width: int = 224) -> Path:

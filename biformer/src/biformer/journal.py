@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from common.errors import UserError
 from common.files import printable, sha256
-from common.weights import WEIGHTS, locate
+from common.networks.weights import WEIGHTS, locate
 
 
 class Journal:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from biformer.attention import BiLevelRoutingAttention, FullAttention
-from common.linear import linear
-from common.weights import Pretrained
+from common.networks.linear import linear
+from common.networks.weights import Pretrained
 
 CROP_SHARE = 224 / 256
 """Share of the resized picture's side that the published evaluation keeps."""

@@ -40,12 +40,12 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from common import checkpoints, environment, launch
-from common.cards import write_card
 from common.config import LoaderConfig, RunConfig, to_json
 from common.errors import UserError
 from common.files import atomic_path, write_json
+from common.networks.cards import write_card
+from common.networks.weights import Pretrained
 from common.sampling import endless_loader
-from common.weights import Pretrained
 
 # A resumed run may differ in these; anything else would no longer be the same run.
 _MAY_CHANGE = {"output", "resume", "max_steps", "workers", "data_root", "save_every"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from common.blocks import MapBlock
+from common.networks.blocks import MapBlock
 from essaformer.attention import ESSAttention
 
 

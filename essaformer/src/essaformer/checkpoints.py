@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import write_json
-from common.weights import load_network, load_strictly
+from common.networks.weights import load_network, load_strictly
 from essaformer.model import ESSAformer
 from essaformer.scaling import Scaling, read_scaling
 
@@ -51,7 +51,7 @@ def load_model(path: str | Path) -> ESSAformer:
     """A network from a folder written by `save_pretrained`, or from the authors' released file.
 
     The released file is a pickled whole module under the key `model`; its tensors are read without running
-    anything from it (`common.foreign`). Files of plain tensors in the published names load too. The network's
+    anything from it (`common.networks.foreign`). Files of plain tensors in the published names load too. The network's
     sizes are taken from the tensors' shapes. `load_model(file).save_pretrained(folder)` converts.
 
     Returns:

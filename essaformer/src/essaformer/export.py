@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from common.exporting import write_onnx
+from common.networks.exporting import write_onnx
 from essaformer.model import ESSAformer
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from common.weights import Pretrained
+from common.networks.weights import Pretrained
 from essaformer.attention import ESSAttention
 from essaformer.fast.encoder import activated, drop_channels, joined
 from essaformer.resize import enlarge_bicubic

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.blocks import heads_for
+from common.networks.blocks import heads_for
 from fftformer import frequency
 from fftformer.fast import attention as fast
 from fftformer.fast import strips

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.blocks import MapBlock, cropped
+from common.networks.blocks import MapBlock, cropped
 from fftformer.attention import FSAS
 from fftformer.feed_forward import DFFN
 from fftformer.frequency import PATCH

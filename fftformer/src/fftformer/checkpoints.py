@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.weights import load_network, load_strictly
+from common.networks.weights import load_network, load_strictly
 from fftformer.model import FFTformer
 
 # (published, ours), parts of dotted names

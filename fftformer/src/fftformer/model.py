@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.weights import Pretrained
+from common.networks.weights import Pretrained
 from fftformer.attention import FSAS, WindowAttention
 from fftformer.feed_forward import DFFN
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from common.blocks import MapBlock, heads_for
+from common.networks.blocks import MapBlock, heads_for
 from hcanet.attention import CAFM, LocalMix
 from hcanet.feedforward import MSFN
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import write_json
-from common.weights import load_network, load_strictly
+from common.networks.weights import load_network, load_strictly
 from hcanet.literal import HCANet3D, middle_slices
 from hcanet.model import HCANet
 from hcanet.scenes import Scaling

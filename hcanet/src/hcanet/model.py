@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.weights import Pretrained
+from common.networks.weights import Pretrained
 from hcanet.attention import CAFM, LocalMix
 from hcanet.feedforward import MSFN, PlainFeedForward
 

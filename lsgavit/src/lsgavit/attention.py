@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.linear import Linear
+from common.networks.linear import Linear
 from lsgavit.fast import attention as fast
 
 PositionBias = Literal["token_index", "spatial", "none"]

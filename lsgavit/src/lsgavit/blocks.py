@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.blocks import MapBlock, cropped, heads_for
+from common.networks.blocks import MapBlock, cropped, heads_for
 from lsgavit.attention import LSGAttention, PositionBias
 
 

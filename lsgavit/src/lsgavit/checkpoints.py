@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import UserError
-from common.weights import load_network, load_strictly
+from common.networks.weights import load_network, load_strictly
 from lsgavit.model import LSGAViT, PatchMerging
 
 _TOKENIZER = (

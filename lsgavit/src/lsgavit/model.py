@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.linear import Linear
-from common.weights import Pretrained
+from common.networks.linear import Linear
+from common.networks.weights import Pretrained
 from lsgavit.attention import LSGAttention, PositionBias
 from lsgavit.tokenizer import SpectralSpatialTokenizer
 

@@ -40,7 +40,7 @@ from torchvision.ops.poolers import LevelMapper
 from biformer.data import UnreadablePicture
 from biformer.dense import DenseBiFormer
 from common.errors import UserError
-from common.weights import Pretrained, locate
+from common.networks.weights import Pretrained, locate
 
 Method = Literal["mask_rcnn", "retinanet"]
 _RATIOS = (0.5, 1.0, 2.0)

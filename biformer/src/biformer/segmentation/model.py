@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from biformer.dense import DenseBiFormer
 from biformer.segmentation.heads import AuxiliaryHead, SemanticFPNHead, UPerNetHead
 from common.errors import UserError
-from common.weights import Pretrained, locate
+from common.networks.weights import Pretrained, locate
 
 IGNORED = 255
 """Label of pixels that neither loss nor scores count."""

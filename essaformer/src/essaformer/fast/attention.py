@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.linear import linear
+from common.networks.linear import linear
 from essaformer.literal import EPS
 
 TINY = 1e-30

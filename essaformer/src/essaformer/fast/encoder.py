@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.linear import linear
+from common.networks.linear import linear
 
 
 def joined(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.linear import linear
+from common.networks.linear import linear
 from hcanet.fast.layout import depthwise, image, pixels, transposed
 
 if TYPE_CHECKING:

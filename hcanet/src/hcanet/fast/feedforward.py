@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.linear import linear
+from common.networks.linear import linear
 from hcanet.fast.layout import depthwise, image, pixels
 
 if TYPE_CHECKING:

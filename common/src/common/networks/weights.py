@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from common.download import weights
 from common.errors import UserError
 from common.files import atomic_path, write_json
-from common.foreign import StandIn, module_tensors, read_inert
+from common.networks.foreign import StandIn, module_tensors, read_inert
 
 WEIGHTS = "model.safetensors"
 _WRAPPERS = ("state_dict", "params_ema", "params", "model", "net", "network")
@@ -91,7 +91,7 @@ def read_tensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Tensor
 
     Finds them at the top, under a usual key (`state_dict`, `model`, ...), or as a pickled module, and strips the
     prefixes that DistributedDataParallel and torch.compile put before names. Nothing else of the file is imported
-    or called (`common.foreign`).
+    or called (`common.networks.foreign`).
 
     Args:
         keys: take the tensors under one of these keys instead, the preferred first.
