@@ -77,7 +77,8 @@ def main() -> None:
         folders = model_folders(checkpoint)
         config = recorded_config(folders[0], Config)
     given = {name: getattr(options, name) for name in ("data_root", "cube", "labels", "band_axis", "no_data")}
-    scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
+    told = config if options.cube is None else replace(config, band_axis=None, no_data=None)
+    scene = find_scene(replace(told, **{name: value for name, value in given.items() if value is not None}))
     for note in scene.notes:
         print(f"note: {note}")
 

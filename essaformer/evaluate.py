@@ -79,13 +79,14 @@ def main() -> None:
     trained = config.recorded(options.checkpoint)
     dataset = options.dataset or trained.get("dataset", "demo")
     cube = options.cube or (None if options.dataset else trained.get("cube"))
+    told = trained if cube and options.cube is None else {}  # by the run, of its own scene
     root = options.data_root or (Path(trained["data_root"]) if trained.get("data_root") else None)
     test_scene = options.test_scene or trained.get("test_scene")
     scaling = load_scaling(options.checkpoint)
     regions = load_regions(
         dataset, root, scaling, model.scale, test_scene=test_scene, cube=cube,
-        band_axis=options.band_axis or trained.get("band_axis"),
-        no_data=trained.get("no_data") if options.no_data is None and cube else options.no_data,
+        band_axis=options.band_axis or told.get("band_axis"),
+        no_data=told.get("no_data") if options.no_data is None else options.no_data,
     )["test"]  # fmt: skip
     if regions[0].scene.note and accelerator.is_main_process:
         print(regions[0].scene.note)

@@ -154,11 +154,11 @@ def test_regions(options: EvaluateConfig, trained: dict[str, Any], checkpoint: P
         prepared: Any = options.preparation or trained.get("preparation", "mafnet")
         names = icvl_names("test_complex" if hard else "test_gauss")
         return [icvl_test_region(root, name, prepared, complex_noise=hard) for name in tqdm(names)], TITLES["icvl"]
-    own = options.cube is not None
+    told = trained if cube and options.cube is None else {}  # by the run, of its own scene
     regions = load_regions(
         dataset, root, load_preparation(checkpoint).scaling, cube=cube,
-        band_axis=options.band_axis if own else trained.get("band_axis"),
-        no_data=options.no_data if own else trained.get("no_data"),
+        band_axis=options.band_axis or told.get("band_axis"),
+        no_data=told.get("no_data") if options.no_data is None else options.no_data,
     )["test"]  # fmt: skip
     return regions, regions[0].scene.name if cube else TITLES[dataset]
 

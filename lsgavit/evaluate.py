@@ -86,7 +86,8 @@ def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path, device: to
         folders = model_folders(located)
         configs = [recorded_config(folder, Config) for folder in folders]
     given = {name: getattr(options, name) for name in ("data_root", "cube", "labels", "band_axis", "no_data")}
-    scene = find_scene(replace(configs[0], **{name: value for name, value in given.items() if value is not None}))
+    told = configs[0] if options.cube is None else replace(configs[0], band_axis=None, no_data=None)
+    scene = find_scene(replace(told, **{name: value for name, value in given.items() if value is not None}))
     if scene.note:
         print(scene.note)
 

@@ -23,7 +23,7 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.hyperspectral.catalogue import load_fixed_split, load_scene
 from common.hyperspectral.disjoint import disjoint_split, overlap
-from common.hyperspectral.scene import BandAxis, Scene, open_scene
+from common.hyperspectral.scene import BandAxis, Scene, open_scene, refuse_without_cube
 from common.hyperspectral.scores import DEFINITIONS, Scores, over_seeds, score
 from common.hyperspectral.splits import Split, per_class_split, stratified_split
 from common.hyperspectral.synthetic import synthetic_scene
@@ -95,6 +95,7 @@ def find_scene(config: CompareConfig) -> Scene:
         raise UserError("--split fixed belongs to a published scene; name it with --dataset, or choose another split")
     if config.cube is not None:
         return open_scene(config.cube, config.labels, band_axis=config.band_axis, no_data=config.no_data)
+    refuse_without_cube(None, labels=config.labels, band_axis=config.band_axis, no_data=config.no_data)
     scene = synthetic_scene() if config.dataset == "demo" else load_scene(config.dataset, config.data_root)
     if config.split == "fixed":
         return replace(scene, labels=load_fixed_split(config.dataset, config.data_root)[0])

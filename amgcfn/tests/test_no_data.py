@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from amgcfn.data import PreparedScene
+from amgcfn.data import PreparedScene, find_scene
 from amgcfn.presets import Config
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.readers import read_array
+from common.errors import UserError
 from common.hyperspectral.scene import open_scene
 from common.hyperspectral.stored import Georeference
 from support.scripts import call_script
@@ -87,3 +88,9 @@ def test_weights_map_and_scores_are_the_same(files: Path, tmp_path: Path) -> Non
     assert "hold no data and take part in nothing" in done.stdout
     rows = [json.loads((tmp_path / "wide" / name).read_text()) for name in ("results.json", "evaluation.json")]
     assert [row["value"] for row in rows[0]] == [row["value"] for row in rows[1]]
+
+
+@pytest.mark.parametrize("flag", [{"no_data": 0.0}, {"labels": "gt.mat"}, {"band_axis": "first"}])
+def test_flags_of_an_own_scene_need_one(flag) -> None:
+    with pytest.raises(UserError, match=f"--{next(iter(flag)).replace('_', '-')} belongs to --cube"):
+        find_scene(Config(**flag))

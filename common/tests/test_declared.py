@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from common.errors import UserError
 from common.hyperspectral.raster import Raster
-from common.hyperspectral.scene import Scene, open_scene
+from common.hyperspectral.scene import Scene, make_scene, open_scene
 
 rasterio = pytest.importorskip("rasterio", reason="scenes by windows need rasterio")
 
@@ -142,3 +143,16 @@ def test_wavelengths_of_a_geotiff(tmp_path: Path) -> None:
     for scene in both(path)[:2]:
         assert scene.wavelengths is not None
         np.testing.assert_allclose(scene.wavelengths, [500, 600, 700])
+
+
+def test_an_undeclared_huge_value_is_no_measured_one(tmp_path: Path) -> None:
+    path = tif(tmp_path / "a.tif", np.where(VALID[..., None], CUBE, np.finfo(np.float32).min).astype(np.float32))
+    for read in (open_scene, lambda path: Raster(path).read((slice(0, 6), slice(0, 7)))):
+        with pytest.raises(UserError, match=r"holds -3.40282e\+38, which nothing measures.*--no-data"):
+            read(path)
+    assert open_scene(path, no_data=-3.4028235e38).valid.sum() == VALID.sum()
+
+
+def test_a_constant_cube_is_not_learnt_from() -> None:
+    with pytest.raises(UserError, match="all pixels hold the same values"):
+        make_scene("a", np.full((6, 7, 3), 4.0), VALID.astype(int))

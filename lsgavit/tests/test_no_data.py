@@ -114,5 +114,9 @@ def test_a_run_told_that_nan_is_no_data_goes_on(runs: Path, tmp_path: Path) -> N
     run = [PROJECT / "train.py", *own, *SHORT, "--save-every", "1", "--output", tmp_path]
     call_script(*run, "--max-steps", "1")
     assert re.search(r" 1 of \d+ updates to go", call_script(*run, "--max-steps", "2").stdout)
-    with pytest.raises(UserError, match="--no-data belongs to --cube"):
-        find_scene(Config(no_data=0.0))
+
+
+@pytest.mark.parametrize("flag", [{"no_data": 0.0}, {"labels": "gt.mat"}, {"band_axis": "first"}])
+def test_flags_of_an_own_scene_need_one(flag) -> None:
+    with pytest.raises(UserError, match=f"--{next(iter(flag)).replace('_', '-')} belongs to --cube"):
+        find_scene(Config(**flag))

@@ -16,7 +16,7 @@ from amgcfn.presets import Config
 from common.errors import UserError
 from common.hyperspectral.catalogue import load_scene
 from common.hyperspectral.disjoint import disjoint_split
-from common.hyperspectral.scene import Scene, open_scene
+from common.hyperspectral.scene import Scene, open_scene, refuse_without_cube
 from common.hyperspectral.seeds import recorded_config
 from common.hyperspectral.splits import Split, per_class_split
 from common.hyperspectral.synthetic import synthetic_scene
@@ -120,6 +120,7 @@ def find_scene(config: Config) -> Scene:
     """
     if config.cube is not None:
         return open_scene(config.cube, config.labels, band_axis=config.band_axis, no_data=config.no_data)
+    refuse_without_cube(None, labels=config.labels, band_axis=config.band_axis, no_data=config.no_data)
     if config.dataset == "demo":
         return synthetic_scene()
     if config.data_root is None:

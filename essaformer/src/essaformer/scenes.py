@@ -29,7 +29,7 @@ from PIL import Image
 from common.errors import UserError
 from common.files import find
 from common.hyperspectral.readers import read_array
-from common.hyperspectral.scene import BandAxis, Scene, make_scene, open_scene
+from common.hyperspectral.scene import BandAxis, Scene, make_scene, open_scene, refuse_without_cube
 from common.hyperspectral.synthetic import synthetic_scene
 from essaformer.scaling import Scaling, scaled
 
@@ -107,8 +107,7 @@ def load_regions(
     Raises:
         UserError: unknown data set, files missing or not as published, or a scene too small.
     """
-    if no_data is not None and cube is None:
-        raise UserError("--no-data belongs to --cube; the published scenes have data everywhere")
+    refuse_without_cube(cube, band_axis=band_axis, no_data=no_data)
     if cube is not None:
         regions = _single(open_scene(cube, band_axis=band_axis, no_data=no_data), scaling)
     elif dataset == "demo":

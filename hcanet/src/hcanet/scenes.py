@@ -26,7 +26,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import find
 from common.hyperspectral.readers import read_array
-from common.hyperspectral.scene import BandAxis, Scene, make_scene, open_scene
+from common.hyperspectral.scene import BandAxis, Scene, make_scene, open_scene, refuse_without_cube
 from common.hyperspectral.synthetic import synthetic_scene
 
 Scaling = Literal["percentile", "minmax"]
@@ -107,6 +107,7 @@ def load_regions(
     """
     if cube is not None:
         return _single(open_scene(cube, band_axis=band_axis, no_data=no_data), scaling)
+    refuse_without_cube(None, band_axis=band_axis, no_data=no_data)
     if dataset == "demo":
         return _single(demo_scene(seed=3), scaling)
     if dataset not in TITLES:

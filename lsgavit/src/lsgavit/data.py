@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.files import write_json
 from common.hyperspectral.catalogue import load_fixed_split, load_scene
 from common.hyperspectral.disjoint import disjoint_split
-from common.hyperspectral.scene import Scene, open_scene
+from common.hyperspectral.scene import Scene, open_scene, refuse_without_cube
 from common.hyperspectral.splits import Split, make_split, stratified_split
 from common.hyperspectral.synthetic import synthetic_scene
 from common.hyperspectral.transforms import SpectralTransform, fit_pca
@@ -133,8 +133,7 @@ def find_scene(config: Config) -> Scene:
         if config.split == "fixed":
             raise UserError("--split fixed belongs to a published scene; with --cube pass --split-file")
         return open_scene(config.cube, config.labels, band_axis=config.band_axis, no_data=config.no_data)
-    if config.no_data is not None:
-        raise UserError("--no-data belongs to --cube; the published scenes have data everywhere")
+    refuse_without_cube(None, labels=config.labels, band_axis=config.band_axis, no_data=config.no_data)
     if config.dataset == "demo":
         return synthetic_scene()
     scene = load_scene(config.dataset, data_root(config))

@@ -12,6 +12,8 @@ import math
 import numpy as np
 from scipy import ndimage
 
+from common.errors import UserError
+
 _LARGE = 1e30
 
 
@@ -29,6 +31,23 @@ def valid_pixels(cube: np.ndarray, no_data: float | None) -> np.ndarray:
             equal = is_declared(line, no_data)
             valid[row] &= ~(equal.all(axis=1) if no_data == 0 else equal.any(axis=1))
     return valid
+
+
+def check_size(cube: np.ndarray, valid: np.ndarray, source: str) -> None:
+    """Refuse numbers that nothing measures and that overflow in statistics: a value for no data, not declared.
+
+    Raises:
+        UserError: the largest.
+    """
+    if cube.dtype.kind != "f" or cube.dtype.itemsize < 4:
+        return
+    for line, inside in zip(cube, valid, strict=True):
+        largest = max(line[inside].max(), -line[inside].min()) if inside.any() else 0
+        if largest > _LARGE:
+            value = line[inside].flat[np.abs(line[inside]).argmax()]
+            raise UserError(
+                f"{source}: holds {value:g}, which nothing measures; if it stands for no data, say so with --no-data"
+            )
 
 
 def is_declared(values: np.ndarray, no_data: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from common.errors import UserError, extra
 from common.files import sync
 from common.hyperspectral import envi, geotiff
-from common.hyperspectral.no_data import filled, in_type, note_on, valid_pixels, value_for
+from common.hyperspectral.no_data import check_size, filled, in_type, note_on, valid_pixels, value_for
 from common.hyperspectral.readers import damage_reported
 from common.hyperspectral.scene import Scene, in_codes
 
@@ -144,6 +144,7 @@ class Raster:
                 valid &= self.file.read_masks(1, window=window) > 0
             if self._alpha:
                 valid &= self.file.read(self._alpha, window=window) > 0
+            check_size(cube, valid, str(self.path))
         cube = filled(np.ascontiguousarray(cube), valid) if valid.any() else np.zeros(cube.shape, cube.dtype)
         return Scene(
             self.path.stem, cube, source=str(self.path), valid=valid, no_data=self.no_data, wavelengths=self.wavelengths

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from common.errors import UserError
-from common.hyperspectral.no_data import extent_of, filled, in_type, is_declared, note_on, valid_pixels
+from common.hyperspectral.no_data import check_size, extent_of, filled, in_type, is_declared, note_on, valid_pixels
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.stored import Georeference
 
@@ -176,6 +176,18 @@ def open_scene(
     return scene
 
 
+def refuse_without_cube(cube: str | None, **flags: object) -> None:
+    """Refuse flags that say something of a user's own scene where none is named.
+
+    Raises:
+        UserError: the flag.
+    """
+    for name, value in flags.items():
+        if cube is None and value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"{flag} belongs to --cube, a scene of your own; name that too, or leave {flag} away")
+
+
 def make_scene(
     name: str,
     cube: np.ndarray,
@@ -202,7 +214,8 @@ def make_scene(
         mask: `(H, W)` bool, false for further pixels without data.
 
     Raises:
-        UserError: see `remap_labels`; or no pixel with data, or sizes that do not fit.
+        UserError: see `remap_labels` and `check_size`; or no pixel with data, labels of a constant cube, or sizes
+            that do not fit.
     """
     source, labels_source = source or name, labels_source or source or name
     if codes is not None and codes.ndim == 3 and 1 in codes.shape:
@@ -214,9 +227,12 @@ def make_scene(
         valid &= mask
     if not valid.any():
         raise UserError(f"{source}: no pixel holds data ({_why(cube, no_data)})")
+    check_size(cube, valid, source)
     labels: np.ndarray | None = None
     found: tuple[int, ...] = ()
     if codes is not None:
+        if all((line == cube[0, 0]).all() for line in cube):
+            raise UserError(f"{source}: all pixels hold the same values, so nothing can be learnt; name another cube")
         lost = int((codes[~valid] != 0).sum()) if codes.shape == valid.shape else 0
         if lost:
             remarks = (*remarks, f"{lost:,} labelled pixels hold no data and become unlabelled")
