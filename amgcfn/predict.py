@@ -40,7 +40,11 @@ from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.raster import larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
+<<<<<<< HEAD
 from common.networks.weights import locate
+=======
+from common.weights import finite, locate
+>>>>>>> 51b8140 (Weights and outputs that are not finite are refused; wrapped modules and damaged run configurations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +118,9 @@ def main() -> None:
     strips = -(-scene.shape[0] // rows)
     if strips > 1:
         print(f"{strips} strips of {rows} rows with {HALO} rows around")
-    probabilities = classify_scene(model, scene.cube, graph, rows=rows, extent=scene.extent)[0].softmax(dim=1)
-    probabilities = probabilities.numpy().reshape(*scene.shape, -1)
+    logits = classify_scene(model, scene.cube, graph, rows=rows, extent=scene.extent)[0]
+    finite(logits[scene.valid.reshape(-1)])
+    probabilities = logits.softmax(dim=1).numpy().reshape(*scene.shape, -1)
     found = np.where(scene.valid, probabilities.argmax(axis=2) + 1, 0)
     probabilities[~scene.valid] = np.nan
     classes = in_codes(found, codes)

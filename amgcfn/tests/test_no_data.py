@@ -11,9 +11,9 @@ import torch
 
 from amgcfn.data import PreparedScene, find_scene
 from amgcfn.presets import Config
+from common.errors import UserError
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.readers import read_array
-from common.errors import UserError
 from common.hyperspectral.scene import open_scene
 from common.hyperspectral.stored import Georeference
 from support.scripts import call_script

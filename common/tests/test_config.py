@@ -89,6 +89,11 @@ def test_files_and_folders_from_elsewhere_are_told_apart(tmp_path: Path) -> None
     assert recorded(tmp_path / "model") == {"preset": "unknown"}
     write_json(tmp_path / "config.json", ["no run"])
     assert recorded(tmp_path / "model") == {"preset": "unknown"}
+    write_json(tmp_path / "config.json", {"config": {"seed": 3}})
+    assert recorded(tmp_path / "model") == {"preset": "unknown", "seed": 3}
+    (tmp_path / "config.json").write_text('{"config": {"seed"')
+    with pytest.raises(UserError, match=r"config\.json: cannot be read"):
+        recorded(tmp_path / "model")
 
 
 def test_the_last_of_several_presets_gives_values_and_name() -> None:

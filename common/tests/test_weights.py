@@ -16,7 +16,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from common.errors import UserError
+<<<<<<< HEAD
 from common.networks.weights import beside, load_network, load_strictly, locate, read_tensors
+=======
+from common.weights import beside, finite, load_network, load_strictly, locate, read_tensors
+>>>>>>> 51b8140 (Weights and outputs that are not finite are refused; wrapped modules and damaged run configurations)
 from toy_trainer import Toy
 
 
@@ -247,3 +251,22 @@ def test_loading_lists_every_problem_in_one_sentence() -> None:
         load_strictly(Toy(), tensors, "net.pth")
     for part in ("1 missing (net.0.bias)", "1 unexpected (surplus)", "net.3.weight (2, 2) instead of (1, 8)"):
         assert part in str(error.value)
+
+
+def test_wrappers_around_single_modules_are_taken_off(tmp_path: Path) -> None:
+    wrapped = {
+        "module.net._orig_mod.0.weight": torch.ones(1),
+        "_fsdp_wrapped_module.a._orig_mod.module.b": torch.ones(1),
+    }
+    torch.save(wrapped, tmp_path / "net.pth")
+    assert set(read_tensors(tmp_path / "net.pth")) == {"net.0.weight", "a.module.b"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_of_a_diverged_training_are_refused(value: float) -> None:
+    tensors = {name: tensor.clone() for name, tensor in Toy().state_dict().items()}
+    tensors["net.0.bias"][0] = value
+    with pytest.raises(UserError, match=r"net.pth: 1 tensors hold NaN or infinity \(net.0.bias\)"):
+        load_strictly(Toy(), tensors, "net.pth")
+    with pytest.raises(UserError, match="the network returned infinite or undefined values"):
+        finite(tensors["net.0.bias"])

@@ -25,6 +25,7 @@ from common.hyperspectral.raster import Box, class_layers
 from common.hyperspectral.scene import Scene, in_codes
 from common.hyperspectral.streaming import Stream, halo, window_side
 from common.hyperspectral.transforms import SpectralTransform
+from common.weights import finite
 
 AROUND = 32
 """Pixels around a window that are in its graph, too: about three superpixels."""
@@ -61,6 +62,7 @@ def classify_raster(
     def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
         graph = window_graph(scene, components, config)
         logits = classify_scene(model, scene.cube, graph, rows=strip, extent=scene.extent)[0]
+        finite(logits[scene.valid.reshape(-1)])
         probabilities = logits.softmax(dim=1).numpy().reshape(*scene.shape, -1)[inner].copy()
         return [probabilities, in_codes(probabilities.argmax(axis=2) + 1, codes)[..., None]]
 

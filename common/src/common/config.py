@@ -232,11 +232,19 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def recorded(checkpoint: Path) -> dict[str, Any]:
-    """The flags of the run that exported a model folder; `{"preset": "released"}` for a file, "unknown" otherwise."""
+    """The flags of the run that exported a model folder; `{"preset": "released"}` for a file, "unknown" otherwise.
+
+    Raises:
+        UserError: the run's config.json is damaged.
+    """
+    path = checkpoint.parent / "config.json"
+    preset = {"preset": "released" if checkpoint.is_file() else "unknown"}
     try:
-        return dict(json.loads((checkpoint.parent / "config.json").read_text(encoding="utf-8"))["config"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"preset": "released" if checkpoint.is_file() else "unknown"}
+        return preset | dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (OSError, KeyError, TypeError):
+        return preset
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read ({error}); copy the run again, or move the model out of it") from None
 
 
 def _value_of(flag: str, arguments: Sequence[str]) -> str | None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.weights import finite
 from essaformer.model import ESSAformer
 
 OVERLAP = 16
@@ -68,9 +69,7 @@ def enlarge_tiled(
         for left, column_weights in across:
             rows, columns = len(row_weights) // scale, len(column_weights) // scale
             part = low[None, :, top : top + rows, left : left + columns].to(device)
-            enlarged = model(part)[0].float().cpu()
-            if not torch.isfinite(enlarged).all():
-                raise UserError("the network returned infinite or undefined values; use --mixed-precision no")
+            enlarged = finite(model(part)[0].float().cpu())
             there = result[:, top * scale : (top + rows) * scale, left * scale : (left + columns) * scale]
             there += enlarged * (row_weights[:, None] * column_weights)
             if progress:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.weights import finite
 from fftformer.fast import strips
 from fftformer.model import MULTIPLE, FFTformer
 
@@ -72,10 +73,7 @@ def restore_tiled(
         raise ValueError(f"tile and overlap must be multiples of {MULTIPLE}, overlap < tile; got {tile}, {overlap}")
 
     def restore(part: Tensor) -> Tensor:
-        restored = model(part[None].to(device))[0].float().cpu()
-        if not torch.isfinite(restored).all():
-            raise UserError("the network returned infinite or undefined values; use --mixed-precision no")
-        return restored
+        return finite(model(part[None].to(device))[0].float().cpu())
 
     if whole:
         result = restore(image)

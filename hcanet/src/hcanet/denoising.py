@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.weights import finite
 from hcanet.checkpoints import Preparation
 from hcanet.eigen import eigen_images
 from hcanet.model import HCANet
@@ -82,7 +83,7 @@ def denoise(
         `(bands, H, W)` float32 on the CPU.
 
     Raises:
-        UserError: fewer bands than the network.
+        UserError: fewer bands than the network, or it returned values that are not finite.
     """
     groups = band_groups(len(image), model.bands)
     height, width = image.shape[1:]
@@ -98,7 +99,7 @@ def denoise(
         for i in range(0, len(corners), batch):
             chosen = corners[i : i + batch]
             tiles = torch.stack([group[:, row : row + tile, column : column + tile] for row, column in chosen])
-            restored = model(tiles.to(device)).float().cpu()
+            restored = finite(model(tiles.to(device)).float().cpu())
             for (row, column), one in zip(chosen, restored, strict=True):
                 total[:, row : row + tile, column : column + tile] += one * window
                 weight[row : row + tile, column : column + tile] += window

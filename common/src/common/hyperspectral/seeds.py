@@ -54,7 +54,7 @@ def recorded_config(model_folder: Path, kind: type[Config]) -> Config:
         values = {name: value for name, value in values.items() if name not in _RETIRED or hasattr(kind, name)}
         paths = {name: Path(values[name]) for name in ("data_root", "output") if values[name]}
         return kind(**{**values, **paths, "seeds": tuple(values["seeds"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: does not describe a run of this project ({error}); keep a model in its run") from None
 
 

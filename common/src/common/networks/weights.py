@@ -7,10 +7,12 @@ A published folder holds `model.safetensors` and `config.json`. Files of other o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,7 +25,8 @@ from common.networks.foreign import StandIn, module_tensors, read_inert
 
 WEIGHTS = "model.safetensors"
 _WRAPPERS = ("state_dict", "params_ema", "params", "model", "net", "network")
-_PREFIXES = ("module.", "_orig_mod.")
+# Modules that wrap others: DistributedDataParallel at the top, the rest around any module.
+_WRAPPED = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 class Pretrained(PyTorchModelHubMixin):
@@ -193,7 +196,7 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     """Load `tensors` into `model`; every name and shape must fit.
 
     Raises:
-        UserError: one sentence with the missing, unexpected and misshapen names.
+        UserError: one sentence with the missing, unexpected and misshapen names, or those that hold NaN or infinity.
     """
     expected = model.state_dict()
     missing = [name for name in expected if name not in tensors]
@@ -210,7 +213,26 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     ]
     if problems:
         raise UserError(f"{source}: does not fit {type(model).__name__}: {'; '.join(problems)}")
+    broken = [name for name in expected if not torch.isfinite(tensors[name]).all()]
+    if broken:
+        raise UserError(
+            f"{source}: {len(broken)} tensors hold NaN or infinity ({_listed(broken)}), so its training diverged; "
+            "take an earlier checkpoint"
+        )
     model.load_state_dict(dict(tensors))
+
+
+def finite(values: Tensor) -> Tensor:
+    """Return what a network computed.
+
+    Raises:
+        UserError: NaN or infinity is in it.
+    """
+    if not torch.isfinite(values).all():
+        raise UserError(
+            "the network returned infinite or undefined values; use --mixed-precision no, or other weights or input"
+        )
+    return values
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -241,8 +263,9 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _stripped(name: str) -> str:
-    while prefix := next((p for p in _PREFIXES if name.startswith(p)), None):
-        name = name.removeprefix(prefix)
+    before = ""
+    while before != name:
+        before, name = name, _WRAPPED.sub(r"\1", name).removeprefix("module.")
     return name
 
 

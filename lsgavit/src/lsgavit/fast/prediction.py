@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.weights import finite
 from lsgavit.model import LSGAViT
 from lsgavit.tokenizer import CHANNELS_3D
 from lsgavit.windows import SceneWindows
@@ -50,6 +51,9 @@ def predict_pixels(
 
     Yields:
         flat pixel indices `(n,)` and their logits `(n, num_classes)`.
+
+    Raises:
+        UserError: the network returned values that are not finite.
     """
     assert not model.training, "the shared convolutions use the batch norms' running statistics"
     height, width = windows.shape
@@ -71,7 +75,7 @@ def predict_pixels(
                 logits = model.classify(inputs)
             else:
                 logits = model(windows[batch].to(device))
-            yield batch, logits
+            yield batch, finite(logits)
 
 
 def scene_tokens(model: LSGAViT, windows: SceneWindows, top: int, bottom: int) -> tuple[Tensor, Tensor, Tensor]:
