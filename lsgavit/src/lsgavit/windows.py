@@ -25,7 +25,7 @@ class SceneWindows:
         size: height and width of the windows; a pixel lies at (height // 2, width // 2) of its own.
 
     Attributes:
-        padded: `(bands, H + height - 1, W + width - 1)`.
+        padded: `(H + height - 1, W + width - 1, bands)`.
 
     Raises:
         UserError: the window is larger than the scene.
@@ -40,9 +40,10 @@ class SceneWindows:
                 "choose a smaller --window or a larger scene"
             )
         self.shape, self.size = (rows, columns), (height, width)
-        bands_first = torch.as_tensor(scene).permute(2, 0, 1)
         before, left = height // 2, width // 2
-        self.padded = F.pad(bands_first, (left, width - 1 - left, before, height - 1 - before)).contiguous()
+        self.padded = F.pad(
+            torch.as_tensor(scene), (0, 0, left, width - 1 - left, before, height - 1 - before)
+        ).contiguous()
 
     def to(self, device: torch.device | str) -> Self:
         """Move the scene to a device that has room for it; stays where it is otherwise."""
@@ -59,6 +60,11 @@ class SceneWindows:
     def __getitem__(self, pixels: Tensor) -> Tensor:
         """Windows `(n, bands, height, width)` around the flat pixel indices `(n,)`, on the scene's device."""
         pixels = pixels.to(self.padded.device)
-        row, column = pixels // self.shape[1], pixels % self.shape[1]
-        views = self.padded.unfold(1, self.size[0], 1).unfold(2, self.size[1], 1)  # (bands, H, W, height, width)
-        return views[:, row, column].transpose(0, 1).contiguous()
+        (height, width), (_, across, bands) = self.size, self.padded.shape
+        corner = pixels // self.shape[1] * across + pixels % self.shape[1]
+        down, right = (torch.arange(side, device=pixels.device) for side in self.size)
+        places = corner[:, None, None] + down[:, None] * across + right
+        # Whole spectra are copied, which is faster than single values, and then turned.
+        spectra = self.padded.flatten(0, 1).index_select(0, places.flatten())
+        turned = spectra.view(len(pixels), height * width, bands).transpose(1, 2).contiguous()
+        return turned.view(len(pixels), bands, height, width)

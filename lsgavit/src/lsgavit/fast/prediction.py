@@ -88,7 +88,7 @@ def scene_tokens(model: LSGAViT, windows: SceneWindows, top: int, bottom: int) -
     tokenizer = model.tokenizer
     (height, width), columns = windows.size, windows.shape[1]
     count = bottom - top
-    strip = windows.padded[:, top : bottom + height - 1].to(model.head.weight.device)
+    strip = windows.padded[top : bottom + height - 1].to(model.head.weight.device).permute(2, 0, 1).contiguous()
     maps = _convolved_3d(model, strip)
     # Of each kind: first row (column) among the windows' tokens, and how many it stands for.
     spans = [[(0, 1), (1, 1), (2, side - 4), (side - 2, 1), (side - 1, 1)] for side in (height, width)]
