@@ -40,11 +40,7 @@ from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.raster import larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
 from common.hyperspectral.seeds import model_folders, recorded_config
-<<<<<<< HEAD
-from common.networks.weights import locate
-=======
-from common.weights import finite, locate
->>>>>>> 51b8140 (Weights and outputs that are not finite are refused; wrapped modules and damaged run configurations)
+from common.networks.weights import finite, locate
 
 
 @dataclass(frozen=True, kw_only=True)

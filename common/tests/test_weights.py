@@ -16,11 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from common.errors import UserError
-<<<<<<< HEAD
-from common.networks.weights import beside, load_network, load_strictly, locate, read_tensors
-=======
-from common.weights import beside, finite, load_network, load_strictly, locate, read_tensors
->>>>>>> 51b8140 (Weights and outputs that are not finite are refused; wrapped modules and damaged run configurations)
+from common.networks.weights import beside, finite, load_network, load_strictly, locate, read_tensors
 from toy_trainer import Toy
 
 

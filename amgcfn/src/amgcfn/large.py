@@ -25,7 +25,7 @@ from common.hyperspectral.raster import Box, class_layers
 from common.hyperspectral.scene import Scene, in_codes
 from common.hyperspectral.streaming import Stream, halo, window_side
 from common.hyperspectral.transforms import SpectralTransform
-from common.weights import finite
+from common.networks.weights import finite
 
 AROUND = 32
 """Pixels around a window that are in its graph, too: about three superpixels."""

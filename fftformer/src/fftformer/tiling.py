@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.weights import finite
+from common.networks.weights import finite
 from fftformer.fast import strips
 from fftformer.model import MULTIPLE, FFTformer
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.weights import finite
+from common.networks.weights import finite
 from hcanet.checkpoints import Preparation
 from hcanet.eigen import eigen_images
 from hcanet.model import HCANet

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.weights import finite
+from common.networks.weights import finite
 from lsgavit.model import LSGAViT
 from lsgavit.tokenizer import CHANNELS_3D
 from lsgavit.windows import SceneWindows
