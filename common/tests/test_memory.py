@@ -10,6 +10,7 @@ import torch
 
 from common import memory
 from common.errors import UserError
+from common.measuring import peaks
 from common.memory import parse_size
 
 MIB = 2**20
@@ -21,17 +22,17 @@ def touch(mebibytes: int) -> None:
 
 
 def test_the_peak_counts_what_was_let_go() -> None:
-    before = memory.reset_peak()
+    before = peaks.reset_peak()
     touch(200)
     # Not exactly 200: meanwhile the system may take back pages of before.
-    assert 150 * MIB < memory.peak() - before < 300 * MIB
+    assert 150 * MIB < peaks.peak() - before < 300 * MIB
 
 
 def test_a_reset_forgets_the_peak() -> None:
     touch(200)
-    before = memory.reset_peak()
+    before = peaks.reset_peak()
     touch(20)
-    assert memory.peak() - before < 100 * MIB
+    assert peaks.peak() - before < 100 * MIB
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ SCRIPT = """
 import numpy as np
 import torch
 from torch.nn import functional as F
-from common import memory
+from common.measuring import peaks
 from common.hyperspectral.synthetic import synthetic_scene
 from lsgavit import create_model, predict_pixels
 from lsgavit.data import PreparedScene
 from lsgavit.presets import Config
 
-memory.reset_peak()
+peaks.reset_peak()
 scene = synthetic_scene(610, 340, bands=103, num_classes=9)
 sample = PreparedScene.draw(scene, Config(), seed=5)
 windows = sample.windows((9, 9))
@@ -31,7 +31,7 @@ for step in range(3):
 result = np.zeros((610 * 340, 9), np.float32)
 for pixels, logits in predict_pixels(model.eval(), windows, np.arange(20 * 340)[::7]):
     result[pixels.numpy()] = logits.softmax(dim=1).numpy()
-print(memory.peak())
+print(peaks.peak())
 """
 
 

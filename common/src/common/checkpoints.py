@@ -61,7 +61,7 @@ def save(
         ) from None
     wait()
     if rank == 0:
-        files = sorted(path for path in temporary.iterdir())
+        files = sorted(temporary.iterdir())
         for path in files:
             sync(path)
         write_json(temporary / "manifest.json", {path.name: sha256(path) for path in files})
@@ -109,10 +109,9 @@ def find(root: Path, resume: str) -> Path | None:
         if damage:
             raise UserError(f"--resume {resume}: {damage}; name an intact .../checkpoints/step_<number> folder")
         return Path(resume)
-    candidates = _folders(root)[::-1]
-    intact = next((folder for folder in candidates if not _damage(folder)), None)
-    if candidates and intact is None:
-        raise UserError(f"{candidates[0]}: {_damage(candidates[0])} and no older one is intact; use a new --output")
+    intact = newest(root)
+    if intact is None and (damaged := _folders(root)[-1:]):
+        raise UserError(f"{damaged[0]}: {_damage(damaged[0])} and no older one is intact; use a new --output")
     return intact
 
 
@@ -148,14 +147,9 @@ def _damage(folder: Path) -> str | None:
 def _random_state() -> dict[str, Any]:
     numpy_state: Any = np.random.get_state()  # noqa: NPY002 - libraries draw from it
     name, keys, *rest = numpy_state
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": (name, keys.tolist(), *rest),
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+    cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    torch_state = {"torch": torch.get_rng_state(), **cuda}
+    return {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), **torch_state}
 
 
 def _set_random_state(state: Mapping[str, Any]) -> None:

@@ -1,18 +1,15 @@
 """Typed configuration: a preset, changed by the command line, written into the run's folder.
 
-A preset is a function that returns a frozen dataclass; its docstring says the command, the
-hardware, the time and the score to expect. `tyro` turns the dataclass into flags, and the
-docstrings below the fields into `--help`.
-
-Numbers are checked once, after parsing: they are finite and at least 0, unless the field says otherwise
-with `Positive[int]`, `Fraction[float]`, `AnyNumber[float]` or an `Annotated[..., Bound(...)]` of its own.
+A preset is a function that returns a frozen dataclass. `tyro` turns the dataclass into flags, and the docstrings
+below the fields into `--help`. Numbers are checked after parsing: they are finite and at least 0, unless the field
+says otherwise with `Positive[int]`, `Fraction[float]`, `AnyNumber[float]` or an `Annotated[..., Bound(...)]`.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -126,16 +123,16 @@ def from_command_line(
         SystemExit: `--help`, or a flag or value that does not parse (status 2).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    name = _value_of("--preset", arguments) or next(iter(presets))
+    find_preset = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    find_preset.add_argument("--preset", default=next(iter(presets)))
+    name = find_preset.parse_known_args(arguments)[0].preset
     if name not in presets:
         raise UserError(f"--preset {name} does not exist; choose one of {', '.join(presets)}")
     default = _as_launched(dataclasses.replace(presets[name](), preset=name))
     first_lines = {key: (make.__doc__ or "").strip().partition("\n")[0] for key, make in presets.items()}
     summaries = "\n".join(f"    {key}: {line}" for key, line in first_lines.items())
     help_text = f"{(doc or '').strip()}\n\nPresets (values shown below are those of {name}):\n{summaries}"
-    config = _tyro().cli(type(default), default=default, args=arguments, description=help_text)
-    check_numbers(config)
-    return config
+    return _parsed(type(default), default=default, args=arguments, description=help_text)
 
 
 def parse(config: Callable[..., T], doc: str | None, arguments: Sequence[str] | None = None) -> T:
@@ -145,16 +142,20 @@ def parse(config: Callable[..., T], doc: str | None, arguments: Sequence[str] | 
         UserError: a number cannot be; one sentence.
         SystemExit: `--help`, or a flag or value that does not parse (status 2).
     """
-    parsed = _tyro().cli(config, args=arguments, description=(doc or "").strip())
-    check_numbers(parsed)
-    return parsed
+    return _parsed(config, args=arguments, description=(doc or "").strip())
 
 
 def parse_some(config: Callable[..., T], doc: str | None) -> tuple[T, list[str]]:
     """Like `parse`, and return the words of the command line that are not of these flags."""
-    known, rest = _tyro().cli(config, description=(doc or "").strip(), return_unknown_args=True)
-    check_numbers(known)
-    return known, rest
+    return _parsed(config, description=(doc or "").strip(), return_unknown_args=True)
+
+
+def _parsed(config: Callable[..., Any], **options: Any) -> Any:
+    import tyro  # noqa: PLC0415 - takes a third of a second
+
+    parsed = tyro.cli(config, **options)
+    check_numbers(parsed[0] if isinstance(parsed, tuple) else parsed)
+    return parsed
 
 
 def build(create: Callable[..., T], name: str, options: Sequence[str], **keywords: Any) -> T:
@@ -211,24 +212,9 @@ def _bounds(hint: Any) -> Iterator[Bound]:
             yield from _bounds(part)
 
 
-def _tyro() -> Any:
-    """The parser, loaded when a command line is parsed: it takes a third of a second."""
-    import tyro  # noqa: PLC0415
-
-    return tyro
-
-
 def to_json(config: Any) -> dict[str, Any]:
     """Return a dataclass as JSON-able values: paths become text, tuples become lists."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Path):
-            return str(value)
-        if isinstance(value, (list, tuple)):
-            return [plain(item) for item in value]
-        return value
-
-    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
 def recorded(checkpoint: Path) -> dict[str, Any]:
@@ -245,14 +231,3 @@ def recorded(checkpoint: Path) -> dict[str, Any]:
         return preset
     except ValueError as error:
         raise UserError(f"{path}: cannot be read ({error}); copy the run again, or move the model out of it") from None
-
-
-def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
-    """The last value of `flag` in a command line, as for every other flag, written as `flag value` or `flag=value`."""
-    found = None
-    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
-        if argument == flag and following is not None:
-            found = following
-        elif argument.startswith(f"{flag}="):
-            found = argument.partition("=")[2]
-    return found

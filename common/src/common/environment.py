@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,9 +54,10 @@ def command_line() -> str:
     if root and script.resolve().is_relative_to(root):
         script = script.resolve().relative_to(root)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    torchrun = f"torchrun --nproc-per-node {processes}"
-    on_gpus = f"accelerate launch --num_processes {processes}" if torch.cuda.is_available() else torchrun
-    launcher = on_gpus if processes > 1 else "python"
+    launcher = "python"
+    if processes > 1:
+        how = "accelerate launch --num_processes" if torch.cuda.is_available() else "torchrun --nproc-per-node"
+        launcher = f"{how} {processes}"
     return f"{launcher} {shlex.join([script.as_posix(), *sys.argv[1:]])}"
 
 
@@ -68,14 +71,17 @@ def commit() -> str | None:
     return f"{head}+changes" if head and changed else head
 
 
+def provenance(of: torch.device | str) -> dict[str, Any]:
+    """Return command, commit, versions and device of this process's results."""
+    return {"command": command_line(), "commit": commit(), "versions": versions(), "device": device(of)}
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that can change a number."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -84,11 +90,8 @@ def device(of: torch.device | str = "cpu") -> str:
     if torch.device(of).type == "cuda":
         return torch.cuda.get_device_name(torch.device(of))
     name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            name = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), name)
-    except OSError:
-        pass  # not Linux: the platform's own name has to do
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:  # on Linux
+        name = next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), name)
     threads = torch.get_num_threads()
     return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 

@@ -46,11 +46,7 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically.
-
-    File names may hold bytes that are no UTF-8. Python has them as single surrogates; written as JSON's
-    backslash escapes they come back the same.
-    """
+    """Write `value` as indented JSON, atomically; bytes of file names that are no UTF-8 become escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

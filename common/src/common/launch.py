@@ -1,7 +1,5 @@
 """The processes of one run, started by `torchrun`, `accelerate launch` or plain `python`.
 
-    accelerator = launch.accelerator(mixed_precision="bf16")    instead of accelerate.Accelerator(...)
-
 On a machine without GPU accelerate alone would let the processes of `torchrun` train side by side, each a run of
 its own in the same folder. Here they are one run. `accelerate launch --num_processes 2` starts a single process
 there; a note says so.

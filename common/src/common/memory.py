@@ -1,23 +1,14 @@
-"""Sizes of memory as text, and peak memory of this process or of a GPU, for benchmarks.
-
-On Linux the resident size's maximum (VmHWM) can be reset, so one step is measured, not everything
-before it. Elsewhere it is the process's maximum so far (`ru_maxrss`). That one is no good on Linux:
-it survives exec, so that a fresh process begins with the maximum of the one that started it.
-"""
+"""Sizes of memory as text, and what a `--memory` flag allows."""
 
 from __future__ import annotations
 
 import re
-import resource
-import sys
 from pathlib import Path
 
 import psutil
 import torch
 
 from common.errors import UserError
-
-_RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 _UNITS = "KMGT"
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
@@ -52,24 +43,3 @@ def budget(text: str | None, device: torch.device | str = "cpu") -> int:
     limit = _CONTAINER.read_text(encoding="utf-8").strip() if _CONTAINER.exists() else ""
     machine = psutil.virtual_memory().total
     return min(machine, int(limit) if limit.isdecimal() else machine) // 4
-
-
-def reset_peak(device: torch.device | str = "cpu") -> int:
-    """Forget the maximum so far; return the bytes in use now."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    if _RESET.exists():
-        _RESET.write_text("5", encoding="utf-8")
-    return psutil.Process().memory_info().rss
-
-
-def peak(device: torch.device | str = "cpu") -> int:
-    """Largest number of bytes in use since `reset_peak`: resident ones on a CPU, allocated ones on a GPU."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device)
-    if _RESET.exists():
-        return int(_STATUS.read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -49,12 +48,7 @@ class Row:
 
 def measured(rows: Iterable[Row], device: torch.device | str) -> list[Row]:
     """Return the rows with this process's command, commit, versions and device."""
-    provenance: dict[str, Any] = {
-        "command": environment.command_line(),
-        "commit": environment.commit(),
-        "versions": environment.versions(),
-        "device": environment.device(device),
-    }
+    provenance = environment.provenance(device)
     return [dataclasses.replace(row, **provenance) for row in rows]
 
 

@@ -136,18 +136,12 @@ class Run(Generic[Configuration]):
         Args:
             dataset: takes `(epoch, index)` keys; see `common.sampling`.
         """
-        done = self.step * self.loading.gradient_accumulation
+        flags = self.loading
         loader = endless_loader(
-            dataset,
-            batch_size=self.loading.batch_size,
-            workers=self.loading.workers,
-            seed=self.config.seed,
-            rank=self.rank,
-            processes=self.processes,
-            start=done,
-        )
-        samples = iter(loader) if self.step < self.total else iter(())
-        return self._iterate(samples)
+            dataset, batch_size=flags.batch_size, workers=flags.workers, seed=self.config.seed, rank=self.rank,
+            processes=self.processes, start=self.step * flags.gradient_accumulation,
+        )  # fmt: skip
+        return self._iterate(iter(loader) if self.step < self.total else iter(()))
 
     def updates(self) -> Iterator[None]:
         """Yield once per step, for training without a loader (a whole scene is one sample)."""
@@ -155,15 +149,9 @@ class Run(Generic[Configuration]):
 
     def _iterate(self, samples: Iterator[Any]) -> Iterator[Any]:
         before = {name: signal.signal(name, self._ask_to_stop) for name in (signal.SIGTERM, signal.SIGUSR1)}
-        seconds_between_lines = 0.5 if sys.stderr.isatty() else 20
-        self._bar = bar = tqdm(
-            total=self.total,
-            initial=self.step,
-            unit="step",
-            disable=not self.is_main,
-            dynamic_ncols=True,
-            mininterval=seconds_between_lines,
-        )
+        pace = 0.5 if sys.stderr.isatty() else 20  # seconds between two lines
+        shape: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "mininterval": pace}
+        self._bar = bar = tqdm(total=self.total, initial=self.step, disable=not self.is_main, **shape)
         self._clock, micro = time.monotonic(), 0
         try:
             while self.step < self.total:
@@ -263,10 +251,9 @@ class Run(Generic[Configuration]):
         """Compare the folder's configuration with ours, then write ours."""
         path = self.folder / "config.json"
         ours = to_json(self.config)
-        exists = path.exists()
-        if exists and self.config.resume == "none" and any((self.folder / "checkpoints").glob("step_*")):
+        if path.exists() and self.config.resume == "none" and any((self.folder / "checkpoints").glob("step_*")):
             raise UserError(f"{self.folder}: already holds a run; choose another --output, or --resume auto to go on")
-        if exists and self._restored is not None and self.config.resume == "auto":
+        if path.exists() and self._restored is not None and self.config.resume == "auto":
             theirs = _read_flags(path)
             changed = [
                 f"{name} {theirs.get(name)!r} -> {value!r}"
@@ -281,18 +268,8 @@ class Run(Generic[Configuration]):
         self.wait()
         if self.is_main:
             checkpoints.remove_partial(self.folder / "checkpoints")
-            write_json(
-                path,
-                {
-                    "paper": self.paper,
-                    "config": ours,
-                    "command": environment.command_line(),
-                    "commit": environment.commit(),
-                    "versions": environment.versions(),
-                    "device": environment.device(self.accelerator.device),
-                    "processes": self.processes,
-                },
-            )
+            provenance = environment.provenance(self.accelerator.device)
+            write_json(path, {"paper": self.paper, "config": ours, **provenance, "processes": self.processes})
 
     def _cut_metrics(self) -> None:
         """Drop the lines that a killed run wrote after its last checkpoint; they come again."""
@@ -308,12 +285,9 @@ class Run(Generic[Configuration]):
         if self._pending:
             names = list(self._pending[0])
             device = self.accelerator.device  # values are tensors, or numbers after a resume
-            values = torch.stack(
-                [
-                    torch.stack([torch.as_tensor(line[name], dtype=torch.float64, device=device) for name in names])
-                    for line in self._pending
-                ]
-            )
+            every = (line[name] for line in self._pending for name in names)
+            values = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in every])
+            values = values.view(-1, len(names))
             if self.processes > 1:
                 values = self.accelerator.reduce(values, reduction="mean")
             collected = [dict(zip(names, line, strict=True)) for line in values.tolist()]
@@ -324,9 +298,10 @@ class Run(Generic[Configuration]):
         return self._pending
 
     def _refuse(self, step: int, line: dict[str, float]) -> NoReturn:
+        found = ", ".join(f"{name} {value:g}" for name, value in line.items())
         kept = checkpoints.newest(self.folder / "checkpoints")
         raise UserError(
-            f"training diverged at step {step} ({', '.join(f'{name} {value:g}' for name, value in line.items())}); "
+            f"training diverged at step {step} ({found}); "
             f"{f'{kept} is intact' if kept else 'no checkpoint was saved before it'}; "
             "lower --learning-rate or choose another --seed, with a new --output"
         )

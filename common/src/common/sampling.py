@@ -1,10 +1,8 @@
 """Sample order that is a function of (seed, position), so that resuming needs no memory of it.
 
-The usual loader draws its order from generators whose state must be saved, skips batches after
-a resume, and restarts its workers every epoch. Here the order is an endless stream: permutation
-0 of the data set, permutation 1, and so on, each a function of (seed, epoch). Global batch g
-holds the stream's positions [g·B, (g + 1)·B) whatever the number of processes, so two processes
-with batch 4 see exactly what one process with batch 8 sees.
+The order is an endless stream: permutation 0 of the data set, permutation 1, and so on, each a function of
+(seed, epoch). Global batch g holds the stream's positions [g·B, (g + 1)·B) whatever the number of processes, so two
+processes with batch 4 see exactly what one process with batch 8 sees.
 
 Data sets are indexed with `(epoch, index)` and derive their augmentation from (seed, epoch,
 index), which keeps samples independent of worker count and of restarts.
@@ -54,26 +52,16 @@ class EndlessSampler(Sampler[tuple[int, int]]):
             first += self.processes * self.batch_size
 
 
-def endless_loader(
-    dataset: Dataset[Any],
-    *,
-    batch_size: int,
-    workers: int,
-    seed: int,
-    rank: int = 0,
-    processes: int = 1,
-    start: int = 0,
-) -> DataLoader[Any]:
+def endless_loader(dataset: Dataset[Any], *, batch_size: int, workers: int, seed: int, **share: int) -> DataLoader[Any]:
     """Return a loader that never ends and continues at global batch `start`.
 
     Args:
         dataset: takes `(epoch, index)` keys and has a length.
         workers: loading processes; 0 loads in this one.
+        share: `rank`, `processes` and `start` of `EndlessSampler`.
     """
     assert isinstance(dataset, Sized)
-    sampler = EndlessSampler(
-        len(dataset), batch_size=batch_size, seed=seed, rank=rank, processes=processes, start=start
-    )
+    sampler = EndlessSampler(len(dataset), batch_size=batch_size, seed=seed, **share)
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -89,10 +77,9 @@ def endless_loader(
 def begin_worker(_: int) -> None:
     """Let a loading process outlive a signal, but not the process that it loads for; a loader's `worker_init_fn`.
 
-    A signal to the whole group (a scheduler's, Ctrl-C) must not kill workers before the last step is
-    saved. And a trainer killed with SIGKILL cannot end its workers: torch's own look at the parent
-    misses that where processes are started by a fork server (the default from Python 3.14 on), and
-    they would wait for work for ever.
+    A signal to the whole group (a scheduler's, Ctrl-C) must not kill workers before the last step is saved. And a
+    trainer killed with SIGKILL cannot end its workers; where a fork server starts them (the default from Python 3.14
+    on), torch does not notice either, and they would wait for work for ever.
     """
     os.setpgid(0, 0)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
-from common import memory
+from common.measuring import peaks
 from common.measuring.counting import Count, count, precision, timed
 
 COMPILED = ", compiled"
@@ -139,13 +139,13 @@ def race(works: Sequence[Work], device: torch.device, dtype: str, repeats: int) 
 def peak_memory(work: Work, dtype: str) -> int:
     """Bytes by which a CPU process grows at most while it does the work a second time; call it in a fresh process."""
     device = torch.device("cpu")
-    before = memory.reset_peak(device)
+    before = peaks.reset_peak(device)
     with number_format(device, dtype):
         work.run()
         drop_gradients(work)
-        memory.reset_peak(device)  # loading may have taken more
+        peaks.reset_peak(device)  # loading may have taken more
         work.run()
-    return memory.peak(device) - before
+    return peaks.peak(device) - before
 
 
 @contextmanager
@@ -195,9 +195,9 @@ def _warm_up(work: Work, device: torch.device, warm: dict[str, Any]) -> tuple[Te
     result, peak = work.run(), None
     drop_gradients(work)
     if device.type == "cuda":
-        before = memory.reset_peak(device)
+        before = peaks.reset_peak(device)
         work.run()
-        peak = memory.peak(device) - before
+        peak = peaks.peak(device) - before
         drop_gradients(work)
     if work.counted_as:
         return _kept(result), peak, warm[work.counted_as][2] if work.counted_as in warm else Count(None, None)

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 NAME = "attached"
 """The child's name: tensors of the block are called `<layer>.attached.<tensor>`."""
@@ -82,9 +81,7 @@ def detach(network: nn.Module, layer: str) -> nn.Module:
         raise ValueError(f"{type(network).__name__} has no block behind {layer!r}")
     for number, hook in list(target._forward_hooks.items()):
         if isinstance(hook, _Behind):
-            handle = RemovableHandle(target._forward_hooks)
-            handle.id = number
-            handle.remove()
+            del target._forward_hooks[number]
     block = target.get_submodule(NAME)
     del target._modules[NAME]
     return block

@@ -34,13 +34,15 @@ def write_card(model: Path, rows: Sequence[Row] = ()) -> None:
         rows: of the run; those of this folder's weights are taken (`_ema` for `model_ema`).
     """
     path = model / "README.md"
-    if path.exists() and not _is_ours(path.read_text(encoding="utf-8", errors="replace")):
-        return
+    if path.exists():
+        there = path.read_text(encoding="utf-8", errors="replace")
+        if there != _marked(there.rpartition(_MARK.partition("{")[0])[0]):
+            return
     run = json.loads((model.parent / "config.json").read_text(encoding="utf-8"))
     preset = run["config"]["preset"] + model.name.removeprefix("model")
     text = _text(model, run, [row for row in rows if row.preset == preset])
     with atomic_path(path) as temporary:
-        temporary.write_text(text + _MARK.format(_digest(text)), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(_marked(text), encoding="utf-8", errors="backslashreplace")
 
 
 def _text(model: Path, run: dict[str, Any], rows: Sequence[Row]) -> str:
@@ -79,10 +81,6 @@ tags: [{paper}]
 """
 
 
-def _is_ours(text: str) -> bool:
-    body, _, _ = text.rpartition(_MARK.partition("{")[0])
-    return text == body + _MARK.format(_digest(body))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+def _marked(text: str) -> str:
+    """The text with our mark, which tells whether somebody has edited it."""
+    return text + _MARK.format(hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest())

@@ -39,6 +39,9 @@ class Pretrained(PyTorchModelHubMixin):
     def save_pretrained(self, folder: str | Path, **hub: Any) -> None:  # type: ignore[override]
         """Write `config.json` and `model.safetensors`; a kill in between leaves the former weights.
 
+        Args:
+            hub: with `push_to_hub=True`, what the mixin's `push_to_hub` takes.
+
         Raises:
             UserError: the disk is full.
         """
@@ -48,12 +51,12 @@ class Pretrained(PyTorchModelHubMixin):
         write_json(folder / "config.json", {"architecture": type(self).__name__, **arguments})
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         try:
-            with atomic_path(folder / "model.safetensors") as temporary:
+            with atomic_path(folder / WEIGHTS) as temporary:
                 save_file(tensors, temporary, metadata={"format": "pt"})
         except SafetensorError as error:  # how a full disk is reported
-            raise UserError(f"{folder / 'model.safetensors'}: could not be written ({error})") from None
-        if hub.get("push_to_hub"):
-            self.push_to_hub(**{key: value for key, value in hub.items() if key != "push_to_hub"})
+            raise UserError(f"{folder / WEIGHTS}: could not be written ({error})") from None
+        if hub.pop("push_to_hub", False):
+            self.push_to_hub(**hub)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **keywords: Any) -> Self:  # type: ignore[override]
@@ -82,7 +85,7 @@ class Pretrained(PyTorchModelHubMixin):
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"{path / 'config.json'}: does not describe a {cls.__name__} ({error})") from None
         assert isinstance(model, nn.Module)
-        load_strictly(model, read_tensors(path / "model.safetensors"), str(folder))
+        load_strictly(model, read_tensors(path / WEIGHTS), str(folder))
         return model.eval()
 
 
@@ -93,8 +96,7 @@ def read_tensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Tensor
     """Read the tensors of a foreign file: safetensors, or any torch file; its content decides, not its suffix.
 
     Finds them at the top, under a usual key (`state_dict`, `model`, ...), or as a pickled module, and strips the
-    prefixes that DistributedDataParallel and torch.compile put before names. Nothing else of the file is imported
-    or called (`common.networks.foreign`).
+    prefixes that DistributedDataParallel and torch.compile put before names. Runs nothing from the file.
 
     Args:
         keys: take the tensors under one of these keys instead, the preferred first.
@@ -206,12 +208,8 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) 
         for name, value in expected.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
-    problems = [
-        f"{len(names)} {what} ({_listed(names)})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-        if names
-    ]
-    if problems:
+    found = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    if problems := [f"{len(names)} {what} ({_listed(names)})" for what, names in found.items() if names]:
         raise UserError(f"{source}: does not fit {type(model).__name__}: {'; '.join(problems)}")
     broken = [name for name in expected if not torch.isfinite(tensors[name]).all()]
     if broken:
