@@ -43,6 +43,8 @@ TRAINERS = {
     for trainer in settings["trainers"]
     for name in [f"{paper}/{trainer['script']}"]
 }
+# Seconds that a training may take on a busy machine.
+PATIENCE = 3600
 DAMAGES = (
     ("state.pt", "truncated"),
     ("state.pt", "bit flipped"),
@@ -107,7 +109,7 @@ class Trainer:
         started = time.time()
         script = self.start("straight")
         self.opening = self.wait_until_open("straight", started) - started
-        script.finish()
+        script.finish(timeout=PATIENCE)
         self.seconds = time.time() - started - self.opening
         self.say(f"undisturbed: {self.opening:.0f} s to start, {self.seconds:.0f} s to train, score and draw")
 
@@ -135,7 +137,7 @@ class Trainer:
                 self.say(f"kill {done} of {kills}, {self.steps('killed')}; about {left / 60:.0f} min left")
                 continue
             if done == kills:
-                self.start("killed").finish()
+                self.start("killed").finish(timeout=PATIENCE)
             compared, equal = compared + 1, equal + self.compare("killed", "straight")
         return f"{done} kills over {compared} runs: {verdict(equal, compared)}"
 
@@ -152,7 +154,7 @@ class Trainer:
             for other in script.processes:  # which wait for the victim; a launcher ends them
                 other.join(5)
                 other.kill()
-        script.finish(None if running else 0)
+        script.finish(None if running else 0, PATIENCE)
         if not running:  # the undisturbed run may have been slowed down by something else
             self.seconds = max(self.seconds / 2, 1.0)
         return running
@@ -165,7 +167,7 @@ class Trainer:
             shutil.copytree(self.folder / "half", self.folder / "damaged")
             newest = self.checkpoints("damaged")[-1]
             what = self.damage(newest / file, damage)
-            text = said(self.start("damaged").finish())
+            text = said(self.start("damaged").finish(timeout=PATIENCE))
             passed_over = "continuing from" in text and f"continuing from {newest}\n" not in text
             equal = self.compare("damaged", "straight")
             fell_back += passed_over and equal
@@ -206,9 +208,9 @@ class Trainer:
 
     def two_processes(self) -> str:
         """Kill one of two processes twice, and compare with two that were let alone."""
-        self.start("two", processes=2).finish()
+        self.start("two", processes=2).finish(timeout=PATIENCE)
         kills = sum(self.kill_once("two_killed", processes=2) for _ in range(2))
-        self.start("two_killed", processes=2).finish()
+        self.start("two_killed", processes=2).finish(timeout=PATIENCE)
         equal = self.compare("two_killed", "two")
         found = f"{kills} kills of one: {verdict(equal, 1)}"
         self.say(f"two processes, {found}")
