@@ -10,6 +10,7 @@ from torch import Tensor
 
 from essaformer import ESSAformer, ESSAttention, create_model, imresize, list_models, literal
 from essaformer.published import PARAMETERS
+from support.kept import kept_for_backward
 
 SMALL = {"bands": 5, "dim": 16, "scale": 2}
 
@@ -91,6 +92,14 @@ def test_network_equals_its_literal_form_in_training(scale: int, dropout: float)
     assert results[0][0].shape == (2, 5, 4 * scale, 6 * scale)
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-10)
+
+
+def test_training_keeps_little_more_than_half_of_what_the_literal_form_keeps() -> None:
+    model = create_model("essaformer", bands=16, dim=32).train()
+    x = torch.rand(2, 16, 16, 16)
+    assert kept_for_backward(model, model, x) < 0.55 * kept_for_backward(
+        lambda x: literal.essaformer(model, x), model, x
+    )
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hcanet import CAFM, MSFN, HCANet, convert_released, create_model, fast, list_models
 from hcanet.literal import HCANet3D, inflated, published_form
 from hcanet.model import ChannelNorm, narrow
+from support.kept import kept_for_backward
 
 SMALL: dict[str, Any] = {"bands": 5, "dim": 8, "num_blocks": (1, 1, 1)}
 FORMS = ("fast", "plain")
@@ -99,6 +100,12 @@ def test_fast_forms_have_second_derivatives() -> None:
         x = torch.randn(1, module.dim, 2, 3, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(module, x)
         assert torch.autograd.gradgradcheck(module, x)
+
+
+def test_training_keeps_a_quarter_of_what_the_published_form_keeps() -> None:
+    model = create_model("hcanet_light", bands=8, dim=16)
+    published, x = published_form(model), torch.rand(1, 8, 32, 32)
+    assert kept_for_backward(model, model, x) < 0.3 * kept_for_backward(published, published, x)
 
 
 def test_the_intended_branch_is_local_and_the_released_one_is_not() -> None:

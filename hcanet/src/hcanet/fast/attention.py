@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from common.networks.linear import linear
 from hcanet.fast.layout import depthwise, image, pixels, transposed
@@ -27,11 +28,12 @@ def cafm(module: CAFM, x: Tensor) -> Tensor:
     batch, _, height, width = x.shape
     qkv = linear(pixels(x), module.qkv.weight.flatten(1), module.qkv.bias)
     qkv = depthwise(qkv, module.qkv_dwconv.weight, module.qkv_dwconv.bias).view(batch, height * width, -1)
-    slots = qkv
-    if module.local_mix == "released":  # the channel-first memory, read as channels last
-        slots = transposed(qkv).view(qkv.shape)
-    out = _global(module, qkv) + _local(module, slots.view(batch, height, width, -1)).flatten(1, 2)
-    return image(out.unflatten(1, (height, width)))
+    if torch.is_grad_enabled() and module.local_mix == "released":
+        # A copy of qkv in another order is as large, so the backward pass makes it again.
+        local = checkpoint(_local, module, qkv, height, width, use_reentrant=False, preserve_rng_state=False)
+    else:
+        local = _local(module, qkv, height, width)
+    return image(_global(module, qkv).unflatten(1, (height, width)) + local)
 
 
 def _global(module: CAFM, qkv: Tensor) -> Tensor:
@@ -49,8 +51,12 @@ def _global(module: CAFM, qkv: Tensor) -> Tensor:
     return out if module.project_out.bias is None else out + module.project_out.bias
 
 
-def _local(module: CAFM, slots: Tensor) -> Tensor:
-    """`fc` and `dep_conv` as one: `(B, H, W, 3n)` → `(B, H, W, n)`."""
+def _local(module: CAFM, qkv: Tensor, height: int, width: int) -> Tensor:
+    """`fc` and `dep_conv` as one: `(B, N, 3n)` → `(B, H, W, n)`."""
+    slots = qkv
+    if module.local_mix == "released":  # the channel-first memory, read as channels last
+        slots = transposed(qkv).view(qkv.shape)
+    slots = slots.view(len(qkv), height, width, -1)
     mix, groups = module.fc.weight.flatten(1), module.dep_conv.groups
     kernel = module.dep_conv.weight.unflatten(0, (groups, -1))  # (n/h, h, 9, 3, 3)
     joined = torch.einsum("dojyx,js->osdyx", kernel, mix)  # (h, 3h, n/h, 3, 3)

@@ -1,7 +1,7 @@
 """MSFN in groups of hidden channels: every step but the two products works channel by channel.
 
-A group's maps stay in the cache, nothing as large as the three hidden maps is ever allocated in inference, and
-training keeps the three convolved maps of the gate instead of its five intermediate results.
+A group's maps stay in the cache, and nothing as large as the three hidden maps is ever allocated. Training keeps
+only the module's input: the backward pass computes a group's maps again, one group at a time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from common.networks.linear import linear
 from hcanet.fast.layout import depthwise, image, pixels
@@ -27,22 +28,29 @@ VALUES = 1 << 20
 def msfn(module: MSFN, x: Tensor) -> Tensor:
     """What `MSFN` computes: `(B, n, H, W)` → the same, channels last in memory."""
     tokens = pixels(x)
-    into = module.project_in.weight.flatten(1).unflatten(0, (3, -1))
-    into_bias = None if module.project_in.bias is None else module.project_in.bias.unflatten(0, (3, -1))
-    convolutions = (module.dwconv1, module.dwconv2, module.dwconv3)
-    back = module.project_out.weight.flatten(1)
     out: Tensor | None = None
     size = max(GROUP, VALUES * module.dim // max(tokens.numel(), 1))
     for start in range(0, module.hidden, size):
         group = slice(start, min(start + size, module.hidden))
-        maps = [
-            _scale(tokens, into[i, group], None if into_bias is None else into_bias[i, group], convolution, group)
-            for i, convolution in enumerate(convolutions)
-        ]
-        part = linear(gate(*maps), back[:, group])
+        if torch.is_grad_enabled():
+            part = checkpoint(_part, module, tokens, group, use_reentrant=False, preserve_rng_state=False)
+        else:
+            part = _part(module, tokens, group)
         out = part if out is None else out + part
     assert out is not None
     return image(out if module.project_out.bias is None else out + module.project_out.bias)
+
+
+def _part(module: MSFN, tokens: Tensor, group: slice) -> Tensor:
+    """What a group of hidden channels adds to the result."""
+    into = module.project_in.weight.flatten(1).unflatten(0, (3, -1))[:, group]
+    into_bias = None if module.project_in.bias is None else module.project_in.bias.unflatten(0, (3, -1))[:, group]
+    convolutions = (module.dwconv1, module.dwconv2, module.dwconv3)
+    maps = [
+        _scale(tokens, into[i], None if into_bias is None else into_bias[i], convolution, group)
+        for i, convolution in enumerate(convolutions)
+    ]
+    return linear(gate(*maps), module.project_out.weight.flatten(1)[:, group])
 
 
 def _scale(tokens: Tensor, weight: Tensor, bias: Tensor | None, convolution: nn.Conv2d, group: slice) -> Tensor:
