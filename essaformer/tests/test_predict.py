@@ -20,6 +20,8 @@ from essaformer.checkpoints import save_scaling
 from essaformer.scaling import Scaling
 from essaformer.tiling import bytes_per_pixel, enlarge_tiled, fixed_bytes, spans, tile_for_memory
 from essaformer.writing import check_type, scaled_georeference, write_scene
+from support.data import real_data
+from support.seams import TOLERANCE, seams
 
 WAVELENGTHS = np.linspace(400, 900, 4)
 
@@ -123,6 +125,19 @@ def test_tiles_of_a_local_network_equal_the_whole() -> None:
     low = torch.rand(3, 90, 41)
     whole, tiled = enlarge_tiled(model, low, 90), enlarge_tiled(model, low, 72, 64)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tile", [16, 24, 40, 64])
+def test_a_scene_shows_no_seam(tile: int) -> None:
+    scene = scipy.io.loadmat(real_data("abu_aviris") / "abu-airport-2.mat")["data"][..., 20:26].astype(np.float32)
+    low = torch.from_numpy(scene / scene.max()).permute(2, 0, 1)
+    torch.manual_seed(0)
+    model = create_model("essaformer_small", bands=6, dim=8, scale=2, global_residual=False).eval()
+    whole, tiled = enlarge_tiled(model, low, 100), enlarge_tiled(model, low, tile)
+    covered = spans(100, tile, min(16, tile // 2), 2)
+    borders = {place for start, weights in covered for place in (2 * start, 2 * start + len(weights))} - {0, 200}
+    assert 0 < seams(tiled, whole, (borders, borders)) < TOLERANCE
+    assert (tiled - whole).abs().mean() < 0.05 * whole.std()
 
 
 def test_memory_chooses_the_tile() -> None:

@@ -9,7 +9,10 @@ from torch.nn import functional as F
 
 from common.errors import UserError
 from fftformer import create_model
-from fftformer.tiling import MULTIPLE, peak_bytes, restore_tiled, tile_for_memory
+from fftformer.images import read_rgb
+from fftformer.tiling import MULTIPLE, _spans, peak_bytes, restore_tiled, tile_for_memory
+from support.data import real_data
+from support.seams import TOLERANCE, seams
 
 SIZES = [(200, 330), (96, 512), (31, 400), (224, 97), (160, 160), (1, 300), (129, 257)]
 
@@ -132,3 +135,18 @@ def test_tiled_network_comes_close_to_the_whole_picture() -> None:
     error = {o: (restore_tiled(model, image, 192, o) - whole).abs().max().item() for o in (0, 64, 128)}
     assert error[64] < error[0] / 20
     assert error[128] < error[64] / 4
+
+
+@pytest.mark.parametrize("tile", [64, 96])
+def test_a_photograph_shows_no_seam(tile: int) -> None:
+    pixels = read_rgb(real_data("gopro_pairs") / "Istanbul_blur1.png")[:128, :160]
+    image = torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    torch.manual_seed(0)
+    model = create_model("fftformer_tiny").eval()
+    whole, tiled = restore_tiled(model, image, 256), restore_tiled(model, image, tile, 32)
+    borders = []
+    for length in image.shape[1:]:
+        spans = [(start, start + len(weights)) for start, *_, weights in _spans(length, tile, 32)]
+        borders.append({place for span in spans for place in span} - {0, length})
+    assert 0 < seams(tiled, whole, (borders[0], borders[1])) < TOLERANCE
+    assert (tiled - whole).abs().mean() < 0.05 * (whole - image).abs().mean()

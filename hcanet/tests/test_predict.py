@@ -27,6 +27,8 @@ from hcanet.denoising import (
     tile_starts,
 )
 from hcanet.writing import restored
+from support.data import real_data
+from support.seams import TOLERANCE, seams
 
 WAVELENGTHS = np.linspace(400, 900, 9)
 
@@ -94,6 +96,18 @@ def test_pixel_tiles_leave_no_seams() -> None:
     whole, tiled = denoise(model, x), denoise(model, x, 32)
     # The global branch sees a tile instead of the whole, so a little differs.
     assert (whole - tiled).abs().mean() < 0.05 * (whole - x).abs().mean()
+
+
+@pytest.mark.parametrize("tile", [16, 32, 64])
+@pytest.mark.parametrize("local_mix", ["pixel", "released"])
+def test_a_scene_shows_no_seam(tile: int, local_mix: str) -> None:
+    scene = scipy.io.loadmat(real_data("abu_aviris") / "abu-airport-2.mat")["data"][..., 20:26].astype(np.float32)
+    noisy = torch.from_numpy(scene / scene.max()).permute(2, 0, 1)
+    torch.manual_seed(0)
+    model = HCANet(6, 8, num_blocks=(1, 1, 1), local_mix=local_mix).eval()
+    starts = tile_starts(100, tile, tile // 4)
+    borders = {place for start in starts for place in (start, start + tile)} - {0, 100}
+    assert 0 < seams(denoise(model, noisy, tile), denoise(model, noisy), (borders, borders)) < TOLERANCE
 
 
 def test_tiles_follow_the_memory() -> None:
