@@ -165,12 +165,12 @@ def timm_loader(folder: str, config: Config, batch: int, workers: int) -> Any:
     """timm's data set and loader with the same transform."""
     dataset = timm.data.create_dataset("", folder, split="train")
     dataset.reader.samples *= 100  # an epoch should not end while it is timed
-    return timm.data.create_loader(
+    loader = timm.data.create_loader(
         dataset, (3, config.image_size, config.image_size), batch, is_training=True, use_prefetcher=False,
-        num_workers=workers, persistent_workers=False, pin_memory=False, scale=(config.crop_area, 1.0),
-        ratio=(config.crop_ratio, 1 / config.crop_ratio), hflip=config.flip, color_jitter=config.colour_jitter,
-        auto_augment=config.auto_augment or None, interpolation="bicubic", re_prob=config.erasing, re_mode="pixel",
+        num_workers=workers, persistent_workers=False,
     )  # fmt: skip
+    dataset.transform = training_transform(config)
+    return loader
 
 
 def write_pictures(folder: Path, count: int) -> None:

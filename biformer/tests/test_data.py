@@ -304,3 +304,15 @@ def _exif(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
+
+
+def test_randaugment_s_strongest_posterising_is_black() -> None:
+    operations = [
+        op for step in training_transform(config()).transforms for op in getattr(step, "ops", ()) if "Poster" in op.name
+    ]
+    assert operations
+    for operation in operations:
+        operation.prob, operation.magnitude, operation.magnitude_std = 1.0, 10, 0
+        assert np.asarray(operation(Image.new("RGB", (4, 4), (200, 100, 50)))).max() == 0
+        operation.magnitude = 5
+        assert np.asarray(operation(Image.new("RGB", (4, 4), (200, 100, 50)))).max() == 192

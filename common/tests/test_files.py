@@ -11,7 +11,7 @@ import pytest
 
 from common import files
 from common.figures import comparison_sheet, curves
-from common.files import atomic_path, printable, write_json
+from common.files import atomic_path, printable, remove_partial, write_json
 
 
 def test_names_that_are_no_utf_8_survive_json(tmp_path: Path) -> None:
@@ -63,3 +63,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_half()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".a.b.12.partial.jpg", ".c.13.partial.jpg", ".a.b.partial", "a.b.jpg", ".d.jpg"):
+        (tmp_path / name).touch()
+    remove_partial(tmp_path, {"a.b.jpg", "d.jpg"})
+    assert {path.name for path in tmp_path.iterdir()} == {".c.13.partial.jpg", ".a.b.partial", "a.b.jpg", ".d.jpg"}

@@ -134,7 +134,9 @@ def test_bad_pictures_are_reported_and_the_rest_done(run, tree: Path, tmp_path: 
     (tree / "cut.png").write_bytes(data)
     (tree / "cut.jpg").unlink()
     before = (tmp_path / "restored/a.jpg").stat().st_mtime_ns
+    (tmp_path / "restored/.cut.77.partial.png").write_bytes(data[:9])  # what a kill leaves
     status, said, error = run(tree, tmp_path / "restored", "--no-sheet", "--existing", "skip")
+    assert not (tmp_path / "restored/.cut.77.partial.png").exists()
     assert status == 0 and "1 of 5 pictures restored, 4 were there already" in said
     assert (tmp_path / "restored/a.jpg").stat().st_mtime_ns == before
     assert not (tmp_path / "restored/failed.csv").exists()

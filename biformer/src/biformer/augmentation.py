@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import create_transform
+from timm.data import auto_augment, create_transform
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -32,7 +32,7 @@ _ATTEMPTS = 10
 
 def training_transform(config: Config) -> Transform:
     """timm's training transform with the preset's numbers: PIL picture → `(3, size, size)`, normalised."""
-    return create_transform(
+    transform = create_transform(
         config.image_size,
         is_training=True,
         scale=(config.crop_area, 1.0),
@@ -44,6 +44,16 @@ def training_transform(config: Config) -> Transform:
         re_prob=config.erasing,
         re_mode="pixel",
     )
+    for step in transform.transforms:
+        for operation in getattr(step, "ops", ()):  # of RandAugment
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = posterize
+    return transform
+
+
+def posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's at the strongest: it asks for no bits at all, which is black, but which Pillow 13 refuses."""
+    return auto_augment.posterize(picture, bits) if bits else Image.new(picture.mode, picture.size)
 
 
 def evaluation_transform(image_size: int = 224, crop_pct: float = CROP_SHARE) -> Transform:

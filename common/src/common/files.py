@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def remove_partial(folder: Path, names: Container[str]) -> None:
+    """Remove what killed processes left of `atomic_path` in a folder; nobody may be writing files of these names."""
+    for path in folder.glob(".*.partial.*"):
+        name, _, suffix = path.name[1:].rpartition(".partial")
+        if f"{name.rpartition('.')[0]}{suffix}" in names:
+            path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from common import launch
 from common.environment import choose_device
 from common.errors import UserError
-from common.files import atomic_path, printable
+from common.files import atomic_path, printable, remove_partial
 
 Job = TypeVar("Job")
 
@@ -114,7 +114,7 @@ class Share(Generic[Job]):
 
 
 def refuse_overwriting(jobs: Sequence[tuple[Path, Path]], others: Sequence[Path], existing: str) -> None:
-    """Refuse what would destroy a file that the user did not offer.
+    """Refuse what would destroy a file that the user did not offer; remove what a killed command left half written.
 
     Args:
         jobs: inputs and outputs; an input may have several.
@@ -145,3 +145,8 @@ def refuse_overwriting(jobs: Sequence[tuple[Path, Path]], others: Sequence[Path]
             f"{len(there)} of {len(outputs)} outputs exist already (first: {', '.join(map(printable, there[:3]))}); "
             "add --existing skip or --existing replace, or choose another --output"
         )
+    named: dict[Path, set[str]] = {}
+    for path in outputs:
+        named.setdefault(path.parent, set()).add(path.name)
+    for folder, names in named.items():
+        remove_partial(folder, names)
