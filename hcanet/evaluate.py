@@ -90,6 +90,8 @@ def main() -> None:
     checkpoints = [locate(checkpoint) for checkpoint in options.checkpoint]
     if not checkpoints:
         raise UserError("--checkpoint needs at least one folder or file")
+    if len({checkpoint.resolve() for checkpoint in checkpoints}) < len(checkpoints):
+        raise UserError("--checkpoint names a model twice, which would count twice in the mean; name each once")
     accelerator = launch.accelerator()
     device = accelerator.device if options.device == "auto" else choose_device(options.device)
     budget = memory.budget(options.memory, device)

@@ -31,6 +31,7 @@ class Numbers(LoaderConfig):
     share: Fraction[float] = 0.5
     decay: BelowOne[float] = 0.9
     sizes: tuple[Positive[int], ...] = (1, 2)
+    seeds: tuple[int, ...] = (1, 2)
     free: AnyNumber[float] | None = None
     narrow: Annotated[int, Bound(low=2, high=4)] = 3
     flag: bool = False
@@ -53,6 +54,7 @@ class Numbers(LoaderConfig):
         (["--share", "nan"], "--share nan: expected"),
         (["--decay", "1"], "--decay 1.0: expected a number of at least 0 and below 1"),
         (["--sizes", "3", "0"], "--sizes 0: expected a number above 0"),
+        (["--seeds", "3", "3"], "--seeds 3 3: names a seed twice; expected different ones"),
         (["--narrow", "5"], "--narrow 5: expected a number of at least 2 and of at most 4"),
     ],
 )

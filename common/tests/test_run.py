@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,9 @@ import pytest
 import torch
 
 from common import checkpoints
+from common.config import RunConfig
 from common.errors import UserError
+from common.run import Run
 from support.scripts import Script, run_script
 
 TOY = Path(__file__).parent / "toy_trainer.py"
@@ -313,3 +316,28 @@ def test_a_checkpoint_is_flushed_and_complete_before_older_ones_go(
     assert not_flushed == {"manifest.json"} and any("manifest" in name for name in flushed)
     assert older == {"step_00000001", "step_00000002"}
     assert {path.name for path in tmp_path.iterdir()} == {"step_00000002", "step_00000003"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfOneFile(RunConfig):
+    """A run on one file."""
+
+    cube: str
+
+
+@pytest.mark.parametrize("key", ["", ":cube"])
+def test_a_run_does_not_go_on_with_other_data_of_the_same_name(tmp_path: Path, key: str) -> None:
+    data, folder = tmp_path / "cube.npy", tmp_path / "run"
+    data.write_bytes(b"one")
+
+    def go_on(steps: int) -> int:
+        run = Run(OfOneFile(cube=f"{data}{key}", output=folder, max_steps=steps), paper="toy", steps=3)
+        run.restore(model=torch.nn.Linear(1, 1))
+        done = sum(1 for _ in run.updates())
+        run.close()
+        return done
+
+    assert (go_on(1), go_on(2)) == (1, 1)
+    data.write_bytes(b"two")
+    with pytest.raises(UserError, match="holds a run with another configuration \\(content of cube"):
+        go_on(3)

@@ -188,6 +188,8 @@ def check_numbers(config: Any) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         bound = next(_bounds(hints[field.name]), Bound())
+        if field.name == "seeds" and len(set(value)) < len(value):  # a mean over them would count a run twice
+            raise UserError(f"--seeds {' '.join(map(str, value))}: names a seed twice; expected different ones")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool) and not bound.holds(number):
                 raise UserError(f"--{field.name.replace('_', '-')} {number}: expected {bound}")

@@ -23,6 +23,7 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -42,7 +43,7 @@ from tqdm.auto import tqdm
 from common import checkpoints, environment, launch
 from common.config import LoaderConfig, RunConfig, to_json
 from common.errors import UserError
-from common.files import atomic_path, write_json
+from common.files import atomic_path, sha256, write_json
 from common.networks.cards import write_card
 from common.networks.weights import Pretrained
 from common.sampling import endless_loader
@@ -251,13 +252,14 @@ class Run(Generic[Configuration]):
         """Compare the folder's configuration with ours, then write ours."""
         path = self.folder / "config.json"
         ours = to_json(self.config)
+        files = _digests({name: value for name, value in ours.items() if name not in _MAY_CHANGE})
         if path.exists() and self.config.resume == "none" and any((self.folder / "checkpoints").glob("step_*")):
             raise UserError(f"{self.folder}: already holds a run; choose another --output, or --resume auto to go on")
         if path.exists() and self._restored is not None and self.config.resume == "auto":
-            theirs = _read_flags(path)
+            theirs = files | _read_flags(path)  # runs of earlier versions recorded no files
             changed = [
                 f"{name} {theirs.get(name)!r} -> {value!r}"
-                for name, value in ours.items()
+                for name, value in (ours | files).items()
                 if name not in _MAY_CHANGE and json.dumps(theirs.get(name)) != json.dumps(value)  # NaN equals NaN
             ]
             if changed:
@@ -269,7 +271,9 @@ class Run(Generic[Configuration]):
         if self.is_main:
             checkpoints.remove_partial(self.folder / "checkpoints")
             provenance = environment.provenance(self.accelerator.device)
-            write_json(path, {"paper": self.paper, "config": ours, **provenance, "processes": self.processes})
+            write_json(
+                path, {"paper": self.paper, "config": ours, "files": files, **provenance, "processes": self.processes}
+            )
 
     def _cut_metrics(self) -> None:
         """Drop the lines that a killed run wrote after its last checkpoint; they come again."""
@@ -344,11 +348,23 @@ class Run(Generic[Configuration]):
 
 
 def _read_flags(path: Path) -> dict[str, Any]:
-    """The flags that a run's config.json records."""
+    """The flags that a run's config.json records, and the digests of the files that they name."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["config"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found.get("files", {}) | found["config"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: does not describe a run ({error!r}); choose another --output") from None
+
+
+def _digests(flags: dict[str, Any]) -> dict[str, str]:
+    """ "content of FLAG" → SHA-256, of every file that a flag names as FILE or FILE:KEY: other data are another run."""
+    found = {}
+    for name, value in flags.items():
+        text = value if isinstance(value, str) else ""
+        path = next((part for part in (text, text.rpartition(":")[0]) if part and os.path.isfile(part)), None)
+        if path is not None:
+            found[f"content of {name}"] = sha256(path)
+    return found
 
 
 def _step_of(line: str) -> float:
