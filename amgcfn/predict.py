@@ -34,7 +34,7 @@ from common.config import AnyNumber, Positive, parse
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
-from common.files import atomic_path
+from common.files import atomic_path, is_wanted
 from common.hyperspectral.drawing import composite, sheet
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.raster import larger_than, make_cog
@@ -80,10 +80,7 @@ def main() -> None:
     budget = memory.budget(options.memory, device)
     large = options.input is not None and larger_than(budget, options.input, 6)
     target = options.output / ("classes.tif" if large else "classes.npy")
-    if target.exists() and options.existing == "refuse":
-        raise UserError(f"{target}: exists; add --existing replace or --existing skip, or choose another --output")
-    if target.exists() and options.existing == "skip":
-        print(f"{target}: exists, nothing done")
+    if not is_wanted(target, options.existing):
         return
     checkpoint = locate(options.checkpoint)
     if checkpoint.is_file():

@@ -18,12 +18,12 @@ from biformer import scoring
 from biformer.augmentation import check_image_size, evaluation_transform
 from biformer.checkpoints import load_model
 from biformer.data import Pictures, check_classes, open_split
+from biformer.evaluation import EvaluationFlags
 from biformer.model import BiFormer
 from biformer.photographs import demo_pictures
 from biformer.variants import name_of
 from common import config, launch
 from common.config import Positive
-from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path
 from common.networks.weights import beside, locate
@@ -31,7 +31,7 @@ from common.results import measured, table, write_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(EvaluationFlags):
     """Flags of this script."""
 
     checkpoint: Path
@@ -54,12 +54,6 @@ class EvaluateConfig:
     """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
     batch_size: Positive[int] = 64
     """Pictures per process and forward pass."""
-    workers: int = 4
-    """Loading processes per process."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Autocast type of the forward pass."""
-    device: str = "auto"
-    """auto (a GPU where there is one, of several processes each its own), cpu, cuda or cuda:1."""
     upright: bool | None = None
     """Turn pictures as their EXIF orientation says; by default as in training, for the authors' weights not."""
     save_pictures: int = 0
@@ -73,9 +67,7 @@ def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    chosen = choose_device(options.device)
-    accelerator = launch.accelerator(mixed_precision=options.mixed_precision, cpu=chosen.type == "cpu")
-    device = chosen if chosen.index is not None else accelerator.device
+    accelerator, device = launch.on_device(options.device, mixed_precision=options.mixed_precision)
     model = load_model(options.checkpoint, ema=options.ema).float().to(device)
     pictures = pictures_to_score(options)
     check_fit(model, pictures, options.checkpoint)

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from common import config, launch, memory
 from common.config import Positive
-from common.environment import choose_device
 from common.errors import command
 from common.files import atomic_path
 from common.networks.weights import beside, locate
@@ -66,11 +65,8 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
-    device = choose_device(options.device)
+    accelerator, device = launch.on_device(options.device, patience=timedelta(days=30))
     options = replace(options, checkpoint=locate(options.checkpoint))
-    accelerator = launch.accelerator(cpu=device.type == "cpu", patience=timedelta(days=30))
-    if options.device in ("auto", "cuda"):
-        device = accelerator.device  # of several processes each has a GPU of its own
     budget = memory.budget(options.memory, device)
     model = load_model(options.checkpoint).to(device)
     if options.data_root is None:

@@ -31,6 +31,7 @@ from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
+from common.files import is_wanted
 from common.hyperspectral.raster import TIFF, larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
 from common.networks.weights import locate
@@ -79,11 +80,8 @@ def main() -> None:
     checkpoint = locate(options.checkpoint)
     source = Path(options.input if Path(options.input).exists() else options.input.rpartition(":")[0] or options.input)
     target = options.output if options.output.suffix else options.output.with_suffix(source.suffix)
-    if target.exists() and options.existing == "skip":
-        print(f"{target}: exists, skipped")
+    if not is_wanted(target, options.existing):
         return
-    if target.exists() and options.existing == "refuse":
-        raise UserError(f"{target}: exists; add --existing replace or --existing skip, or choose another --output")
     if target.resolve() == source.resolve():
         raise UserError(f"{target}: is the input; choose another --output")
     device = choose_device(options.device)

@@ -199,9 +199,9 @@ def test_parameter_counts_of_the_paper(bands, classes, count):
 
 def test_names_and_keywords_are_checked():
     assert list_models() == ["amgcfn"]
-    with pytest.raises(ValueError, match="unknown model 'amgcn'; choose one of amgcfn"):
+    with pytest.raises(ValueError, match="no variant 'amgcn'; there are amgcfn"):
         create_model("amgcn")
-    with pytest.raises(ValueError, match="unknown keyword band; amgcfn takes bands, num_classes"):
+    with pytest.raises(ValueError, match="AMGCFN has no band; its keywords are bands, num_classes"):
         create_model("amgcfn", band=3)
     with pytest.raises(ValueError, match="one even width"):
         AMGCFN(bands=5, num_classes=2, graph_dim=32)

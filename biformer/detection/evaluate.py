@@ -17,8 +17,8 @@ from typing import Literal
 from biformer.detection import scoring
 from biformer.detection.data import CocoPictures, check_categories, open_split
 from biformer.detection.model import load_detector
+from biformer.evaluation import EvaluationFlags
 from common import config, launch
-from common.environment import choose_device
 from common.errors import UserError, command
 from common.files import atomic_path, write_json
 from common.networks.weights import beside, locate
@@ -26,7 +26,7 @@ from common.results import measured, table, write_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(EvaluationFlags):
     """Flags of this script."""
 
     checkpoint: Path
@@ -35,12 +35,6 @@ class EvaluateConfig:
     """The data set's folder; without it the demo's pictures, which lie beside a demo's model."""
     split: Literal["validation", "train"] = "validation"
     """Which split to score."""
-    workers: int = 4
-    """Loading processes per process."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Autocast type of the forward pass."""
-    device: str = "auto"
-    """auto (a GPU where there is one, of several processes each its own), cpu, cuda or cuda:1."""
     save_pictures: int = 0
     """Copy this many of the scored pictures, evenly spread, into the output folder, as PNG."""
     output: Path | None = None
@@ -52,9 +46,7 @@ def main() -> None:
     """Load, detect, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    chosen = choose_device(options.device)
-    accelerator = launch.accelerator(mixed_precision=options.mixed_precision, cpu=chosen.type == "cpu")
-    device = chosen if chosen.index is not None else accelerator.device
+    accelerator, device = launch.on_device(options.device, mixed_precision=options.mixed_precision)
     detector = load_detector(options.checkpoint).to(device)
     pictures = pictures_to_score(options, masks=detector.method == "mask_rcnn")
     check_categories(

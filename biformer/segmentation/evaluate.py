@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from biformer.data import check_classes
+from biformer.evaluation import EvaluationFlags
 from biformer.segmentation import scoring
 from biformer.segmentation.data import open_scenes
 from biformer.segmentation.inference import MULTI_SCALE, Protocol
@@ -24,14 +25,13 @@ from biformer.segmentation.photographs import write_demo
 from biformer.segmentation.pictures import prediction_sheet
 from common import config, launch
 from common.config import Positive
-from common.environment import choose_device
 from common.errors import UserError, command
 from common.networks.weights import beside, locate
 from common.results import measured, table, write_rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(EvaluationFlags):
     """Flags of this script."""
 
     checkpoint: Path
@@ -46,12 +46,6 @@ class EvaluateConfig:
     """Shorter side of the resized pictures in pixels; by default what the model was trained for."""
     size_divisor: Positive[int] | None = None
     """Stretch the resized sides to multiples of this; by default as the model was trained for."""
-    workers: int = 4
-    """Loading processes per process."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Autocast type of the forward pass."""
-    device: str = "auto"
-    """auto (a GPU where there is one, of several processes each its own), cpu, cuda or cuda:1."""
     save_pictures: int = 0
     """Draw this many of the scored pictures, evenly spread, beside annotation and prediction."""
     output: Path | None = None
@@ -63,9 +57,7 @@ def main() -> None:
     """Load, score, print, write."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
-    chosen = choose_device(options.device)
-    accelerator = launch.accelerator(mixed_precision=options.mixed_precision, cpu=chosen.type == "cpu")
-    device = chosen if chosen.index is not None else accelerator.device
+    accelerator, device = launch.on_device(options.device, mixed_precision=options.mixed_precision)
     model = load_segmenter(options.checkpoint).float().to(device)
     protocol = Protocol(
         options.image_size or model.image_size,

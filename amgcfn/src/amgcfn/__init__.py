@@ -1,9 +1,8 @@
 """AMGCFN (IEEE TGRS 2023): attention multihop graph and multiscale convolutional fusion network."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from common.lazy import lazy
 
 if TYPE_CHECKING:
     from amgcfn.attention import NodeAttention, PixelAttention
@@ -27,29 +26,14 @@ __all__ = [
     "load_model",
 ]
 
-_MODULES = {
-    "AMGCFN": "model",
-    "CAFM": "cafm",
-    "GraphConvolution": "graph_convolution",
-    "NodeAttention": "attention",
-    "PixelAttention": "attention",
-    "SuperpixelGraph": "graph",
-    "build_graph": "graph",
-    "convert_released": "checkpoints",
-    "create_model": "checkpoints",
-    "list_models": "checkpoints",
-    "load_model": "checkpoints",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `amgcfn.blocks` then needs no more than torch."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'amgcfn' has no attribute {name!r}")
-    value = getattr(import_module(f"amgcfn.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "attention": ("NodeAttention", "PixelAttention"),
+        "cafm": ("CAFM",),
+        "checkpoints": ("convert_released", "create_model", "list_models", "load_model"),
+        "graph": ("SuperpixelGraph", "build_graph"),
+        "graph_convolution": ("GraphConvolution",),
+        "model": ("AMGCFN",),
+    },
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor
 from amgcfn.convolution import KERNELS
 from amgcfn.model import AMGCFN, HOPS, LEVELS
 from common.errors import UserError
+from common.networks import variants
 from common.networks.weights import load_network, load_strictly
 
 _HEADS = 6
@@ -34,13 +34,7 @@ def create_model(name: str = "amgcfn", **overrides: Any) -> AMGCFN:
     Raises:
         ValueError: unknown name or keyword, with the valid ones.
     """
-    if name not in _VARIANTS:
-        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(_VARIANTS)}")
-    valid = list(inspect.signature(AMGCFN).parameters)
-    unknown = sorted(set(overrides) - set(valid))
-    if unknown:
-        raise ValueError(f"unknown keyword {', '.join(unknown)}; {name} takes {', '.join(valid)}")
-    return AMGCFN(**{**_VARIANTS[name], **overrides})
+    return variants.build(AMGCFN, _VARIANTS, name, overrides)
 
 
 def cafm_names() -> dict[str, str]:

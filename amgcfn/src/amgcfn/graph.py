@@ -184,7 +184,7 @@ def superpixels(
 
 
 def _without_empty(segments: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Give pixels without data the superpixel of the nearest pixel with data, so that none consists of the former."""
+    """Give pixels without data the superpixel of the nearest pixel with data, so that every superpixel holds data."""
     if valid.all():
         return segments
     rows, columns = ndimage.distance_transform_edt(~valid, return_distances=False, return_indices=True)

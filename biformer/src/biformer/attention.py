@@ -2,8 +2,8 @@
 
 `BiLevelRoutingAttention` lets every region of a map choose the few regions that its tokens
 attend to (section 3.2, equations 3 to 6); stage 4 attends to the whole map, `FullAttention`.
-Numbers are the release's. Different is the inside: keys and values of the chosen regions are
-read through the route table instead of being copied first (`fast.routing`).
+The numbers are those of the release. Only the inside differs: keys and values of the chosen
+regions are read through the route table instead of being copied first (`fast.routing`).
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
         pictures: of the training split.
         transform: from `training_transform`.
         seed: of order and augmentation; the run's.
-        repeats: 1 for none.
+        repeats: how often an epoch shows a picture; 1 for no repetition.
         strict: refuse unreadable pictures, instead of taking the next one.
 
     Raises:

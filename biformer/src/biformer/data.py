@@ -227,7 +227,7 @@ def stratified_split(pictures: Pictures, holdout: float, seed: int) -> tuple[lis
     for label, name in enumerate(pictures.classes):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
-            raise UserError(f"class {name}: {len(members)} pictures cannot be split; two are the least")
+            raise UserError(f"class {name}: {len(members)} pictures cannot be split; expected at least two")
         members = np.random.default_rng([seed, label]).permutation(members)
         held_out = min(max(round(holdout * len(members)), 1), len(members) - 1)
         validation += members[:held_out].tolist()

@@ -7,7 +7,6 @@ fetched by hand is given with `pretrained_cfg_overlay={"file": PATH}`.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -15,6 +14,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 
 from biformer.checkpoints import from_published
 from biformer.model import CROP_SHARE, BiFormer
+from common.networks import variants
 
 _VARIANTS: dict[str, dict[str, Any]] = {
     "biformer_tiny": {},
@@ -76,12 +76,7 @@ def create_model(name: str = "biformer_tiny", **overrides: Any) -> BiFormer:
     Raises:
         ValueError: unknown name or keyword, with the list of valid ones.
     """
-    if name not in _VARIANTS:
-        raise ValueError(f"no variant {name!r}; there are {', '.join(_VARIANTS)}")
-    valid = [keyword for keyword in inspect.signature(BiFormer.__init__).parameters if keyword != "self"]
-    if unknown := sorted(set(overrides) - set(valid)):
-        raise ValueError(f"BiFormer has no {', '.join(unknown)}; its keywords are {', '.join(valid)}")
-    return BiFormer(**_VARIANTS[name] | overrides)
+    return variants.build(BiFormer, _VARIANTS, name, overrides)
 
 
 def name_of(model: BiFormer) -> str:

@@ -119,7 +119,7 @@ def from_command_line(
         arguments: the command line without the program's name; by default the process's own.
 
     Raises:
-        UserError: the preset does not exist, or a number cannot be; one sentence.
+        UserError: the preset does not exist, or a flag does not take its number.
         SystemExit: `--help`, or a flag or value that does not parse (status 2).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -139,7 +139,7 @@ def parse(config: Callable[..., T], doc: str | None, arguments: Sequence[str] | 
     """Parse the command line of a script that has no presets into a dataclass.
 
     Raises:
-        UserError: a number cannot be; one sentence.
+        UserError: a flag does not take its number.
         SystemExit: `--help`, or a flag or value that does not parse (status 2).
     """
     return _parsed(config, args=arguments, description=(doc or "").strip())

@@ -60,6 +60,20 @@ def write_json(path: str | Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def is_wanted(output: Path, existing: str) -> bool:
+    """Whether an output is to be made, as `--existing` says; where it exists and is to be skipped, a line says so.
+
+    Raises:
+        UserError: it exists and may not be replaced.
+    """
+    if output.exists() and existing == "refuse":
+        raise UserError(f"{output}: exists; add --existing replace or --existing skip, or choose another --output")
+    if output.exists() and existing == "skip":
+        print(f"{output}: exists, nothing done")
+        return False
+    return True
+
+
 def find(data_root: Path, name: str) -> Path:
     """The file or folder of that name under the root or up to two folders below.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import psutil
 import torch
@@ -16,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import InitProcessGroupKwargs
 
+from common.environment import choose_device
 from common.errors import UserError
 
 
@@ -42,6 +44,18 @@ def accelerator(
     joined = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[handler])
     check_precision(mixed_precision, joined.device)
     return joined
+
+
+def on_device(flag: str, **options: Any) -> tuple[Accelerator, torch.device]:
+    """Join the other processes, and choose this one's device as `--device` says; of several each has a GPU of its own.
+
+    Args:
+        flag: see `choose_device`.
+        options: of `accelerator`.
+    """
+    chosen = choose_device(flag)
+    joined = accelerator(cpu=chosen.type == "cpu", **options)
+    return joined, joined.device if chosen.index is None else chosen
 
 
 def check_precision(mixed_precision: str, device: torch.device) -> None:

@@ -11,7 +11,6 @@ The released architecture, with these differences, none of which changes what it
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from common.networks import variants
 from common.networks.weights import Pretrained
 from essaformer.attention import ESSAttention
 from essaformer.fast.encoder import activated, drop_channels, joined
@@ -208,9 +208,4 @@ def create_model(name: str = "essaformer", **overrides: Any) -> ESSAformer:
     Raises:
         ValueError: unknown name or keyword, with the list of valid ones.
     """
-    if name not in _VARIANTS:
-        raise ValueError(f"no variant {name!r}; there are {', '.join(_VARIANTS)}")
-    valid = [keyword for keyword in inspect.signature(ESSAformer.__init__).parameters if keyword != "self"]
-    if unknown := sorted(set(overrides) - set(valid)):
-        raise ValueError(f"ESSAformer has no {', '.join(unknown)}; its keywords are {', '.join(valid)}")
-    return ESSAformer(**_VARIANTS[name] | overrides)
+    return variants.build(ESSAformer, _VARIANTS, name, overrides)

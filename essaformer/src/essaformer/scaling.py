@@ -1,4 +1,4 @@
-"""Values of a scene to [0, 1] and back to the file's type.
+"""Scale a scene's values to [0, 1], and back to the file's type.
 
 Publications divide by a constant (CAVE 65,535, Pavia Centre 8,000) or by the maximum (Chikusei, Harvard).
 Scenes with single bright outliers need a percentile: ABU's urban-4 has one pixel three times as bright as all
@@ -38,7 +38,7 @@ class Scaling:
             cube: `(H, W, bands)`, any real type.
 
         Raises:
-            UserError: values that are not finite, a scene without a positive value, or a rule that cannot be.
+            UserError: values that are not finite, a scene without a positive value, or a wrong value.
         """
         if self.rule == "percentile" and not 0 < self.value <= 100:
             raise UserError(f"--scaling-value {self.value:g}: expected a percentile above 0 and of at most 100")

@@ -120,7 +120,7 @@ def _prepare_pair(pair: Pair, folder: Path, known: dict[str, Any] | None) -> tup
 
 
 def _records(*paths: Path) -> Iterator[dict[str, Any]]:
-    """Read a manifest or a progress file; a line that a kill cut off ends the latter."""
+    """Read a manifest or a progress file; the latter ends at a line that a kill cut off."""
     for path in paths:
         if not path.is_file():
             continue

@@ -7,7 +7,6 @@ release's without a few inner levels (`checkpoints` lists them).
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.networks import variants
 from common.networks.weights import Pretrained
 from fftformer.attention import FSAS, WindowAttention
 from fftformer.feed_forward import DFFN
@@ -204,9 +204,4 @@ def create_model(name: str = "fftformer", **overrides: Any) -> FFTformer:
     Raises:
         ValueError: unknown name or keyword, with the list of valid ones.
     """
-    if name not in _VARIANTS:
-        raise ValueError(f"no variant {name!r}; there are {', '.join(_VARIANTS)}")
-    valid = [keyword for keyword in inspect.signature(FFTformer.__init__).parameters if keyword != "self"]
-    if unknown := sorted(set(overrides) - set(valid)):
-        raise ValueError(f"FFTformer has no {', '.join(unknown)}; its keywords are {', '.join(valid)}")
-    return FFTformer(**_VARIANTS[name] | overrides)
+    return variants.build(FFTformer, _VARIANTS, name, overrides)

@@ -4,9 +4,9 @@ FFTformer works on 8x8 patches at a quarter of the resolution, so a tile sees th
 whole picture would show it only when it begins and ends at multiples of 32 pixels. Pictures are
 continued by reflection to such a size at the right and bottom, as the published evaluation does.
 
-Towards a neighbour the outer quarter of an overlap has weight zero, the middle half a raised
-cosine. A network whose output depends on at most `overlap / 4` pixels around gives exactly what
-it gives for the whole picture.
+Where two tiles overlap, each has weight zero in the quarter at its own edge, and the weights of
+both follow a raised cosine in the middle half. If an output pixel depends on no pixel farther
+away than `overlap / 4`, the result is exactly that of the whole picture.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor, Tens
         those of its pixels that lie in the picture; over all tiles the weights sum to one.
     """
     padded = _round_up(length)
-    # As few tiles as possible, and then as small as possible: nothing is computed twice for nothing.
+    # As few tiles as possible, and these as small as possible, so that little is computed twice.
     count = max(1, -(-(padded - overlap) // (tile - overlap)))
     size = _side(padded, count, overlap)
     starts = [min(i * (size - overlap), padded - size) for i in range(count)]

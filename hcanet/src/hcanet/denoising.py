@@ -22,7 +22,7 @@ from hcanet.model import HCANet
 
 
 def band_groups(total: int, size: int) -> list[tuple[int, int]]:
-    """(first band of a pass, first band that is taken from it): consecutive runs, and the last bands once more.
+    """Pairs (first band of a pass, first band of its result that is kept); the last pass covers the last bands.
 
     Raises:
         UserError: the scene has fewer bands than the network.

@@ -12,7 +12,6 @@ that stand for 3×3×3 convolutions start √3 smaller than PyTorch's 2-D defaul
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.networks import variants
 from common.networks.weights import Pretrained
 from hcanet.attention import CAFM, LocalMix
 from hcanet.feedforward import MSFN, PlainFeedForward
@@ -265,9 +265,4 @@ def create_model(name: str = "hcanet", **overrides: Any) -> HCANet:
     Raises:
         ValueError: unknown name or keyword, with the list of valid ones.
     """
-    if name not in _VARIANTS:
-        raise ValueError(f"no variant {name!r}; there are {', '.join(_VARIANTS)}")
-    valid = [keyword for keyword in inspect.signature(HCANet.__init__).parameters if keyword != "self"]
-    if unknown := sorted(set(overrides) - set(valid)):
-        raise ValueError(f"HCANet has no {', '.join(unknown)}; its keywords are {', '.join(valid)}")
-    return HCANet(**_VARIANTS[name] | overrides)
+    return variants.build(HCANet, _VARIANTS, name, overrides)

@@ -1,9 +1,8 @@
 """LSGA-ViT: light self-Gaussian attention for hyperspectral classification (IEEE TIM 2023)."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from common.lazy import lazy
 
 if TYPE_CHECKING:
     from lsgavit.attention import LSGAttention
@@ -25,27 +24,14 @@ __all__ = [
     "predict_pixels",
 ]
 
-_MODULES = {
-    "LSGAViT": "model",
-    "LSGAttention": "attention",
-    "SceneWindows": "windows",
-    "SpectralSpatialTokenizer": "tokenizer",
-    "convert_released": "checkpoints",
-    "create_model": "model",
-    "list_models": "model",
-    "load_model": "checkpoints",
-    "predict_pixels": "fast.prediction",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: `lsgavit.blocks` then needs no more than torch."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'lsgavit' has no attribute {name!r}")
-    value = getattr(import_module(f"lsgavit.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "attention": ("LSGAttention",),
+        "checkpoints": ("convert_released", "load_model"),
+        "fast.prediction": ("predict_pixels",),
+        "model": ("LSGAViT", "create_model", "list_models"),
+        "tokenizer": ("SpectralSpatialTokenizer",),
+        "windows": ("SceneWindows",),
+    },
+)

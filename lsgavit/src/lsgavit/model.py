@@ -7,13 +7,13 @@ have the release's layout; `checkpoints` lists the names that differ.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from common.networks import variants
 from common.networks.linear import Linear
 from common.networks.weights import Pretrained
 from lsgavit.attention import LSGAttention, PositionBias
@@ -189,9 +189,4 @@ def create_model(name: str = "lsgavit", **overrides: Any) -> LSGAViT:
     Raises:
         ValueError: unknown name or keyword, with the list of valid ones.
     """
-    if name not in _VARIANTS:
-        raise ValueError(f"no variant {name!r}; there are {', '.join(_VARIANTS)}")
-    valid = [keyword for keyword in inspect.signature(LSGAViT.__init__).parameters if keyword != "self"]
-    if unknown := sorted(set(overrides) - set(valid)):
-        raise ValueError(f"LSGAViT has no {', '.join(unknown)}; its keywords are {', '.join(valid)}")
-    return LSGAViT(**_VARIANTS[name] | overrides)
+    return variants.build(LSGAViT, _VARIANTS, name, overrides)

@@ -22,7 +22,7 @@ class SceneWindows:
 
     Args:
         scene: `(H, W, bands)` float array, usually principal components.
-        size: height and width of the windows; a pixel lies at (height // 2, width // 2) of its own.
+        size: height and width of the windows; a pixel lies at (height // 2, width // 2) of its own window.
 
     Attributes:
         padded: `(H + height - 1, W + width - 1, bands)`.
@@ -46,7 +46,7 @@ class SceneWindows:
         ).contiguous()
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the scene to a device that has room for it; stays where it is otherwise."""
+        """Move the scene to a device that has room for it; otherwise it stays where it is."""
         device = torch.device(device)
         needed = 2 * self.padded.nbytes
         if device.type != "cuda" or torch.cuda.mem_get_info(device)[0] > needed:

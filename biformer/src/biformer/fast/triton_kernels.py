@@ -45,6 +45,21 @@ def tile_channels(heads, WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.co
 
 
 @triton.jit
+def load(pointer, place, channel, there):
+    """A block of a tensor: the tokens that begin at `place`, zero where there is nothing."""
+    return tl.load(pointer + place[:, None] + channel[None, :], mask=there, other=0.0)
+
+
+@triton.jit
+def routed_columns(start, routes, place, top_k, key_tokens, COLUMNS: tl.constexpr):
+    """Region and token of each key of this block of the routed regions' keys, and which exist."""
+    column = start + tl.arange(0, COLUMNS)
+    there = column < top_k * key_tokens
+    region = tl.load(routes + place * top_k + column // key_tokens, mask=there, other=0)
+    return region, column % key_tokens, there
+
+
+@triton.jit
 def forward_kernel(
     q, k, v, routes, out, lse,
     q_batch, q_region, q_token, k_batch, k_region, k_token, v_batch, v_region, v_token,
@@ -58,20 +73,15 @@ def forward_kernel(
     head, token, row_there = tile_rows(tokens, heads, SLOTS, HEADS, ROWS)
     channel_head, channel, channel_there = tile_channels(heads, WIDTH, PADDED, HEADS)
     own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
-    at = batch * q_batch + region * q_region + token[:, None] * q_token + channel[None, :]
-    queries = tl.load(q + at, mask=own, other=0.0)
+    queries = load(q, batch * q_batch + region * q_region + token * q_token, channel, own)
     highest = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     result = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
     for start in range(0, top_k * key_tokens, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        column_there = column < top_k * key_tokens
-        source = tl.load(routes + place * top_k + column // key_tokens, mask=column_there, other=0)
+        source, key, column_there = routed_columns(start, routes, place, top_k, key_tokens, COLUMNS)
         there = column_there[:, None] & channel_there[None, :]
-        key_at = batch * k_batch + source * k_region + (column % key_tokens) * k_token
-        keys = tl.load(k + key_at[:, None] + channel[None, :], mask=there, other=0.0)
-        value_at = batch * v_batch + source * v_region + (column % key_tokens) * v_token
-        values = tl.load(v + value_at[:, None] + channel[None, :], mask=there, other=0.0)
+        keys = load(k, batch * k_batch + source * k_region + key * k_token, channel, there)
+        values = load(v, batch * v_batch + source * v_region + key * v_token, channel, there)
         products = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * (scale * LOG2E)
         products = tl.where(column_there[None, :], products, float("-inf"))
         higher = tl.maximum(highest, tl.max(products, 1))
@@ -101,10 +111,8 @@ def query_gradient_kernel(
     head, token, row_there = tile_rows(tokens, heads, SLOTS, HEADS, ROWS)
     channel_head, channel, channel_there = tile_channels(heads, WIDTH, PADDED, HEADS)
     own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
-    at = batch * q_batch + region * q_region + token[:, None] * q_token + channel[None, :]
-    queries = tl.load(q + at, mask=own, other=0.0)
-    at = batch * g_batch + region * g_region + token[:, None] * g_token + channel[None, :]
-    upstream = tl.load(grad + at, mask=own, other=0.0)
+    queries = load(q, batch * q_batch + region * q_region + token * q_token, channel, own)
+    upstream = load(grad, batch * g_batch + region * g_region + token * g_token, channel, own)
     packed = (place * tokens + token[:, None]) * heads * WIDTH + channel[None, :]
     attended = tl.load(out + packed, mask=own, other=0.0)
     overlap = tl.sum(attended.to(tl.float32) * upstream.to(tl.float32), 1)
@@ -113,14 +121,10 @@ def query_gradient_kernel(
     level = tl.load(lse + at, mask=row_there, other=0.0)
     result = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
     for start in range(0, top_k * key_tokens, COLUMNS):
-        column = start + tl.arange(0, COLUMNS)
-        column_there = column < top_k * key_tokens
-        source = tl.load(routes + place * top_k + column // key_tokens, mask=column_there, other=0)
+        source, key, column_there = routed_columns(start, routes, place, top_k, key_tokens, COLUMNS)
         there = column_there[:, None] & channel_there[None, :]
-        key_at = batch * k_batch + source * k_region + (column % key_tokens) * k_token
-        keys = tl.load(k + key_at[:, None] + channel[None, :], mask=there, other=0.0)
-        value_at = batch * v_batch + source * v_region + (column % key_tokens) * v_token
-        values = tl.load(v + value_at[:, None] + channel[None, :], mask=there, other=0.0)
+        keys = load(k, batch * k_batch + source * k_region + key * k_token, channel, there)
+        values = load(v, batch * v_batch + source * v_region + key * v_token, channel, there)
         products = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
         # Columns that do not exist have zero keys, so they add nothing to the sum below.
         weights = tl.exp2(products * (scale * LOG2E) - level[:, None])
@@ -144,10 +148,8 @@ def key_gradient_kernel(
     head, token, row_there = tile_rows(key_tokens, heads, SLOTS, HEADS, ROWS)
     channel_head, channel, channel_there = tile_channels(heads, WIDTH, PADDED, HEADS)
     own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
-    at = batch * k_batch + region * k_region + token[:, None] * k_token + channel[None, :]
-    keys = tl.load(k + at, mask=own, other=0.0)
-    at = batch * v_batch + region * v_region + token[:, None] * v_token + channel[None, :]
-    values = tl.load(v + at, mask=own, other=0.0)
+    keys = load(k, batch * k_batch + region * k_region + token * k_token, channel, own)
+    values = load(v, batch * v_batch + region * v_region + token * v_token, channel, own)
     key_result = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
     value_result = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
     columns = tl.load(chosen + place) * tokens
@@ -157,10 +159,8 @@ def key_gradient_kernel(
         query = column % tokens
         source = tl.load(choosers + place * regions + column // tokens, mask=column_there, other=0).to(tl.int64)
         there = column_there[:, None] & channel_there[None, :]
-        query_at = batch * q_batch + source * q_region + query * q_token
-        queries = tl.load(q + query_at[:, None] + channel[None, :], mask=there, other=0.0)
-        grad_at = batch * g_batch + source * g_region + query * g_token
-        upstream = tl.load(grad + grad_at[:, None] + channel[None, :], mask=there, other=0.0)
+        queries = load(q, batch * q_batch + source * q_region + query * q_token, channel, there)
+        upstream = load(grad, batch * g_batch + source * g_region + query * g_token, channel, there)
         pair = ((batch * regions + source)[None, :] * heads + head[:, None]) * tokens + query[None, :]
         there = row_there[:, None] & column_there[None, :]
         level = tl.load(lse + pair, mask=there, other=0.0)

@@ -1,4 +1,4 @@
-"""Forms of the same work that take turns in one process, so that whatever disturbs the machine disturbs them alike."""
+"""Forms of the same work that take turns in one process, so that a disturbance of the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class Work:
     """One form of a piece of work.
 
     Attributes:
-        what: is done: "forward", "training step".
+        what: the job, "forward" or "training step".
         form: "literal", "ours" or the name of another package's.
         setting: variant and sizes.
         items: images, pixels or tokens of one call.
-        run: does it once and returns what the forms must agree in, or None.
+        run: does the work once and returns the tensor in which the forms must agree, or None.
         module: its gradients are dropped after every call.
-        compiled: makes the same under torch.compile, where it is worth a row.
-        counted_as: another form that does the same, where this one's operators cannot be looked into.
+        compiled: builds the same work under torch.compile, where that deserves a row.
+        counted_as: another form whose operations are counted instead, where this one's operators hide theirs.
     """
 
     what: str
@@ -54,7 +54,7 @@ class Measured:
         peak: bytes on a GPU beyond weights and input, None on a CPU.
         counted: operations and bytes.
         ratio: seconds of the literal form over these, None where there is no literal form.
-        difference: the largest from the literal form's result, over that result's largest value; None likewise.
+        difference: largest difference from the literal form's result, over that result's largest value; None likewise.
     """
 
     work: Work
@@ -95,7 +95,7 @@ def network_work(  # noqa: PLR0917
 
 
 def with_compiled(works: Sequence[Work]) -> list[Work]:
-    """The works, and those that can be compiled once more, compiled."""
+    """The works, and then a compiled copy of each that can be compiled."""
     more = [
         replace(work, form=work.form + COMPILED, run=work.compiled(), counted_as=work.form)
         for work in works
@@ -105,14 +105,14 @@ def with_compiled(works: Sequence[Work]) -> list[Work]:
 
 
 def race(works: Sequence[Work], device: torch.device, dtype: str, repeats: int) -> list[Measured]:
-    """Measure works by turns; one that fails, as for want of memory, is left out, and a line says so."""
+    """Measure works by turns; one that fails, for example for lack of memory, is left out, and a line says so."""
     warm: dict[str, tuple[Tensor | None, int | None, Count]] = {}
     for work in works:
         say(f"warm-up: {work.what}, {work.form}, {work.setting}, {dtype}")
         try:
             with number_format(device, dtype):
                 warm[work.form] = _warm_up(work, device, warm)
-        except Exception as error:  # whatever one form cannot do, the others are measured
+        except Exception as error:  # if one form fails, the others are still measured
             say(f"left out, {work.form}: {type(error).__name__}: {str(error).partition(chr(10))[0]}")
             drop_gradients(work)
             if device.type == "cuda":
@@ -150,14 +150,14 @@ def peak_memory(work: Work, dtype: str) -> int:
 
 @contextmanager
 def number_format(device: torch.device, dtype: str) -> Iterator[None]:
-    """Seeded; bfloat16 is autocast."""
+    """Seed the generators and set the number format; bfloat16 means autocast."""
     torch.manual_seed(0)
     with precision(dtype), torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16"):
         yield
 
 
 def drop_gradients(work: Work) -> None:
-    """Let the next turn begin without them."""
+    """Drop the module's gradients, so that the next turn begins without them."""
     if work.module is not None:
         work.module.zero_grad(set_to_none=True)
 

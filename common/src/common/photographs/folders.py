@@ -28,7 +28,6 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from common import launch
-from common.environment import choose_device
 from common.errors import UserError
 from common.files import atomic_path, printable, remove_partial
 
@@ -53,10 +52,8 @@ class Share(Generic[Job]):
     """
 
     def __init__(self, todo: Sequence[Job], source: Path, device: str) -> None:
-        chosen = choose_device(device)
         # Shares differ; the first to finish waits.
-        joined = launch.accelerator(cpu=chosen.type == "cpu", patience=timedelta(days=30))
-        self.device = joined.device if device in ("auto", "cuda") else chosen
+        joined, self.device = launch.on_device(device, patience=timedelta(days=30))
         joined.wait_for_everyone()  # nobody writes before all have seen what exists
         self.rank, self.is_main, self._joined = joined.process_index, joined.is_main_process, joined
         self.mine = todo[self.rank :: joined.num_processes]
