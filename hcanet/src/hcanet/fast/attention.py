@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from common.networks.linear import linear
 from hcanet.fast.layout import depthwise, image, pixels, transposed
+from hcanet.fast.recomputed import recomputed
 
 if TYPE_CHECKING:
     from hcanet.attention import CAFM
@@ -25,15 +25,13 @@ if TYPE_CHECKING:
 
 def cafm(module: CAFM, x: Tensor) -> Tensor:
     """What `CAFM` computes: `(B, n, H, W)` → the same, channels last in memory."""
-    batch, _, height, width = x.shape
     qkv = linear(pixels(x), module.qkv.weight.flatten(1), module.qkv.bias)
-    qkv = depthwise(qkv, module.qkv_dwconv.weight, module.qkv_dwconv.bias).view(batch, height * width, -1)
-    if torch.is_grad_enabled() and module.local_mix == "released":
-        # A copy of qkv in another order is as large, so the backward pass makes it again.
-        local = checkpoint(_local, module, qkv, height, width, use_reentrant=False, preserve_rng_state=False)
-    else:
-        local = _local(module, qkv, height, width)
-    return image(_global(module, qkv).unflatten(1, (height, width)) + local)
+    qkv = depthwise(qkv, module.qkv_dwconv.weight, module.qkv_dwconv.bias)  # (B, H, W, 3n)
+    kernels = _kernels(module)
+    # The released order is a copy as large as qkv: it is not kept, the backward pass makes it again.
+    local = recomputed(_released, qkv, kernels) if module.local_mix == "released" else _local(qkv, kernels)
+    wide = _global(module, qkv.flatten(1, 2)).unflatten(1, x.shape[2:])
+    return image(wide + local + _of_biases(module, x))
 
 
 def _global(module: CAFM, qkv: Tensor) -> Tensor:
@@ -51,19 +49,27 @@ def _global(module: CAFM, qkv: Tensor) -> Tensor:
     return out if module.project_out.bias is None else out + module.project_out.bias
 
 
-def _local(module: CAFM, qkv: Tensor, height: int, width: int) -> Tensor:
-    """`fc` and `dep_conv` as one: `(B, N, 3n)` → `(B, H, W, n)`."""
-    slots = qkv
-    if module.local_mix == "released":  # the channel-first memory, read as channels last
-        slots = transposed(qkv).view(qkv.shape)
-    slots = slots.view(len(qkv), height, width, -1)
+def _kernels(module: CAFM) -> Tensor:
+    """`fc` and `dep_conv` as one: h depth-wise kernels of the slots, `(h, 3n, 1, 3, 3)`."""
     mix, groups = module.fc.weight.flatten(1), module.dep_conv.groups
     kernel = module.dep_conv.weight.unflatten(0, (groups, -1))  # (n/h, h, 9, 3, 3)
-    joined = torch.einsum("dojyx,js->osdyx", kernel, mix)  # (h, 3h, n/h, 3, 3)
-    parts = [
-        depthwise(slots, weight.flatten(0, 1)[:, None]).unflatten(-1, (-1, groups)).sum(dim=-2) for weight in joined
-    ]
-    out = parts[0] if len(parts) == 1 else torch.stack(parts, dim=-1).flatten(-2)
+    return torch.einsum("dojyx,js->osdyx", kernel, mix).flatten(1, 2)[:, :, None]
+
+
+def _local(slots: Tensor, kernels: Tensor) -> Tensor:
+    """`(B, H, W, 3n)` → `(B, H, W, n)`."""
+    groups = slots.shape[-1] // (3 * len(kernels))
+    parts = [depthwise(slots, kernel).unflatten(-1, (-1, groups)).sum(dim=-2) for kernel in kernels]
+    return parts[0] if len(parts) == 1 else torch.stack(parts, dim=-1).flatten(-2)
+
+
+def _released(qkv: Tensor, kernels: Tensor) -> Tensor:
+    """`_local` of the channel-first memory, read as channels last."""
+    return _local(transposed(qkv.flatten(1, 2)).view(qkv.shape), kernels)
+
+
+def _of_biases(module: CAFM, x: Tensor) -> Tensor:
+    """What the biases of `fc` and `dep_conv` add to the local branch, `(1, H, W, n)`: less at the border."""
     border = torch.einsum("cjyx,j->cyx", module.dep_conv.weight, module.fc.bias)[:, None]
-    ones = slots.new_ones(1, 1, *slots.shape[1:3])
-    return out + pixels(F.conv2d(ones, border, module.dep_conv.bias, padding=1))
+    ones = x.new_ones(1, 1, *x.shape[2:])
+    return pixels(F.conv2d(ones, border, module.dep_conv.bias, padding=1))

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from common.networks.linear import linear
 from hcanet.fast.layout import depthwise, image, pixels
+from hcanet.fast.recomputed import recomputed
 
 if TYPE_CHECKING:
     from hcanet.feedforward import MSFN
@@ -28,38 +28,35 @@ VALUES = 1 << 20
 def msfn(module: MSFN, x: Tensor) -> Tensor:
     """What `MSFN` computes: `(B, n, H, W)` → the same, channels last in memory."""
     tokens = pixels(x)
+    into = module.project_in.weight.flatten(1).unflatten(0, (3, -1))
+    into_bias = None if module.project_in.bias is None else module.project_in.bias.unflatten(0, (3, -1))
+    back = module.project_out.weight.flatten(1)
+    convolutions = (module.dwconv1, module.dwconv2, module.dwconv3)
     out: Tensor | None = None
     size = max(GROUP, VALUES * module.dim // max(tokens.numel(), 1))
     for start in range(0, module.hidden, size):
         group = slice(start, min(start + size, module.hidden))
-        if torch.is_grad_enabled():
-            part = checkpoint(_part, module, tokens, group, use_reentrant=False, preserve_rng_state=False)
-        else:
-            part = _part(module, tokens, group)
+        weights = [each.weight[group] for each in convolutions]
+        biases = [None if each.bias is None else each.bias[group] for each in convolutions]
+        bias = None if into_bias is None else into_bias[:, group]
+        part = recomputed(_part, tokens, into[:, group], bias, back[:, group], *weights, *biases)
         out = part if out is None else out + part
     assert out is not None
     return image(out if module.project_out.bias is None else out + module.project_out.bias)
 
 
-def _part(module: MSFN, tokens: Tensor, group: slice) -> Tensor:
-    """What a group of hidden channels adds to the result."""
-    into = module.project_in.weight.flatten(1).unflatten(0, (3, -1))[:, group]
-    into_bias = None if module.project_in.bias is None else module.project_in.bias.unflatten(0, (3, -1))[:, group]
-    convolutions = (module.dwconv1, module.dwconv2, module.dwconv3)
+def _part(tokens: Tensor, into: Tensor, into_bias: Tensor | None, back: Tensor, *convolutions: Any) -> Tensor:
+    """What a group of hidden channels adds to the result; `convolutions`: three weights, three biases or None."""
     maps = [
-        _scale(tokens, into[i], None if into_bias is None else into_bias[i], convolution, group)
-        for i, convolution in enumerate(convolutions)
+        depthwise(
+            linear(tokens, into[i], None if into_bias is None else into_bias[i]),
+            convolutions[i],
+            convolutions[3 + i],
+            dilation=i + 1,
+        )
+        for i in range(3)
     ]
-    return linear(gate(*maps), module.project_out.weight.flatten(1)[:, group])
-
-
-def _scale(tokens: Tensor, weight: Tensor, bias: Tensor | None, convolution: nn.Conv2d, group: slice) -> Tensor:
-    """One of the three maps, of a group of channels."""
-    x = linear(tokens, weight, bias)
-    dilation = int(convolution.dilation[0])
-    return depthwise(
-        x, convolution.weight[group], None if convolution.bias is None else convolution.bias[group], dilation
-    )
+    return linear(gate(*maps), back)
 
 
 def gate(x1: Tensor, x2: Tensor, x3: Tensor) -> Tensor:
