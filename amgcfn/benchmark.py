@@ -28,7 +28,7 @@ from amgcfn import AMGCFN, SuperpixelGraph
 from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
 from amgcfn.literal import one_hot
 from common.errors import command
-from common.hyperspectral.transforms import fit_pca
+from common.hyperspectral.classification.transforms import fit_pca
 from common.measuring.benchmarking import Benchmark, Row
 from common.measuring.racing import Work
 

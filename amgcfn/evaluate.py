@@ -25,8 +25,8 @@ from common import memory
 from common.config import AnyNumber, Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
+from common.hyperspectral.classification.seeds import model_folders, recorded_config
 from common.hyperspectral.scene import BandAxis
-from common.hyperspectral.seeds import model_folders, recorded_config
 from common.networks.weights import locate
 from common.results import measured, table, write_rows
 

@@ -35,11 +35,11 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path, is_wanted
-from common.hyperspectral.drawing import composite, sheet
+from common.hyperspectral.classification.drawing import composite, sheet
+from common.hyperspectral.classification.seeds import model_folders, recorded_config
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.raster import larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
-from common.hyperspectral.seeds import model_folders, recorded_config
 from common.networks.weights import finite, locate
 
 

@@ -32,10 +32,10 @@ from common import launch
 from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
-from common.hyperspectral.drawing import composite, confusion_figure, sheet
+from common.hyperspectral.classification.drawing import composite, confusion_figure, sheet
+from common.hyperspectral.classification.seeds import read_scores, seed_folder, write_scores
+from common.hyperspectral.classification.splits import Split
 from common.hyperspectral.scene import Scene
-from common.hyperspectral.seeds import read_scores, seed_folder, write_scores
-from common.hyperspectral.splits import Split
 from common.networks.cards import publish
 from common.results import measured, table
 from common.run import Run

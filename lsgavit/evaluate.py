@@ -20,9 +20,9 @@ from common.config import AnyNumber, Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
-from common.hyperspectral.drawing import confusion_figure
+from common.hyperspectral.classification.drawing import confusion_figure
+from common.hyperspectral.classification.seeds import model_folders, recorded_config
 from common.hyperspectral.scene import BandAxis
-from common.hyperspectral.seeds import model_folders, recorded_config
 from common.networks.weights import locate
 from common.results import Row, measured, table, write_rows
 from lsgavit import scoring

@@ -31,12 +31,12 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path, is_wanted
-from common.hyperspectral.drawing import sheet
+from common.hyperspectral.classification.drawing import sheet
+from common.hyperspectral.classification.seeds import model_folders, recorded_config
+from common.hyperspectral.classification.transforms import SpectralTransform
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.raster import larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, in_codes, open_scene
-from common.hyperspectral.seeds import model_folders, recorded_config
-from common.hyperspectral.transforms import SpectralTransform
 from common.networks.weights import locate
 from lsgavit.checkpoints import load_model
 from lsgavit.data import COMPONENTS, find_scene, recorded_classes

@@ -31,10 +31,10 @@ from common import launch
 from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
-from common.hyperspectral.disjoint import overlap
-from common.hyperspectral.drawing import confusion_figure, sheet
+from common.hyperspectral.classification.disjoint import overlap
+from common.hyperspectral.classification.drawing import confusion_figure, sheet
+from common.hyperspectral.classification.seeds import read_scores, seed_folder, write_scores
 from common.hyperspectral.scene import Scene
-from common.hyperspectral.seeds import read_scores, seed_folder, write_scores
 from common.networks.cards import publish
 from common.results import measured, table
 from common.run import Run

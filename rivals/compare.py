@@ -21,11 +21,11 @@ import numpy as np
 from common.config import AnyNumber, Fraction, Positive, Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
-from common.hyperspectral.catalogue import load_fixed_split, load_scene
-from common.hyperspectral.disjoint import disjoint_split, overlap
+from common.hyperspectral.classification.catalogue import load_fixed_split, load_scene
+from common.hyperspectral.classification.disjoint import disjoint_split, overlap
+from common.hyperspectral.classification.scores import DEFINITIONS, Scores, over_seeds, score
+from common.hyperspectral.classification.splits import Split, per_class_split, stratified_split
 from common.hyperspectral.scene import BandAxis, Scene, open_scene, refuse_without_cube
-from common.hyperspectral.scores import DEFINITIONS, Scores, over_seeds, score
-from common.hyperspectral.splits import Split, per_class_split, stratified_split
 from common.hyperspectral.synthetic import synthetic_scene
 from common.results import SPREAD, Row, measured, table, write_rows
 from rivals import hybridsn, spectra

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from amgcfn import AMGCFN, CAFM, GraphConvolution, NodeAttention, PixelAttention, build_graph
 from amgcfn.convolution import ConvolutionBlock
-from common.hyperspectral.transforms import fit_pca
+from common.hyperspectral.classification.transforms import fit_pca
 
 # Largest difference relative to the largest value, against float64 on the same rounded weights and inputs.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}

@@ -9,7 +9,7 @@ import amgcfn.literal
 from amgcfn import SuperpixelGraph, build_graph
 from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
 from common.errors import UserError
-from common.hyperspectral.transforms import fit_pca
+from common.hyperspectral.classification.transforms import fit_pca
 
 
 def _random_graph(seed: int, nodes: int, share: float) -> np.ndarray:

@@ -26,7 +26,7 @@ from amgcfn import (
 from amgcfn.checkpoints import released_names
 from amgcfn.convolution import ConvolutionLevel
 from common.errors import UserError
-from common.hyperspectral.transforms import fit_pca
+from common.hyperspectral.classification.transforms import fit_pca
 
 
 def _scene(height=43, width=51, bands=9, dtype=torch.float64):

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import same, weights
 from torch.nn import functional as F
 
 import amgcfn.data
 from amgcfn import load_model
 from amgcfn.data import PreparedScene
 from amgcfn.strips import classify_scene
-from common.hyperspectral.splits import labels_sha256, per_class_split
+from common.hyperspectral.classification.splits import labels_sha256, per_class_split
+from conftest import same, weights
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from scipy.io import loadmat
 
 from amgcfn.presets import PAPER_SEEDS, PRESETS
 from amgcfn.published import PUBLISHED, RELEASED_SPREAD, SPLIT_SIZES
-from common.hyperspectral.splits import per_class_split
+from common.hyperspectral.classification.splits import per_class_split
 from support.data import real_data
 
 FILES = {

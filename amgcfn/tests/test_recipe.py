@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from conftest import same, weights
 from torch.nn import functional as F
 
 from amgcfn import AMGCFN, build_graph
-from common.hyperspectral.splits import per_class_split
-from common.hyperspectral.transforms import fit_pca
+from common.hyperspectral.classification.splits import per_class_split
+from common.hyperspectral.classification.transforms import fit_pca
+from conftest import same, weights
 
 
 def test_the_loop_by_hand_exports_the_same_weights(train, tiny_config, tiny_scene, tmp_path):

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from amgcfn.presets import PRESETS
 from amgcfn.scoring import class_table, rows
 from common.config import from_command_line
+from common.hyperspectral.classification.scores import score
+from common.hyperspectral.classification.splits import make_split
 from common.hyperspectral.scene import make_scene
-from common.hyperspectral.scores import score
-from common.hyperspectral.splits import make_split
 from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]

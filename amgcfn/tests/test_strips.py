@@ -8,7 +8,7 @@ import torch
 
 from amgcfn import AMGCFN, build_graph
 from amgcfn.strips import HALO, classify_scene, rows_for_memory
-from common.hyperspectral.transforms import fit_pca
+from common.hyperspectral.classification.transforms import fit_pca
 
 
 def _scene_and_model():

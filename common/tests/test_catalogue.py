@@ -9,10 +9,10 @@ import pytest
 from scipy.io import savemat
 
 from common.errors import UserError
-from common.hyperspectral import catalogue
-from common.hyperspectral.catalogue import load_fixed_split, load_labels, load_scene, reduce_labels
+from common.hyperspectral.classification import catalogue
+from common.hyperspectral.classification.catalogue import load_fixed_split, load_labels, load_scene, reduce_labels
+from common.hyperspectral.classification.published import CATALOGUE
 from common.hyperspectral.geotiff import write_geotiff
-from common.hyperspectral.published import CATALOGUE
 from support.data import real_data
 
 CLASSES = {"indian_pines": 16, "salinas": 16, "salinas_a": 16, "pavia_university": 9, "pavia_centre": 9, "ksc": 13,

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from skimage.color import rgb2lab
 
 from common.figures import save
-from common.hyperspectral import drawing
+from common.hyperspectral.classification import drawing
 from common.hyperspectral.scene import make_scene
 
 LABELS = np.array([[0, 1, 2], [2, 2, 0]])

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from common.hyperspectral.scores import confusion_matrix, from_confusion, over_seeds, per_class_table, score
+from common.hyperspectral.classification.scores import (
+    confusion_matrix,
+    from_confusion,
+    over_seeds,
+    per_class_table,
+    score,
+)
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(1, 6, 500)

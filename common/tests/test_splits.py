@@ -7,9 +7,9 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from common.errors import UserError
-from common.hyperspectral.catalogue import load_labels
-from common.hyperspectral.disjoint import disjoint_split, overlap
-from common.hyperspectral.splits import Split, fixed_split, per_class_split, stratified_split
+from common.hyperspectral.classification.catalogue import load_labels
+from common.hyperspectral.classification.disjoint import disjoint_split, overlap
+from common.hyperspectral.classification.splits import Split, fixed_split, per_class_split, stratified_split
 from support.data import real_data
 
 # Labelled pixels per class of the published ground truths, and AMGCFN's split sizes on them.

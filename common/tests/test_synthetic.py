@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from common.errors import UserError
-from common.hyperspectral.splits import stratified_split
+from common.hyperspectral.classification.splits import stratified_split
 from common.hyperspectral.synthetic import synthetic_scene
 
 

@@ -9,8 +9,8 @@ import pytest
 from sklearn.decomposition import PCA
 
 from common.errors import UserError
-from common.hyperspectral import transforms
-from common.hyperspectral.transforms import SpectralTransform, fit_pca
+from common.hyperspectral.classification import transforms
+from common.hyperspectral.classification.transforms import SpectralTransform, fit_pca
 
 RNG = np.random.default_rng(0)
 CUBE = (3000 + RNG.standard_normal((30, 20, 12)) @ RNG.standard_normal((12, 12)) * 400).astype(np.int16)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from conftest import Verb
 from PIL import Image
 
 from common.errors import UserError
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.scene import open_scene
+from conftest import Verb
 from hcanet import HCANet
 from hcanet.checkpoints import Preparation, save_preparation
 from hcanet.denoising import (

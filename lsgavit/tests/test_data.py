@@ -11,7 +11,7 @@ import scipy.io
 import torch
 
 from common.errors import UserError
-from common.hyperspectral.disjoint import overlap
+from common.hyperspectral.classification.disjoint import overlap
 from common.hyperspectral.synthetic import synthetic_scene
 from lsgavit.data import PreparedScene, TrainingPixels, find_scene, turned
 from lsgavit.presets import PRESETS, Config

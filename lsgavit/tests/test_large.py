@@ -10,7 +10,7 @@ import rasterio
 import torch
 
 from common.files import write_json
-from common.hyperspectral.transforms import fit_pca
+from common.hyperspectral.classification.transforms import fit_pca
 from lsgavit import create_model, large
 from lsgavit.data import CLASSES, COMPONENTS
 from support.rasters import only_windows, smooth_scene, write_raster

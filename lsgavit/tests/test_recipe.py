@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from training import load_trainer, train, write_scenes
 
-from common.hyperspectral.splits import stratified_split
-from common.hyperspectral.transforms import fit_pca
+from common.hyperspectral.classification.splits import stratified_split
+from common.hyperspectral.classification.transforms import fit_pca
 from lsgavit import create_model
 
 SEED = 3

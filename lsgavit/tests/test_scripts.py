@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from conftest import CROPS
 
 from common.errors import UserError
+from common.hyperspectral.classification.seeds import model_folders
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.readers import read_array
-from common.hyperspectral.seeds import model_folders
 from common.hyperspectral.stored import Georeference
 from common.hyperspectral.synthetic import synthetic_scene
+from conftest import CROPS
 from support.ablation import parameters, run_ablation
 from support.scripts import run_script
 

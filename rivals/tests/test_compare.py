@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.hyperspectral.splits import per_class_split
+from common.hyperspectral.classification.splits import per_class_split
 from common.hyperspectral.synthetic import synthetic_scene
 from common.results import read_rows
 from rivals import HybridSN, hybridsn, spectra

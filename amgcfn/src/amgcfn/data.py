@@ -14,13 +14,13 @@ from torch import Tensor
 from amgcfn.graph import SuperpixelGraph, build_graph
 from amgcfn.presets import Config
 from common.errors import UserError
-from common.hyperspectral.catalogue import load_scene
-from common.hyperspectral.disjoint import disjoint_split
+from common.hyperspectral.classification.catalogue import load_scene
+from common.hyperspectral.classification.disjoint import disjoint_split
+from common.hyperspectral.classification.seeds import recorded_config
+from common.hyperspectral.classification.splits import Split, per_class_split
+from common.hyperspectral.classification.transforms import SpectralTransform, fit_pca
 from common.hyperspectral.scene import Scene, open_scene, refuse_without_cube
-from common.hyperspectral.seeds import recorded_config
-from common.hyperspectral.splits import Split, per_class_split
 from common.hyperspectral.synthetic import synthetic_scene
-from common.hyperspectral.transforms import SpectralTransform, fit_pca
 
 GRAPH, SPLIT, COMPONENTS = "graph.safetensors", "split.npz", "components.npz"
 

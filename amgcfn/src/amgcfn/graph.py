@@ -24,8 +24,8 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import atomic_path
+from common.hyperspectral.classification.transforms import SpectralTransform
 from common.hyperspectral.no_data import extent_of
-from common.hyperspectral.transforms import SpectralTransform
 
 FloatArray: TypeAlias = np.ndarray
 SIGMA = 5.0
@@ -103,7 +103,7 @@ def build_graph(
     Args:
         cube: `(H, W, bands)`, finite, any unit; pixels without data filled from their neighbours.
         components: principal components, in the release those of the training pixels:
-            `common.hyperspectral.transforms.fit_pca(cube, 3, pixels=split.train)`.
+            `common.hyperspectral.classification.transforms.fit_pca(cube, 3, pixels=split.train)`.
         valid: `(H, W)` bool, where there are data; everywhere when None. Other pixels take no part in any
             mean or edge; they get the superpixel of the nearest pixel with data, since each needs one.
             A border without data changes nothing: the graph is that of the scene without the border.

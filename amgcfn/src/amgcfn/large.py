@@ -21,10 +21,10 @@ from amgcfn.model import HOPS
 from amgcfn.presets import Config
 from amgcfn.strips import classify_scene, rows_for_memory
 from common.errors import UserError
+from common.hyperspectral.classification.transforms import SpectralTransform
 from common.hyperspectral.raster import Box, class_layers
 from common.hyperspectral.scene import Scene, in_codes
 from common.hyperspectral.streaming import Stream, halo, window_side
-from common.hyperspectral.transforms import SpectralTransform
 from common.networks.weights import finite
 
 AROUND = 32

@@ -8,8 +8,7 @@ import numpy as np
 
 from amgcfn.data import PreparedScene
 from amgcfn.published import PUBLISHED
-from common.hyperspectral.scene import Scene
-from common.hyperspectral.scores import (
+from common.hyperspectral.classification.scores import (
     DEFINITIONS,
     Scores,
     count_and_spread,
@@ -17,7 +16,8 @@ from common.hyperspectral.scores import (
     per_class_table,
     score,
 )
-from common.hyperspectral.splits import Split
+from common.hyperspectral.classification.splits import Split
+from common.hyperspectral.scene import Scene
 from common.results import SPREAD, Row
 
 

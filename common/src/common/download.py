@@ -115,8 +115,8 @@ def weights(name: str) -> Path:
 
 def describe() -> str:
     """Which weights and scenes can be fetched, and where the others come from."""
-    from common.hyperspectral.catalogue import files_of  # noqa: PLC0415 - `fetch` alone needs no scenes
-    from common.hyperspectral.published import CATALOGUE  # noqa: PLC0415
+    from common.hyperspectral.classification.catalogue import files_of  # noqa: PLC0415 - `fetch` alone needs no scenes
+    from common.hyperspectral.classification.published import CATALOGUE  # noqa: PLC0415
 
     lines = ["weights:"]
     for name, entry in released().items():
@@ -132,7 +132,7 @@ def describe() -> str:
 @command
 def main() -> None:
     """Fetch released weights, or the files of one scene that have an address; say where the others go."""
-    from common.hyperspectral.catalogue import files_of, find_entry  # noqa: PLC0415
+    from common.hyperspectral.classification.catalogue import files_of, find_entry  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
         prog="python -m common.download",

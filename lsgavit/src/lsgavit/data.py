@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from common.errors import UserError
 from common.files import write_json
-from common.hyperspectral.catalogue import load_fixed_split, load_scene
-from common.hyperspectral.disjoint import disjoint_split
+from common.hyperspectral.classification.catalogue import load_fixed_split, load_scene
+from common.hyperspectral.classification.disjoint import disjoint_split
+from common.hyperspectral.classification.splits import Split, make_split, stratified_split
+from common.hyperspectral.classification.transforms import SpectralTransform, fit_pca
 from common.hyperspectral.scene import Scene, open_scene, refuse_without_cube
-from common.hyperspectral.splits import Split, make_split, stratified_split
 from common.hyperspectral.synthetic import synthetic_scene
-from common.hyperspectral.transforms import SpectralTransform, fit_pca
 from lsgavit.presets import Config
 from lsgavit.windows import SceneWindows
 

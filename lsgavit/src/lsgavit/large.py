@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from common.errors import UserError
+from common.hyperspectral.classification.transforms import SpectralTransform
 from common.hyperspectral.raster import Box, class_layers
 from common.hyperspectral.scene import Scene, in_codes
 from common.hyperspectral.streaming import Stream, halo, window_side
-from common.hyperspectral.transforms import SpectralTransform
 from lsgavit.checkpoints import load_model
 from lsgavit.data import COMPONENTS, recorded_classes
 from lsgavit.fast.prediction import predict_pixels

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.hyperspectral.disjoint import overlap
-from common.hyperspectral.scores import DEFINITIONS, Scores, over_seeds, per_class_table, score
+from common.hyperspectral.classification.disjoint import overlap
+from common.hyperspectral.classification.scores import DEFINITIONS, Scores, over_seeds, per_class_table, score
 from common.results import SPREAD, Row
 from lsgavit.data import PreparedScene
 from lsgavit.fast.prediction import predict_pixels

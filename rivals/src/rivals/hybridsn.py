@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.optim import Adam
 from tqdm.auto import tqdm
 
+from common.hyperspectral.classification.splits import Split
+from common.hyperspectral.classification.transforms import fit_pca
 from common.hyperspectral.scene import Scene
-from common.hyperspectral.splits import Split
-from common.hyperspectral.transforms import fit_pca
 
 BATCH = 256
 

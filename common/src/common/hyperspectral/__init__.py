@@ -1,1 +1,1 @@
-"""Hyperspectral scenes: reading, published scenes, splits, transforms, scores, pictures. Import the modules."""
+"""Hyperspectral scenes: reading, pixels without data, windows of large ones. Import the modules."""

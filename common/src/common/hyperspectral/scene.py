@@ -1,6 +1,6 @@
 """A hyperspectral scene in memory: the cube, its labels, and what is known about both.
 
-`open_scene` reads a user's own files, `catalogue.load_scene` the published ones; both end in
+`open_scene` reads a user's own files, `classification.catalogue` the published ones; both end in
 `make_scene`, which refuses what no method can work on. The cube keeps the type of its file (most
 are 16-bit integers): float copies are for whoever needs them, window by window or chunk by chunk.
 """

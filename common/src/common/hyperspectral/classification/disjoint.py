@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from common.errors import UserError
-from common.hyperspectral.splits import Split, check_classes, class_counts, make_split
+from common.hyperspectral.classification.splits import Split, check_classes, class_counts, make_split
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.hyperspectral.published import CATALOGUE, Published, Source
+from common.hyperspectral.classification.published import CATALOGUE, Published, Source
+from common.hyperspectral.classification.splits import Split, fixed_split
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.scene import Scene, make_scene, remap_labels
-from common.hyperspectral.splits import Split, fixed_split
 from common.hyperspectral.stored import Stored
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from common.config import RunConfig
 from common.errors import UserError
 from common.files import write_json
-from common.hyperspectral.scores import Scores, from_confusion
+from common.hyperspectral.classification.scores import Scores, from_confusion
 
 Config = TypeVar("Config", bound=RunConfig)
 

@@ -1,0 +1,1 @@
+"""Classifying scenes: published scenes and splits, components, scores over seeds, maps."""
