@@ -28,6 +28,7 @@ from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
 from common.networks.cards import publish
+from common.photographs.images import refuse_shared
 from common.results import measured, table
 from common.run import Run
 
@@ -107,6 +108,7 @@ def datasets(config: Config) -> tuple[CocoPictures, CocoPictures]:
         folder = write_demo((config.output or Path("runs/biformer_detection_demo")) / "data")
     masks = config.method == "mask_rcnn"
     training_set, validation_set = (open_split(folder, split, masks=masks) for split in ("train", "validation"))
+    refuse_shared(*([split.folder / name for name in split.names] for split in (training_set, validation_set)))
     check_categories(
         validation_set.classes,
         validation_set.category_ids,

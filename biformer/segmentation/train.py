@@ -19,7 +19,7 @@ from torch.optim import AdamW
 from biformer.dense import parameter_groups
 from biformer.segmentation import pictures, scoring
 from biformer.segmentation.augmentation import Augmentation, TrainingScenes
-from biformer.segmentation.data import Scenes, open_scenes
+from biformer.segmentation.data import Scenes, open_both
 from biformer.segmentation.inference import Protocol
 from biformer.segmentation.model import Segmenter
 from biformer.segmentation.photographs import write_demo
@@ -91,7 +91,7 @@ def datasets(config: Config) -> tuple[Scenes, Scenes]:
         if config.preset != "demo":
             raise UserError(f"--preset {config.preset} needs --data-root DIR; the README says what belongs there")
         root = write_demo((config.output or Path("runs/biformer_segmentation_demo")) / "data")
-    return open_scenes(root, "training"), open_scenes(root, "validation")
+    return open_both(root)
 
 
 def starting_model(config: Config, classes: list[str]) -> Segmenter:

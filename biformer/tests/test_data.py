@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -111,14 +112,33 @@ def test_a_held_out_share_is_stratified_disjoint_and_repeatable(tmp_path: Path) 
     assert from_file[1].read(3)[0].tobytes() == validation.read(3)[0].tobytes()
 
 
-@pytest.mark.parametrize("problem", ["both", "missing", "no file", "no split file"])
+def test_a_split_that_links_to_the_other_is_refused(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    (root / "val").symlink_to("train")
+    with pytest.raises(UserError, match=r"val/cat/0\.png: is the training picture .*, as are 9 others"):
+        open_both(root)
+
+
+def test_class_folders_of_one_name_are_not_joined(tmp_path: Path) -> None:
+    for name in ("cat/left", "cat/right", "dog/left"):
+        write_folder(tmp_path / "train" / name.split("/")[0], {name.split("/")[1]: 1})
+    with pytest.raises(UserError, match="class folders of one name lie in several places"):
+        open_split(tmp_path, "train")
+
+
+@pytest.mark.parametrize("problem", ["both", "both in other words", "twice", "missing", "no file", "no split file"])
 def test_bad_split_files_are_named(tmp_path: Path, problem: str) -> None:
     write_folder(tmp_path, {"cat": 3, "dog": 3})
     path = tmp_path / "split.json"
     lists = {"train": ["cat/0.png", "dog/0.png"], "validation": ["cat/1.png", "dog/1.png"]}
-    words = {"both": "1 pictures are in both", "missing": r"1 of 3 .* missing \(first: dog/9.png\)"}
+    words = {"both": "1 pictures are in both", "both in other words": "1 pictures are in both"}
+    words |= {"twice": "stands twice in validation", "missing": r"1 of 3 .* missing \(first: dog/9.png\)"}
     if problem == "both":
         lists["validation"].append("cat/0.png")
+    if problem == "both in other words":
+        lists["validation"].append("./cat//0.png")
+    if problem == "twice":
+        lists["validation"].append("cat/1.png")
     if problem == "missing":
         lists["validation"].append("dog/9.png")
     if problem != "no file":

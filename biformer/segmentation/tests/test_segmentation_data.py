@@ -5,6 +5,8 @@ from __future__ import annotations
 import colorsys
 import itertools
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from PIL import Image
 
 from biformer.segmentation import photographs, pictures
 from biformer.segmentation.augmentation import Augmentation, TrainingScenes, distorted, saturated
-from biformer.segmentation.data import open_scenes, read_classes
+from biformer.segmentation.data import open_both, open_scenes, read_classes
 from biformer.segmentation.presets import PRESETS, learning_rate
 from common.errors import UserError
 from common.sampling import endless_loader
@@ -216,3 +218,32 @@ def test_colours_differ_and_label_pictures_hold_the_codes() -> None:
     assert shown[0, 0].tolist() == colours[0].tolist() and shown[0, 2].tolist() == [0, 0, 0]
     sheet = pictures.overlay(Image.new("RGB", (2000, 30)), np.zeros((30, 2000), np.int64), ["wall"])
     assert sheet.width > 1600 and sheet.height >= 24
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_class_numbers_in_few_bits_stay_what_they_are(demo: Path, tmp_path: Path, bits: int) -> None:
+    """Programs that make PNGs small store them so, and Pillow spreads the values over 8 bits."""
+    root = shutil.copytree(demo, tmp_path / "few")
+    codes = np.minimum(np.arange(96 * 128, dtype=np.uint8).reshape(96, 128) % 7, 2**bits - 1)
+    packed = np.zeros((96, 128 * bits // 8), np.uint8)
+    for place in range(8 // bits):
+        packed |= codes[:, place :: 8 // bits] << (8 - bits * (place + 1))
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", 128, 96, bits, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    chunks = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in parts]
+    (root / "annotations/training/ADE_train_00000001.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    labels = open_scenes(root, "training").read(0)[1].numpy()
+    np.testing.assert_array_equal((labels.astype(int) + 1) % 256, codes)
+
+
+def test_a_split_that_links_to_the_other_is_refused(demo: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(demo, tmp_path / "one")
+    for part in ("images", "annotations"):
+        shutil.rmtree(root / part / "validation")
+        (root / part / "validation").symlink_to("training")
+    with pytest.raises(UserError, match=r"is the training picture .*, as are 7 others"):
+        open_both(root)

@@ -27,7 +27,7 @@ from timm.data import create_dataset
 
 from common.errors import UserError
 from common.files import printable, write_json
-from common.photographs.images import SUFFIXES, list_images, read_rgb
+from common.photographs.images import SUFFIXES, list_images, read_rgb, refuse_shared
 
 _FOLDERS = {"train": ("train", "training"), "validation": ("val", "validation", "valid", "eval", "test")}
 _EXPECTED = "the layouts that are read stand at the top of biformer/data.py and in the README"
@@ -123,6 +123,8 @@ def open_both(
         open_split(root, split, dataset=dataset, split_file=split_file, upright=upright)
         for split in ("train", "validation")
     )
+    if not dataset:  # what lies in zips is no file, and passes
+        refuse_shared(*([root / name for name in pictures.names] for pictures in (training, validation_set)))
     check_classes(validation_set.classes, training.classes, f"{root}: the validation pictures", "the training pictures")
     return training, validation_set
 
@@ -242,8 +244,8 @@ def save_split(path: Path, training: Pictures, validation: Pictures) -> None:
 
 def _from_split_file(root: Path, path: Path, split: str, upright: bool) -> Pictures:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        lists = {part: list(map(str, content[part])) for part in ("train", "validation")}
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        lists = {part: [PurePosixPath(name).as_posix() for name in content[part]] for part in ("train", "validation")}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected the names of a split, as a run's split.json") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -251,6 +253,8 @@ def _from_split_file(root: Path, path: Path, split: str, upright: bool) -> Pictu
     both = set(lists["train"]) & set(lists["validation"])
     if both:
         raise UserError(f"{path}: {len(both)} pictures are in both splits (first: {min(both)}); write it anew")
+    if len(set(lists[split])) < len(lists[split]):
+        raise UserError(f"{path}: a picture stands twice in {split} and would count twice; write it anew")
     missing = [name for name in lists[split] if not (root / name).is_file()]
     if missing:
         raise UserError(
@@ -301,6 +305,10 @@ def _classes(names: Sequence[str], whose: str) -> tuple[list[str], list[int]]:
     classes = sorted(set(parents))
     if len(classes) < 2:
         raise UserError(f"{whose}: found {len(names)} pictures in {len(classes)} class folders, expected at least two")
+    if len({PurePosixPath(name).parent for name in names}) > len(classes):
+        raise UserError(
+            f"{whose}: class folders of one name lie in several places; expected <class>/* with one of each"
+        )
     numbers = {name: i for i, name in enumerate(classes)}
     return classes, [numbers[parent] for parent in parents]
 

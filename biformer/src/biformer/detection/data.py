@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -162,6 +163,9 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
         else:
             by_picture[picture].append((box, label, shape))
     names = [image["file_name"] for image in content["images"]]
+    if len(set(names)) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise UserError(f"{path}: lists the picture {twice} twice, so it would count twice; join its entries")
     there = {entry.name for entry in os.scandir(folder)}
     missing = [name for name in names if name not in there and not (folder / name).is_file()]
     if missing:

@@ -23,7 +23,7 @@ from torch import Tensor
 from biformer.data import UnreadablePicture, reading
 from biformer.segmentation.model import IGNORED
 from common.errors import UserError
-from common.photographs.images import SUFFIXES, list_images, read_rgb
+from common.photographs.images import SUFFIXES, list_images, read_rgb, refuse_shared
 
 FOLDER = "ADEChallengeData2016"
 _TABLE = "objectInfo150.txt"
@@ -66,6 +66,17 @@ class Scenes:
                 f"{picture.shape[2]}x{picture.shape[1]}; copy both again"
             )
         return picture, labels
+
+
+def open_both(root: Path) -> tuple[Scenes, Scenes]:
+    """Training and validation pictures, none of them in both.
+
+    Raises:
+        UserError: as `open_scenes`, or a picture is in both.
+    """
+    training, validation = open_scenes(root, "training"), open_scenes(root, "validation")
+    refuse_shared(*([s.root / "images" / s.split / name for name in s.names] for s in (training, validation)))
+    return training, validation
 
 
 def open_scenes(root: Path, split: str) -> Scenes:
@@ -144,9 +155,17 @@ def read_picture(path: Path) -> Tensor:
         return torch.from_numpy(np.array(read_rgb(path))).permute(2, 0, 1)
 
 
+def _bits(path: Path) -> int:
+    """Bits per pixel of a PNG: programs that make files small also store class numbers in 2 or 4."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
+
+
 def _read_annotation(path: Path, classes: int) -> Tensor:
     with reading(path), Image.open(path) as file:
         mode, codes = file.mode, np.array(file)
+        if mode == "L" and file.format == "PNG" and (bits := _bits(path)) < 8:
+            codes //= 255 // (2**bits - 1)  # Pillow spreads greys of few bits over all 8
     if mode not in ("L", "P"):
         raise UserError(f"{path}: holds {mode} pixels, expected 8-bit class numbers, 0 for unlabelled")
     if codes.max() > classes:

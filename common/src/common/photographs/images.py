@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -88,6 +88,24 @@ def list_images(
             elif path.suffix.lower() in endings and (link or entry.is_file()):
                 found.append(path)
     return sorted(path for path in found if excluded is None or os.path.realpath(path) != excluded)
+
+
+def refuse_shared(training: Iterable[Path], validation: Sequence[Path]) -> None:
+    """Refuse pictures that are in both splits, through links or because both are one folder.
+
+    Only files of equal names are compared, so that large data sets cost nothing.
+
+    Raises:
+        UserError: one such picture.
+    """
+    names = {path.name for path in validation}
+    known = {os.path.realpath(path): path for path in training if path.name in names and path.is_file()}
+    both = [path for path in validation if os.path.realpath(path) in known] if known else []
+    if both:
+        raise UserError(
+            f"{printable(both[0])}: is the training picture {printable(known[os.path.realpath(both[0])])} too, as are "
+            f"{len(both) - 1} others, so scores would say nothing; give both splits pictures of their own"
+        )
 
 
 def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None, upright: bool = True) -> Image.Image:
