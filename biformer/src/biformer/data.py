@@ -80,7 +80,7 @@ class Pictures:
         """
         with reading(self.names[index]):
             picture, label = self.load(index)
-            return picture.convert("RGB"), label
+            return picture if picture.mode == "RGB" else picture.convert("RGB"), label
 
     def subset(self, indices: Sequence[int]) -> Pictures:
         """The pictures at `indices`, with all classes."""

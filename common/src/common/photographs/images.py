@@ -200,7 +200,7 @@ def _eight_bit(image: Image.Image, shown: str) -> Image.Image:
     if image.mode in ("P", "PA", "RGBa", "La"):
         # By way of alpha: colours of a palette that are transparent, and premultiplied ones.
         image = image.convert("LA" if image.mode == "La" else "RGBA")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
 
 
 def _tiff_form(image: Image.Image, shown: str) -> tuple[int, bool]:
