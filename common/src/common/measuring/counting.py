@@ -131,9 +131,7 @@ def measure(device: torch.device, dtype: str, *, side: int, mib: int) -> Device:
     with precision(dtype):
         kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-        source = torch.randn(
-            mib * 2**17, device=device
-        )  # a quarter of a MiB of float32 each is half read, half written
+        source = torch.randn(mib * 2**17, device=device)  # half of the MiB are read, the other half written
         target = torch.empty_like(source)
         product, copy = (
             min(timed(run, device) for _ in range(5)) for run in (lambda: a @ b, lambda: target.copy_(source))
