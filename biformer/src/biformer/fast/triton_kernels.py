@@ -28,20 +28,22 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def tile_rows(tokens, heads, SLOTS: tl.constexpr, HEADS: tl.constexpr, ROWS: tl.constexpr):
-    """Head and token of each row of this program's tile, and which rows exist."""
+def tile(tokens, heads, WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr, SLOTS: tl.constexpr,
+         ROWS: tl.constexpr):  # fmt: skip
+    """This program's tile: head and token of each row, place of each channel in a tensor, and which of them exist.
+
+    The last value says where a row's head is the channel's.
+    """
     row = tl.arange(0, ROWS)
     head = tl.program_id(1) * HEADS + row // SLOTS
     token = tl.program_id(2) * SLOTS + row % SLOTS
-    return head, token, (row // SLOTS < HEADS) & (head < heads) & (token < tokens)
-
-
-@triton.jit
-def tile_channels(heads, WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr):
-    """Head and position in a tensor's last dimension of each channel of the tile, and which exist."""
-    channel = tl.arange(0, HEADS * PADDED)
-    head = tl.program_id(1) * HEADS + channel // PADDED
-    return head, head * WIDTH + channel % PADDED, (channel % PADDED < WIDTH) & (head < heads)
+    row_there = (row // SLOTS < HEADS) & (head < heads) & (token < tokens)
+    column = tl.arange(0, HEADS * PADDED)
+    channel_head = tl.program_id(1) * HEADS + column // PADDED
+    channel = channel_head * WIDTH + column % PADDED
+    channel_there = (column % PADDED < WIDTH) & (channel_head < heads)
+    own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
+    return head, token, row_there, channel, channel_there, own
 
 
 @triton.jit
@@ -70,9 +72,7 @@ def forward_kernel(
     """Output and log-sum-exp (base 2) of one region's queries."""
     place = tl.program_id(0).to(tl.int64)
     batch, region = place // regions, place % regions
-    head, token, row_there = tile_rows(tokens, heads, SLOTS, HEADS, ROWS)
-    channel_head, channel, channel_there = tile_channels(heads, WIDTH, PADDED, HEADS)
-    own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
+    head, token, row_there, channel, channel_there, own = tile(tokens, heads, WIDTH, PADDED, HEADS, SLOTS, ROWS)
     queries = load(q, batch * q_batch + region * q_region + token * q_token, channel, own)
     highest = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
@@ -108,9 +108,7 @@ def query_gradient_kernel(
     """Gradient of one region's queries, and `delta` = Σ output · its gradient for the keys' kernel."""
     place = tl.program_id(0).to(tl.int64)
     batch, region = place // regions, place % regions
-    head, token, row_there = tile_rows(tokens, heads, SLOTS, HEADS, ROWS)
-    channel_head, channel, channel_there = tile_channels(heads, WIDTH, PADDED, HEADS)
-    own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
+    head, token, row_there, channel, channel_there, own = tile(tokens, heads, WIDTH, PADDED, HEADS, SLOTS, ROWS)
     queries = load(q, batch * q_batch + region * q_region + token * q_token, channel, own)
     upstream = load(grad, batch * g_batch + region * g_region + token * g_token, channel, own)
     packed = (place * tokens + token[:, None]) * heads * WIDTH + channel[None, :]
@@ -145,9 +143,7 @@ def key_gradient_kernel(
     """Gradients of one region's keys and values, from the regions in `choosers` that chose it."""
     place = tl.program_id(0).to(tl.int64)
     batch, region = place // regions, place % regions
-    head, token, row_there = tile_rows(key_tokens, heads, SLOTS, HEADS, ROWS)
-    channel_head, channel, channel_there = tile_channels(heads, WIDTH, PADDED, HEADS)
-    own = row_there[:, None] & channel_there[None, :] & (head[:, None] == channel_head[None, :])
+    head, token, row_there, channel, channel_there, own = tile(key_tokens, heads, WIDTH, PADDED, HEADS, SLOTS, ROWS)
     keys = load(k, batch * k_batch + region * k_region + token * k_token, channel, own)
     values = load(v, batch * v_batch + region * v_region + token * v_token, channel, own)
     key_result = tl.zeros([ROWS, HEADS * PADDED], tl.float32)
