@@ -69,7 +69,7 @@ def test_legend_names_and_counts():
 @pytest.mark.parametrize("shape", [(20, 24), (10, 60), (60, 10)])
 def test_sheets_are_saved_without_a_display(tmp_path, shape):
     labels = np.arange(shape[0] * shape[1]).reshape(shape) % 16
-    scene = make_scene("scene", np.zeros((*shape, 4)), labels)
+    scene = make_scene("scene", np.random.default_rng(0).random((*shape, 4)), labels)
     figure = drawing.sheet(scene, scene.labels)
     assert [axis.get_title() for axis in figure.axes] == ["scene", "ground truth", "prediction"]
     assert save(figure, tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")

@@ -89,11 +89,11 @@ def test_the_launcher_s_precision_acts_like_the_flag(fresh: pytest.MonkeyPatch) 
 
 
 def test_the_recorded_command_names_the_launcher(fresh: pytest.MonkeyPatch) -> None:
-    fresh.setattr(sys, "argv", ["train.py", "--seed", "3"])
+    fresh.setattr(sys, "argv", ["/elsewhere/train.py", "--seed", "3"])
     fresh.setattr(environment.torch.cuda, "is_available", lambda: False)
-    assert environment.command_line() == "python train.py --seed 3"
+    assert environment.command_line() == "python /elsewhere/train.py --seed 3"
     fresh.setenv("WORLD_SIZE", "2")
-    assert environment.command_line() == "torchrun --nproc-per-node 2 train.py --seed 3"
+    assert environment.command_line() == "torchrun --nproc-per-node 2 /elsewhere/train.py --seed 3"
 
 
 def test_half_precision_needs_a_gpu() -> None:
