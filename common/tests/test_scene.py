@@ -196,3 +196,9 @@ def test_arrays_that_cannot_be_used(tmp_path, cube, codes, sentence):
 def test_long_floats_become_doubles(tmp_path):
     np.save(tmp_path / "cube.npy", CUBE.astype(np.longdouble))
     assert read_array(tmp_path / "cube.npy", (3,)).values.dtype == np.float64
+
+
+def test_truth_values_become_numbers(tmp_path):
+    np.save(tmp_path / "a.npy", CUBE > 4000)
+    cube = open_scene(tmp_path / "a.npy").cube
+    assert cube.dtype == np.uint8 and np.array_equal(cube, CUBE > 4000)

@@ -48,8 +48,9 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}; expected {_describe(ranks)}")
     if not stored.values.size:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}, so it holds nothing; expected values")
-    # torch takes the machine's byte order only, and no longer floats.
+    # torch takes the machine's byte order only, and no longer floats; truth values cannot be subtracted.
     native = np.dtype(np.float64) if kind.kind == "f" and kind.itemsize > 8 else kind.newbyteorder("=")
+    native = np.dtype(np.uint8) if kind.kind == "b" else native
     return replace(stored, values=stored.values.astype(native, copy=False))
 
 
