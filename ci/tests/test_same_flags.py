@@ -24,15 +24,24 @@ SAME = {
 SCENES = {"essaformer", "hcanet", "lsgavit", "amgcfn"}
 
 
-def flags(verb: Path) -> dict[str, tuple[str, str]]:
-    """Name → type and default of a script's flags."""
-    classes = [node for node in ast.parse(verb.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
-    fields = [field for one in classes if one.name.endswith("Config") for field in one.body]
-    return {
-        field.target.id: (ast.unparse(field.annotation), ast.unparse(field.value) if field.value else "")
-        for field in fields
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-    }
+def flags(script: Path, wanted: str = "Config") -> dict[str, tuple[str, str]]:
+    """Name → type and default of a script's flags, those of a base class in the project's package too."""
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    (one,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith(wanted)]
+    found = {}
+    for line in tree.body:
+        if (
+            isinstance(line, ast.ImportFrom)
+            and line.module
+            and {n.name for n in line.names} & set(map(ast.unparse, one.bases))
+        ):
+            home = ROOT / line.module.partition(".")[0] / "src" / f"{line.module.replace('.', '/')}.py"
+            found |= flags(home, line.names[0].name)
+    for field in one.body:
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            default = ast.unparse(field.value) if field.value else ""
+            found[field.target.id] = (ast.unparse(field.annotation), default)
+    return found
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.relative_to(ROOT).as_posix())
