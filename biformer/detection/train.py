@@ -97,8 +97,6 @@ def check(config: Config) -> None:
     """Refuse flags that cannot be met, before anything is loaded."""
     if config.data_root is None and config.preset != "demo":
         raise UserError(f"--preset {config.preset} needs --data-root DIR; the README says what belongs there")
-    if config.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("--mixed-precision fp16 needs a GPU, and none was found; take bf16 or no")
 
 
 def datasets(config: Config) -> tuple[CocoPictures, CocoPictures]:

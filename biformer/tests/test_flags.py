@@ -143,7 +143,7 @@ LARGER: dict[str, tuple[object, ...]] = {"classification": ("--image-size", 64, 
 
 
 @pytest.mark.parametrize("task", CONFIGS)
-def test_bfloat16_trains_like_float32(task: str, train: Callable[..., Path], tmp_path: Path) -> None:
+def test_half_precision_trains_like_float32(task: str, train: Callable[..., Path], tmp_path: Path) -> None:
     # Which regions a detector samples hangs on rounding, and its loss on the regions.
     losses = 0.2 if task == "detection" else 0.05
     check_half_precision(

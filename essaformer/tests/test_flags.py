@@ -147,7 +147,7 @@ def test_what_must_not_change_results_is_a_field() -> None:
     assert typing.get_type_hints(Config).keys() == names
 
 
-def test_bfloat16_trains_like_float32(outcome: Outcomes, tmp_path: Path) -> None:
+def test_half_precision_trains_like_float32(outcome: Outcomes, tmp_path: Path) -> None:
     base = [f"--{name.replace('_', '-')}={value}" for name, value in BASE.items() if value is not None]
 
     def run(name: str, *flags: object) -> Path:

@@ -120,5 +120,5 @@ def test_zero_means_never(train: Callable[..., Path], tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "validation_psnr" in line] == [3], "the last step is always validated"
 
 
-def test_bfloat16_trains_like_float32(train: Callable[..., Path], tmp_path: Path) -> None:
+def test_half_precision_trains_like_float32(train: Callable[..., Path], tmp_path: Path) -> None:
     check_half_precision(lambda name, *flags: train(tmp_path / name, *flags))

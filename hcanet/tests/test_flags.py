@@ -121,7 +121,7 @@ def test_no_field_is_forgotten() -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_bfloat16_trains_like_float32(verb: Verb, files: dict[str, Path], tmp_path: Path) -> None:
+def test_half_precision_trains_like_float32(verb: Verb, files: dict[str, Path], tmp_path: Path) -> None:
     def run(name: str, *flags: object) -> Path:
         verb("train", "--cube", files["scene"], *QUICK, *flags, "--output", tmp_path / name)
         return tmp_path / name

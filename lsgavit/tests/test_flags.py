@@ -139,7 +139,7 @@ def test_the_launchers_precision_trains(
     assert (folder / "launched" / "results.json").exists()
 
 
-def test_bfloat16_trains_like_float32(trainer: ModuleType, folder: Path, scenes: dict[str, Any]) -> None:
+def test_half_precision_trains_like_float32(trainer: ModuleType, folder: Path, scenes: dict[str, Any]) -> None:
     def run(name: str, flag: str, value: object) -> Path:
         train(trainer, folder / f"half_{name}", scenes | {flag.strip("-").replace("-", "_"): value})
         return folder / f"half_{name}"

@@ -189,7 +189,7 @@ def test_a_truncated_picture_is_said_in_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("problem", ["no data", "no root", "no file", "categories", "fp16", "weights", "model"])
+@pytest.mark.parametrize("problem", ["no data", "no root", "no file", "categories", "weights", "model"])
 def test_bad_input_is_refused_before_the_first_step(tmp_path: Path, problem: str) -> None:
     script, root = SimpleNamespace(**runpy.run_path(str(TASK / "train.py"))), tmp_path / "coco"
     config = replace(PRESETS["retinanet_small"](), preset="retinanet_small", data_root=root, mixed_precision="no")
@@ -207,11 +207,6 @@ def test_bad_input_is_refused_before_the_first_step(tmp_path: Path, problem: str
     elif problem == "categories":
         path.write_text(path.read_text().replace('"cup"', '"mug"'))
         words = "has other categories (47 mug instead of 47 cup)"
-    elif problem == "fp16":
-        if torch.cuda.is_available():
-            pytest.skip("there is a GPU")
-        words = "--mixed-precision fp16 needs a GPU"
-        call = lambda: script.check(replace(config, mixed_precision="fp16"))  # noqa: E731
     elif problem == "weights":
         config, words = replace(config, model="biformer_tiny", weights=tmp_path / "gone.pth"), "gone.pth: no such file"
         call = lambda: script.starting_model(config, pictures)  # noqa: E731

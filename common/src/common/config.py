@@ -100,7 +100,8 @@ class LoaderConfig(RunConfig):
     workers: int = 4
     """Data loading processes per training process; 0 loads in the training process."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Autocast type of the forward pass."""
+    """Autocast type of the forward pass. fp16 scales the loss; an update whose gradients overflow leaves the weights
+    as they are and counts like any other."""
     gradient_accumulation: Positive[int] = 1
     """Forward passes per optimiser update."""
 
