@@ -130,6 +130,7 @@ def starting_model(config: Config, training_set: CocoPictures) -> Detector:
             drop_path_rate=config.drop_path,
             freeze_batch_norm=config.freeze_batch_norm,
             channels=config.channels,
+            proposals=config.proposals,
             regions_per_picture=config.regions_per_picture,
             short_side=config.short_side,
             long_side=config.long_side,

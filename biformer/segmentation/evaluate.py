@@ -47,7 +47,7 @@ class EvaluateConfig(EvaluationFlags):
     size_divisor: Positive[int] | None = None
     """Stretch the resized sides to multiples of this; by default as the model was trained for."""
     save_pictures: int = 0
-    """Draw this many of the scored pictures, evenly spread, beside annotation and prediction."""
+    """Draw the first scored pictures, this many, beside annotation and prediction."""
     output: Path | None = None
     """Folder for results.json; by default evaluation_<data set> beside the checkpoint."""
 

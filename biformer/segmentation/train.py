@@ -1,6 +1,6 @@
 """Train BiFormer for semantic segmentation.
 
-    accelerate launch biformer/segmentation/train.py                           the demo, about a minute on two cores
+    accelerate launch biformer/segmentation/train.py                           the demo, less than a minute on one core
     accelerate launch --num_processes 8 biformer/segmentation/train.py --preset sfpn_small \\
         --data-root ADEChallengeData2016 --weights biformer_small.pth
 

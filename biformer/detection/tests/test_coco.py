@@ -130,7 +130,7 @@ PROBLEMS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "name of a number": (lambda c: c["categories"][0].update(name=7), "categories hold the name 7; expected text"),
     "file of a number": (lambda c: c["images"][0].update(file_name=7), "images hold the file_name 7; expected text"),
     "height text": (lambda c: c["images"][0].update(height="96"), 'images hold the height "96"; expected a whole'),
-    "no height": (lambda c: c["images"][0].update(height=0), "is 160x0 pixels; expected its real size"),
+    "no height": (lambda c: c["images"][0].update(height=0), "is 128x0 pixels; expected its real size"),
     "no object": (lambda c: c["annotations"].insert(0, "x"), 'an entry of annotations is "x"; expected an object'),
     "null": (lambda c: c["images"].insert(0, None), "an entry of images is null; expected an object"),
     "crowd": (lambda c: c["annotations"][0].update(iscrowd="yes"), 'has iscrowd "yes"; expected 0 or 1'),
@@ -155,11 +155,11 @@ PROBLEMS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "of a picture of [9, 9]",
     ),
     "runs that end early": (
-        lambda c: c["annotations"][0].update(segmentation={"size": [128, 160], "counts": [5, 5]}),
+        lambda c: c["annotations"][0].update(segmentation={"size": [96, 128], "counts": [5, 5]}),
         "all pixels counted",
     ),
     "runs of nothing": (
-        lambda c: c["annotations"][0].update(segmentation={"size": [128, 160], "counts": None}),
+        lambda c: c["annotations"][0].update(segmentation={"size": [96, 128], "counts": None}),
         "the run lengths null",
     ),
     "images": (lambda c: c.pop("images"), "has no list of images"),
@@ -167,7 +167,7 @@ PROBLEMS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "twice": (lambda c: c["images"].append(c["images"][0]), "two entries of images have the same id"),
     "missing": (lambda c: c["images"][0].update(file_name="gone.jpg"), "pictures that instances_train2017.json lists"),
     "nothing": (lambda c: c["annotations"].clear(), "has an object to learn"),
-    "size": (lambda c: c["images"][0].update(width=999), "says 999x128; copy the pictures"),
+    "size": (lambda c: c["images"][0].update(width=999), "says 999x96; copy the pictures"),
 }
 
 
@@ -185,7 +185,7 @@ def test_wrong_annotations_are_said_in_one_sentence(tmp_path: Path, problem: str
 ANYTHING: list[Any] = [None, "", "x", -1, 0, 1.5, True, [], {}, [[]], [None], [[1, 2]], 10**400, float("nan")]
 
 
-ANYTHING += [float("inf"), [1e300] * 4, [[0, 0, 1e9, 0, 9, 1e9]], {"size": [128, 160], "counts": "0" * 99}]
+ANYTHING += [float("inf"), [1e300] * 4, [[0, 0, 1e9, 0, 9, 1e9]], {"size": [96, 128], "counts": "0" * 99}]
 
 
 def test_no_entry_of_any_shape_ends_in_a_traceback(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_no_entry_of_any_shape_ends_in_a_traceback(tmp_path: Path) -> None:
         assert 0 <= scores.box["AP"] <= 100 and scores.mask
         for target in targets:
             left, top, right, bottom = target["boxes"].unbind(1)
-            assert bool(((right - left >= 1) & (bottom - top >= 1) & (left >= 0) & (right <= 176)).all())
+            assert bool(((right - left >= 1) & (bottom - top >= 1) & (left >= 0) & (right <= 128)).all())
             assert bool((target["labels"] < 3).all()) and len(target["masks"]) == len(target["labels"])
     assert read > 20  # what no one reads may be anything
     assert len(sentences) > 100 and not [s for s in sentences if "\n" in s or len(s) > 600]

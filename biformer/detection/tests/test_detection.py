@@ -214,6 +214,21 @@ def test_the_published_networks_have_their_heads() -> None:
             assert sum(p.numel() for p in model.parameters()) - backbone == expected
 
 
+def test_the_second_stage_gets_the_best_proposals_only() -> None:
+    found: list[list[Tensor]] = []
+    for proposals in (7, 20):
+        model = detector(proposals=proposals).eval()
+        model.network.rpn.register_forward_hook(lambda _module, _inputs, outputs: found.append(outputs[0]))
+        model([torch.rand(3, 64, 96, generator=torch.Generator().manual_seed(0))])
+    (few,), (many,) = found
+    assert (len(few), len(many)) == (7, 20) and torch.equal(few[0], many[0])
+    rpn = detector().network.rpn  # mmdetection's numbers
+    assert [(rpn.train(mode).pre_nms_top_n(), rpn.post_nms_top_n()) for mode in (True, False)] == [
+        (2000, 1000),
+        (1000, 1000),
+    ]
+
+
 def test_the_learning_rate_warms_up_and_falls_twice() -> None:
     share = runpy.run_path(str(Path(__file__).parents[1] / "train.py"))["share_of_rate"]
     config = Config()

@@ -1,8 +1,9 @@
 """The demo's data, in COCO's layout: coins, cups and horses cut out of pictures that scikit-image installs.
 
-They lie, turned and in several sizes, on photographed grass, gravel and brick, some behind others, each
-with its box, polygons and area; a heap of coins is a crowd region, and one picture of each split is empty.
-Category numbers have gaps, as COCO's. Nothing is downloaded, and every call writes the same.
+They lie, turned and in several sizes, on photographed grass, gravel and brick, which are grey and tinted
+here, some a little behind others; each has its box, polygons and area. A heap of coins is a crowd region, and
+one picture of each split is empty. Category numbers have gaps, as COCO's. Nothing is downloaded, and every
+call writes the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import skimage
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from skimage import filters, measure, morphology, segmentation
 
 from biformer.detection.coco import coco_mask
@@ -23,15 +24,20 @@ from common.files import atomic_path, write_json
 
 CATEGORIES = {3: "coin", 19: "horse", 47: "cup"}
 """Number → name; 19 and 47 are COCO's own."""
-_GROUNDS = ("grass.png", "gravel.png", "brick.png")
-_SIZES = ((160, 128), (128, 160), (144, 144), (176, 120))
-_SIDES = {"coin": (24, 44), "horse": (44, 84), "cup": (36, 72)}
-_LEAST_VISIBLE = 0.6
+_GROUNDS = {
+    "grass.png": ((10, 35, 5), (190, 225, 130)),
+    "gravel.png": ((15, 25, 75), (165, 195, 255)),
+    "brick.png": ((50, 20, 15), (235, 190, 170)),
+}
+"""Grey photographs, and the colours that their black and white become."""
+_SIZES = ((128, 96), (112, 96), (120, 96))
+_SIDES = {"coin": (26, 38), "horse": (48, 72), "cup": (44, 68)}
+_LEAST_VISIBLE = 0.85
 _CROWD = 1
 """Number of the training picture with the heap of coins."""
 
 
-def write_demo(folder: Path, *, training: int = 24, validation: int = 8) -> Path:
+def write_demo(folder: Path, *, training: int = 97, validation: int = 8) -> Path:
     """Write the data set, `training` and `validation` pictures; return `folder`."""
     for split, count in (("train", training), ("validation", validation)):
         images: list[dict[str, Any]] = []
@@ -54,17 +60,18 @@ def write_demo(folder: Path, *, training: int = 24, validation: int = 8) -> Path
 def _compose(split: str, number: int, *, empty: bool) -> tuple[Image.Image, list[dict[str, Any]]]:
     random = np.random.default_rng([number, split == "validation"])
     width, height = _SIZES[number % len(_SIZES)]
-    ground = _installed(_GROUNDS[number % len(_GROUNDS)]).convert("RGB").resize((320, 320))
+    name, tints = list(_GROUNDS.items())[number % len(_GROUNDS)]
+    ground = ImageOps.colorize(_installed(name).convert("L"), *tints).resize((320, 320))
     left, top = (int(random.integers(0, 320 - length + 1)) for length in (width, height))
     picture = ground.crop((left, top, left + width, top + height))
     owner = np.full((height, width), -1)  # which object a pixel shows
     placed: list[tuple[int, bool, int]] = []  # category, crowd, pixels before others came in front
     heap = [(3, (0.5 + 0.09 * dx, 0.5 + 0.1 * dy)) for dx in (-1, 1) for dy in (-1, 0, 1)]
-    chosen = [(int(random.choice(list(CATEGORIES))), None) for _ in range(0 if empty else random.integers(2, 5))]
+    chosen = [(int(random.choice(list(CATEGORIES))), None) for _ in range(0 if empty else random.integers(2, 4))]
     for category, place in [*(heap if number == _CROWD and split == "train" else []), *chosen]:
         cut_out = _turned(CATEGORIES[category], random)
         left, top = (
-            int(random.uniform(-0.1, 1.1) * max(1, length - side) if share is None else share * length - side / 2)
+            int(random.uniform(-0.05, 1.05) * max(1, length - side) if share is None else share * length - side / 2)
             for length, side, share in zip((width, height), cut_out.size, place or (None, None), strict=True)
         )
         layer = Image.new("L", (width, height))

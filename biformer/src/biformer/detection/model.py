@@ -59,6 +59,8 @@ class Detector(Pretrained, nn.Module):
         drop_path_rate: stochastic depth of the last block.
         freeze_batch_norm: keep the running statistics of every BatchNorm in training.
         channels: of the pyramid and the heads; the hidden layers of the box head have four times as many.
+        proposals: regions per picture that Mask R-CNN's first stage hands to the second, best first. Suppression
+            gets as many of each level, in training twice as many.
         regions_per_picture: proposals that Mask R-CNN learns from, a quarter of them objects.
         short_side, long_side: pictures are resized to this shorter side, or to less if the longer one
             would exceed the other number.
@@ -79,6 +81,7 @@ class Detector(Pretrained, nn.Module):
         drop_path_rate: float = 0.0,
         freeze_batch_norm: bool = True,
         channels: int = 256,
+        proposals: int = 1000,
         regions_per_picture: int = 512,
         short_side: int = 800,
         long_side: int = 1333,
@@ -98,7 +101,7 @@ class Detector(Pretrained, nn.Module):
             **({} if depths is None else {"depths": tuple(depths)}),
         )
         build = mask_rcnn if method == "mask_rcnn" else retinanet
-        self.network = build(body, len(class_names), channels, regions_per_picture)
+        self.network = build(body, len(class_names), channels, proposals, regions_per_picture)
         self.network.transform = Resizing(short_side, long_side, least_size=body.least_size)
 
     @property
@@ -220,7 +223,7 @@ class AlignedRoIAlign(nn.Module):
         return pooled
 
 
-def retinanet(body: DenseBiFormer, classes: int, channels: int, _: int) -> RetinaNet:
+def retinanet(body: DenseBiFormer, classes: int, channels: int, *_: int) -> RetinaNet:
     """RetinaNet as in mmdetection's 1× configuration: maps 2 to 4 of the backbone, P6 from C5, P7 from P6."""
     further = LastLevelP6P7(body.channels[-1], channels)
     further.use_P5 = False  # "on_input"; torchvision would take P5 where C5 is as wide as the pyramid
@@ -233,12 +236,15 @@ def retinanet(body: DenseBiFormer, classes: int, channels: int, _: int) -> Retin
     )
 
 
-def mask_rcnn(body: DenseBiFormer, classes: int, channels: int, regions_per_picture: int) -> MaskRCNN:
+def mask_rcnn(body: DenseBiFormer, classes: int, channels: int, proposals: int, regions_per_picture: int) -> MaskRCNN:
     """Mask R-CNN as in mmdetection's 1× configuration: all four maps, and a subsampled one for proposals."""
     network = MaskRCNN(
         Pyramid(body, 0, channels, LastLevelMaxPool()),
         rpn_anchor_generator=AnchorGenerator(tuple((8 * s,) for s in (4, 8, 16, 32, 64)), (_RATIOS,) * 5),
-        rpn_post_nms_top_n_train=1000,  # torchvision's default is 2000
+        rpn_pre_nms_top_n_train=2 * proposals,
+        rpn_pre_nms_top_n_test=proposals,
+        rpn_post_nms_top_n_train=proposals,  # torchvision's default is 2000
+        rpn_post_nms_top_n_test=proposals,
         box_batch_size_per_image=regions_per_picture,
         box_head=TwoMLPHead(channels * 7 * 7, 4 * channels),
         box_predictor=FastRCNNPredictor(4 * channels, classes + 1),

@@ -1,8 +1,9 @@
 """The demo's data in ADE20K's layout: objects pasted onto backgrounds, all from photographs that scikit-image installs.
 
-Six classes: a brick wall, stained tissue and galaxies as backgrounds; coins, a cat's face and a cup on its
-saucer as objects. Validation scenes take other parts of the backgrounds and other coins; cat and cup have one
-photograph each. A ring around every object is unlabelled, as outlines are in ADE20K. Nothing is downloaded.
+Six classes: a brick wall and grass, which are grey and tinted here, and galaxies as backgrounds, in turns; coins,
+a cat's face and a cup on its saucer as objects. Validation scenes take other parts of the backgrounds and other
+coins; cat and cup have one photograph each. A ring around every object is unlabelled, as outlines are in ADE20K.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import skimage
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage import measure, morphology
 
 from common.files import atomic_path
 
-CLASSES = ("brick", "tissue", "galaxies", "coin", "cat", "cup")
-_GROUNDS = ("brick.png", "ihc.png", "hubble_deep_field.jpg")
+CLASSES = ("brick", "grass", "galaxies", "coin", "cat", "cup")
+_GROUNDS = ("brick.png", "grass.png", "hubble_deep_field.jpg")
+_TINTS = {"brick.png": ((50, 20, 15), (235, 190, 170)), "grass.png": ((10, 35, 5), (190, 225, 130))}
+"""Grey photographs: the colours that their black and white become."""
 SIZE = (128, 96)
 """Width and height of a scene in pixels."""
 _TRAINING_SHARE = 0.6
@@ -27,7 +30,7 @@ _ELLIPSES = {"cat": ("chelsea.png", (210, 145), (150, 128)), "cup": ("coffee.png
 _SPLITS = {"training": "train", "validation": "val"}
 
 
-def write_demo(root: Path, *, training: int = 48, validation: int = 16) -> Path:
+def write_demo(root: Path, *, training: int = 96, validation: int = 16) -> Path:
     """Write `root`/ADEChallengeData2016 unless it is there, the same every time.
 
     Args:
@@ -58,14 +61,14 @@ def write_demo(root: Path, *, training: int = 48, validation: int = 16) -> Path:
 def scene(split: str, number: int) -> tuple[np.ndarray, np.ndarray]:
     """A scene `(H, W, 3)` uint8 and its labels `(H, W)` uint8, 0 for unlabelled; a function of its arguments."""
     random = np.random.default_rng([number, split == "training"])
-    ground = int(random.integers(3))
+    ground = number % len(_GROUNDS)
     width, height = SIZE
     picture = _ground(_GROUNDS[ground], split, random)
     labels = np.full((height, width), ground + 1, dtype=np.uint8)
     for _ in range(int(random.integers(2, 4))):
         kind = str(random.choice(["coin", "coin", "cat", "cup"]))
         cut = _coins(split)[int(random.integers(len(_coins(split))))] if kind == "coin" else _ellipse(kind)
-        side = int(random.integers(24, 34) if kind == "coin" else random.integers(40, 64))
+        side = int(random.integers(32, 44) if kind == "coin" else random.integers(52, 72))
         scale = side / max(cut.size)
         cut = cut.resize((round(cut.width * scale), round(cut.height * scale)), Image.Resampling.BICUBIC)
         if random.random() < 0.5:
@@ -89,6 +92,8 @@ def _photograph(name: str) -> Image.Image:
 @cache
 def _half(name: str) -> Image.Image:
     whole = _photograph(name)
+    if name in _TINTS:
+        whole = ImageOps.colorize(whole.convert("L"), *_TINTS[name])
     return whole.resize((whole.width // 2, whole.height // 2), Image.Resampling.BICUBIC)
 
 

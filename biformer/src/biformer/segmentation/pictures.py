@@ -81,10 +81,10 @@ def overlay(picture: Image.Image, labels: np.ndarray, names: Sequence[str]) -> I
 
 
 def prediction_sheet(
-    model: Segmenter, scenes: Scenes, protocol: Protocol, device: torch.device, path: Path, *, count: int = 6
+    model: Segmenter, scenes: Scenes, protocol: Protocol, device: torch.device, path: Path, *, count: int = 3
 ) -> Path:
-    """Draw scenes with their annotation and the network's labels, evenly spread over the split."""
-    indices = np.linspace(0, len(scenes) - 1, min(count, len(scenes))).round().astype(int).tolist()
+    """Draw a split's first scenes with their annotation and the network's labels."""
+    indices = range(min(count, len(scenes)))
     classes, present = len(scenes.classes), set()
     figure = Figure(figsize=(9, 2.4 * len(indices) + 0.6), dpi=100, layout="constrained")
     axes = figure.subplots(len(indices), 3, squeeze=False)

@@ -130,10 +130,10 @@ def upernet_base() -> Config:
 
 
 def demo() -> Config:
-    """Cups, cats and coins before bricks, tissue and galaxies, from photographs that scikit-image installs.
+    """Cups, cats and coins before bricks, grass and galaxies, from photographs that scikit-image installs.
 
     accelerate launch biformer/segmentation/train.py
-    Expected: 70 to 76 mIoU on other scenes, after about a minute on two CPU cores.
+    Expected: about 90 mIoU on other scenes, after less than a minute of one CPU core.
     """
     return Config(
         model="biformer_tiny",
@@ -141,16 +141,18 @@ def demo() -> Config:
         head_width=64,
         image_size=96,
         size_divisor=32,
-        scale=(0.75, 1.5),
-        iterations=120,
-        learning_rate=1e-3,
+        scale=(0.9, 1.3),
+        category_share=1.0,
+        distort=False,
+        iterations=100,
+        learning_rate=1.5e-3,
         warmup_iterations=10,
         clip=5.0,
         drop_path=0.0,
-        validate_every=40,
+        validate_every=50,
         batch_size=6,
         workers=1,
-        save_every=60,
+        save_every=50,
         log_every=10,
     )
 
