@@ -120,7 +120,8 @@ def corrupt(
     noise: np.ndarray = generator.standard_normal(
         clean.shape, dtype=np.float32 if clean.dtype == np.float32 else np.float64
     )
-    image = clean + noise * (sigmas / 255).astype(noise.dtype)[:, None, None]
+    noise *= (sigmas / 255).astype(noise.dtype)[:, None, None]
+    image = np.add(noise, clean, out=noise)
     if case in ("gaussian", "blind", "case1"):
         return Noisy(image, sigmas)
     third = generator.permutation(bands), bands // 3
