@@ -29,11 +29,11 @@ from biformer.model import BiFormer
 from biformer.pictures import routing_figure
 from common import config
 from common.config import BelowOne, Positive
-from common.errors import command
+from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path, printable
 from common.photographs.folders import Share, refuse_overwriting
-from common.photographs.images import read_rgb
+from common.photographs.images import SUFFIXES, read_rgb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,14 @@ class PredictConfig:
 def main() -> None:
     """Classify everything that can be read; end with a sentence when something could not be."""
     options = config.parse(PredictConfig, __doc__)
+    if options.output.suffix.lower() in SUFFIXES:
+        raise UserError(f"--output {printable(options.output)}: is a picture's name; expected one like classes.csv")
     files = list_pictures(options.input, outside=options.output)
     failures = options.output.with_name(f"{options.output.stem}_failed.csv")
     flags = {"top": options.top, "image_size": options.image_size, "ema": options.ema}
     journal = Journal(options.output, options.checkpoint, flags, options.existing)
     wanted = [options.output, *([options.routing] if options.routing else [])]
-    refuse_overwriting([], [*wanted, failures, *journal.files], options.existing)
+    refuse_overwriting([], [*wanted, failures, *journal.files], options.existing, inputs=files)
     if options.existing == "skip" and all(path.exists() for path in wanted) and not journal.files:
         print(f"{printable(options.output)}: exists already, nothing to do")
         return

@@ -15,6 +15,8 @@ from PIL import Image
 
 from biformer import create_model, export_released, load_model, variants
 from biformer.photographs import demo_pictures
+from common.errors import UserError
+from common.photographs.folders import refuse_overwriting
 from common.results import read_rows
 from support.scripts import Finished, call_script, run_script
 
@@ -222,3 +224,14 @@ def test_bad_input_is_said_in_one_sentence(pictures_folder: Path, tmp_path: Path
 def test_help_is_worth_reading(script: str) -> None:
     done = call_script(PROJECT / script, "--help")
     assert f"biformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 15
+
+
+def test_a_list_never_replaces_a_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    before, flags = (tmp_path / "a.png").read_bytes(), ("--checkpoint", tmp_path / "none", "--existing", "replace")
+    for source in (tmp_path, tmp_path / "a.png"):
+        done = call_script(PROJECT / "predict.py", "--input", source, "--output", tmp_path / "a.png", *flags, status=2)
+        assert "is a picture's name; expected one like classes.csv" in done.stderr
+    with pytest.raises(UserError, match="is an input picture too"):
+        refuse_overwriting([], [tmp_path / "a.png"], "replace", inputs=[tmp_path / "a.png"])
+    assert (tmp_path / "a.png").read_bytes() == before

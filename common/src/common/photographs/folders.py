@@ -110,13 +110,16 @@ class Share(Generic[Job]):
         )
 
 
-def refuse_overwriting(jobs: Sequence[tuple[Path, Path]], others: Sequence[Path], existing: str) -> None:
+def refuse_overwriting(
+    jobs: Sequence[tuple[Path, Path]], others: Sequence[Path], existing: str, *, inputs: Sequence[Path] = ()
+) -> None:
     """Refuse what would destroy a file that the user did not offer; remove what a killed command left half written.
 
     Args:
         jobs: inputs and outputs; an input may have several.
         others: further outputs, which stand for all inputs.
         existing: the flag.
+        inputs: further ones.
 
     Raises:
         UserError: two inputs have one output, an output is an input, or outputs exist and may not be replaced.
@@ -133,9 +136,9 @@ def refuse_overwriting(jobs: Sequence[tuple[Path, Path]], others: Sequence[Path]
                 "rename one or choose another --output"
             )
     there = [path for path in outputs if path.exists()]
-    inputs = {os.path.realpath(source) for source, _ in jobs} if there else set()
+    read = {os.path.realpath(path) for path in (*(source for source, _ in jobs), *inputs)} if there else set()
     for path in there:
-        if os.path.realpath(path) in inputs:
+        if os.path.realpath(path) in read:
             raise UserError(f"{printable(path)}: is an input picture too; choose another --output")
     if there and existing == "refuse":
         raise UserError(
