@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import same, weights
 
 import amgcfn.data
 from amgcfn.presets import Config
 from common.hyperspectral.scene import make_scene
+from conftest import same, weights
 
 # They say where things are, how often something is written, or how fast it goes.
 WITHOUT_CLAIM = {"preset", "data_root", "output", "resume", "compile", "save_every", "log_every"}

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PROJECT, SCRIPTS
 from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -20,6 +19,7 @@ from torch.nn import functional as F
 from biformer import create_model, load_model, scoring
 from biformer.segmentation.model import load_segmenter
 from common.results import read_rows
+from conftest import PROJECT, SCRIPTS
 from support.scripts import run_here
 
 CHOSEN_BY = {

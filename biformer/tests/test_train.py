@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL
 from PIL import Image
 
 from biformer import create_model, export_released, load_model, variants
@@ -18,6 +17,7 @@ from biformer.photographs import demo_pictures
 from common.errors import UserError
 from common.photographs.folders import refuse_overwriting
 from common.results import read_rows
+from conftest import SMALL
 from support.scripts import Finished, call_script, run_script
 
 PROJECT = Path(__file__).parents[1]

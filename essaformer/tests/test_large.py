@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import Verb
 
 from common.hyperspectral.readers import read_array
+from conftest import Verb
 from essaformer import create_model, tiling
 from essaformer.checkpoints import save_scaling
 from essaformer.scaling import Scaling

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK
 
+from conftest import QUICK
 from hcanet.attention import CAFM
 from hcanet.model import create_model
 from support.ablation import parameters, run_ablation

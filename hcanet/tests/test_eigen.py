@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Verb
 
 from common.errors import UserError
 from common.results import read_rows
+from conftest import Verb
 from hcanet import create_model
 from hcanet.checkpoints import Preparation
 from hcanet.data import EigenPatches, Stage

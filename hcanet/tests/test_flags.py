@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK, Verb
 
+from conftest import QUICK, Verb
 from hcanet import create_model
 from hcanet.presets import Config
 from support.precision import check_half_precision

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from conftest import Verb
 
 from common.errors import UserError
 from common.hyperspectral.raster import boxes
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.streaming import around, halo
+from conftest import Verb
 from hcanet import HCANet
 from hcanet.checkpoints import Preparation, save_preparation
 from hcanet.eigen import EigenSpace, eigen_images

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, Verb
 
+from conftest import QUICK, Verb
 from hcanet import load_model
 
 

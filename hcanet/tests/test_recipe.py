@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, Verb
 
 from common.sampling import EndlessSampler
+from conftest import QUICK, Verb
 from hcanet import create_model, load_model
 from hcanet.data import Stage, TrainingPatches
 

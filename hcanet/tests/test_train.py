@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, Verb
 from PIL import Image
 
 from common.results import read_rows
+from conftest import QUICK, Verb
 from hcanet import create_model, load_model
 from hcanet.presets import PRESETS
 from support.scripts import run_script
