@@ -6,6 +6,7 @@ import re
 import warnings
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -156,3 +157,15 @@ def test_an_undeclared_huge_value_is_no_measured_one(tmp_path: Path) -> None:
 def test_a_constant_cube_is_not_learnt_from() -> None:
     with pytest.raises(UserError, match="all pixels hold the same values"):
         make_scene("a", np.full((6, 7, 3), 4.0), VALID.astype(int))
+
+
+@pytest.mark.parametrize("name", ["_FillValue", "missing_value"])
+def test_what_netcdf_s_attributes_declare(tmp_path: Path, name: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["cube"], file["labels"] = HOLE, np.where(VALID, 4, 255).astype(np.uint8)
+        file["cube"].attrs[name], file["cube"].attrs["scale_factor"] = np.float32([-9999]), 0.1
+        file["labels"].attrs[name] = np.uint8(255)
+    scene = open_scene(f"{tmp_path / 'a.h5'}:cube", f"{tmp_path / 'a.h5'}:labels")
+    np.testing.assert_array_equal(scene.valid, VALID)
+    np.testing.assert_array_equal(scene.labels, VALID)
+    assert "the file declares scale_factor, its numbers are taken as they are stored" in scene.remarks

@@ -64,8 +64,10 @@ def _parse(reference: str) -> tuple[Path, str | None]:
 
 def _read(path: Path, key: str | None, ranks: Collection[int]) -> Stored:
     suffix = path.suffix.lower()
-    if suffix in (".mat", ".h5", ".hdf5", ".npz"):
-        values, key = (_read_archive if suffix == ".npz" else _read_matlab)(path, key, ranks)
+    if suffix in (".mat", ".h5", ".hdf5"):
+        return _read_matlab(path, key, ranks)
+    if suffix == ".npz":
+        values, key = _read_archive(path, key, ranks)
         return Stored(values, f"{path}:{key}")
     if suffix in (".npy", ".tif", ".tiff"):
         header = None
@@ -78,7 +80,7 @@ def _read(path: Path, key: str | None, ranks: Collection[int]) -> Stored:
     return Stored(np.load(path, allow_pickle=False), str(path)) if suffix == ".npy" else geotiff.read(path)
 
 
-def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> tuple[np.ndarray, str]:
+def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> Stored:
     """MATLAB v5 through scipy, v7.3 and plain HDF5 through h5py."""
     import scipy.io  # noqa: PLC0415 - slow to import
 
@@ -96,12 +98,14 @@ def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> tuple[n
                 else:
                     shapes[name] = item.shape
             key = _choose(path, key, shapes, ranks, other)
-            return _read_hdf5(file[key.replace(".", "/")]), key
+            dataset = file[key.replace(".", "/")]
+            return Stored(_read_hdf5(dataset), f"{path}:{key}", no_data=_fill_value(dataset), notes=_scaled(dataset))
     listed = scipy.io.whosmat(path)
     shapes = {name: shape for name, shape, kind in listed if kind in _NUMERIC}
     key = _choose(path, key, shapes, ranks, [f"{name} ({kind})" for name, _, kind in listed if kind not in _NUMERIC])
     values = scipy.io.loadmat(path, variable_names=[key])[key]
-    return np.ascontiguousarray(values.toarray() if scipy.sparse.issparse(values) else values), key
+    values = np.ascontiguousarray(values.toarray() if scipy.sparse.issparse(values) else values)
+    return Stored(values, f"{path}:{key}")
 
 
 def _datasets(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -112,6 +116,19 @@ def _datasets(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
                 yield from _datasets(item, f"{prefix}{name}.")
         elif hasattr(item, "dtype"):
             yield f"{prefix}{name}", item
+
+
+def _fill_value(dataset: Any) -> float | None:
+    """What netCDF's attributes declare of values without data."""
+    declared = [dataset.attrs[name] for name in ("_FillValue", "missing_value") if name in dataset.attrs]
+    value = np.ravel(declared[0])[0] if declared else None
+    return value.item() if isinstance(value, np.number) and np.isrealobj(value) else None
+
+
+def _scaled(dataset: Any) -> tuple[str, ...]:
+    """A note where netCDF's attributes declare a scale or an offset."""
+    names = [name for name in ("scale_factor", "add_offset") if name in dataset.attrs]
+    return (f"the file declares {' and '.join(names)}, its numbers are taken as they are stored",) if names else ()
 
 
 def _read_hdf5(dataset: Any) -> np.ndarray:
