@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,12 @@ FORMULAS[torch.ops.biformer.routed_attention_backward] = backward_operations
 
 
 def loaders(benchmark: Benchmark) -> Iterator[Row]:
-    """Pictures of ImageNet's usual size, as JPEG, through the training transform of the published recipe."""
+    """Pictures of ImageNet's usual size, as JPEG, cut, resized, flipped and normalised as in training.
+
+    Without RandAugment, whose draws cost more than the loaders differ.
+    """
     batch, batches = benchmark.pick(small=(2, 2), cpu=(32, 12), gpu=(32, 12))
-    config = PRESETS["imagenet_small"]()
+    config = replace(PRESETS["imagenet_small"](), auto_augment="", colour_jitter=0.0, erasing=0.0)
     with tempfile.TemporaryDirectory() as folder:
         write_pictures(Path(folder), benchmark.pick(small=8, cpu=64, gpu=64))
         pictures = open_split(Path(folder), "train")
