@@ -13,6 +13,7 @@ from __future__ import annotations
 from copy import deepcopy
 from pathlib import Path
 
+import torch
 from torch import nn
 from torch.optim import AdamW
 
@@ -50,7 +51,7 @@ def main() -> None:
     spared = () if config.decay_norms else ("norm",)
     groups = parameter_groups(model, config.weight_decay, without_decay=spared)
     optimizer = AdamW(groups, lr=config.learning_rate)
-    if run.processes > 1 and accelerator.device.type == "cuda":
+    if statistics_shared(run.processes, accelerator.device):
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if config.compile:
         model.compile()
@@ -82,6 +83,11 @@ def main() -> None:
             scores = validate(run, model, validation_set)
 
     finish(run, model, scores or score(run, model, validation_set), validation_set)
+
+
+def statistics_shared(processes: int, device: torch.device) -> bool:
+    """Whether BatchNorms normalise over the pictures of all processes, as the release's SyncBN does: only GPUs can."""
+    return processes > 1 and device.type == "cuda"
 
 
 def datasets(config: Config) -> tuple[Scenes, Scenes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -274,3 +275,17 @@ def test_autocast_and_batches() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             half = model(x.float()).float()
     assert half.isfinite().all() and (half - exact).norm() < 0.1 * exact.norm()
+
+
+def test_batch_norms_are_synchronised_over_gpus_under_the_same_names_and_frozen_ones_stay_frozen() -> None:
+    shared = runpy.run_path(str(Path(__file__).parents[1] / "train.py"))["statistics_shared"]
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert (shared(2, gpu), shared(1, gpu), shared(2, cpu)) == (True, False, False)
+    model = narrow("upernet", freeze_batch_norm=True)
+    names = list(model.state_dict())
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model).train()
+    assert list(model.state_dict()) == names
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    for name, module in model.named_modules():
+        if isinstance(module, nn.SyncBatchNorm):
+            assert module.training is not name.startswith("backbone."), name
