@@ -203,7 +203,7 @@ def test_existing_outputs(checkpoint: Path, cube: np.ndarray, verb: Verb, tmp_pa
     target.write_text("mine")
     flags = ("--checkpoint", checkpoint, "--input", source, "--output", target)
     assert "add --existing replace" in verb("predict", *flags, status=2).stderr
-    assert "skipped" in verb("predict", *flags, "--existing", "skip").stdout
+    assert "nothing done" in verb("predict", *flags, "--existing", "skip").stdout
     assert target.read_text() == "mine"
     verb("predict", *flags, "--existing", "replace", "--tile", 12)
     np.testing.assert_array_equal(np.load(target), cube)
