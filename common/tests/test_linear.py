@@ -77,3 +77,10 @@ def test_it_learns_as_any_linear_layer():
     for module in (layer, other):
         module(X).square().sum().backward()
     assert torch.equal(layer.weight.grad, other.weight.grad)
+
+
+def test_a_torch_without_the_private_operator_takes_its_own(monkeypatch):
+    monkeypatch.setattr("common.networks.linear._POINTWISE", None)
+    with torch.no_grad():
+        assert not by_onednn(lambda: linear(X, WEIGHT, BIAS))
+        assert torch.equal(linear(X, WEIGHT, BIAS, gelu=True), F.gelu(F.linear(X, WEIGHT, BIAS)))

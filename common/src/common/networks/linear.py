@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+"""A private operator of torch that its compiler calls too; where a version lacks it, `F.linear` does the work."""
+
 
 class Linear(nn.Linear):
     """`nn.Linear` by `linear`."""
@@ -31,9 +34,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool 
     Returns:
         `(..., C')`.
     """
-    if _fits(x, weight):
+    if _POINTWISE is not None and _fits(x, weight):
         x, weight = x.contiguous(), weight.contiguous()  # oneDNN takes minutes for parts of larger matrices
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none")
+        return _POINTWISE(x, weight, bias, "gelu" if gelu else "none", [], "none")
     y = F.linear(x, weight, bias)
     return F.gelu(y) if gelu else y
 
