@@ -28,7 +28,7 @@ def flags(script: Path, wanted: str = "Config") -> dict[str, tuple[str, str]]:
     """Name → type and default of a script's flags, those of a base class in the project's package too."""
     tree = ast.parse(script.read_text(encoding="utf-8"))
     (one,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith(wanted)]
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for line in tree.body:
         if (
             isinstance(line, ast.ImportFrom)
