@@ -84,3 +84,9 @@ def train(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> Callable
         return output
 
     return run
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set in COCO's form."""
+    return detection_demo.write_demo(tmp_path_factory.mktemp("coco"), training=6, validation=4)

@@ -231,7 +231,7 @@ def test_rows_and_classes_count_the_pixels_of_every_seed(tmp_path):
         make_split(labels, ([pixels[:n]], [pixels[n : n + 2]], [pixels[n + 2 :]]), "drawn, seed 1") for n in (4, 8)
     ]
     runs = [score(labels.flat[one.test], labels.flat[one.test], 2) for one in splits]
-    scene = make_scene("tiny", np.zeros((4, 5, 3)), labels)
+    scene = make_scene("tiny", np.arange(60.0).reshape(4, 5, 3), labels)
     printed = class_table(runs, splits, scene).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed]
     # Class 1 holds pixels 0..9, so seed by seed 4 and 8 train, 4 and 0 are tested; class 2 is always tested.
