@@ -24,6 +24,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isclose
 from pathlib import Path
 
 from common.download import released
@@ -183,7 +184,9 @@ def tables(rows: Sequence[Row], presets: set[str], *, guests: bool = False) -> s
         for method in methods:
             chosen: dict[str, Row] = {}
             for row in here:
-                if row.preset == method and row.value != chosen.setdefault(row.metric, row).value:
+                if row.preset == method and not isclose(
+                    row.value, chosen.setdefault(row.metric, row).value, rel_tol=1e-4
+                ):
                     raise UserError(
                         f"{dataset}, {split}, {method}: two rows for {row.metric}; name only one of the files"
                     )
