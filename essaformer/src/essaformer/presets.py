@@ -70,7 +70,7 @@ class Config(LoaderConfig):
 
 
 def demo() -> Config:
-    """A synthetic scene, ×2, a narrow network, a minute on two CPU cores.
+    """A synthetic scene, ×2, a narrow network, half a minute on two CPU cores.
 
     accelerate launch essaformer/train.py
     Expected: about 43 dB on the test region, bicubic 41.3 dB.

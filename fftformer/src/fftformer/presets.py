@@ -57,7 +57,7 @@ class Config(LoaderConfig):
 
 
 def demo() -> Config:
-    """Real photographs with synthetic camera shake, a small network, three minutes on two CPU cores.
+    """Real photographs with synthetic camera shake, a small network, two minutes on two CPU cores.
 
     accelerate launch fftformer/train.py
     Expected: 26.1 dB on held-out photographs and shakes, blurred 25.0 dB (results/demo.json).
