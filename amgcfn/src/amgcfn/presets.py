@@ -64,7 +64,7 @@ class Config(RunConfig):
 
 
 def demo() -> Config:
-    """Made-up scene that the installation brings, three seeds, about two minutes on two CPU cores.
+    """Made-up scene that the installation brings, three seeds, about half a minute on two CPU cores.
 
     accelerate launch amgcfn/train.py
     Expected: OA about 98 (one seed measured).

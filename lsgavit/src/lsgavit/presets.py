@@ -67,7 +67,7 @@ class Config(LoaderConfig):
 
 
 def demo() -> Config:
-    """Made-up scene that the installation brings, one seed, two minutes on two CPU cores.
+    """Made-up scene that the installation brings, one seed, half a minute on two CPU cores.
 
     accelerate launch lsgavit/train.py
     """
