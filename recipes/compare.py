@@ -22,9 +22,9 @@ from tqdm.auto import tqdm
 from biformer.blocks import BRABlock
 from biformer.data import Pictures, open_both
 from common import config
+from common.attach import attach
 from common.config import Positive
 from common.errors import command
-from common.networks.attach import attach
 from common.results import Row, measured, table, write_rows
 from fftformer.blocks import FSASBlock
 

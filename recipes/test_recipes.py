@@ -24,7 +24,7 @@ from unet import UNet
 
 from amgcfn.blocks import CAFMBlock
 from biformer.blocks import BRABlock
-from common.networks.attach import attach, detach, gains
+from common.attach import attach, detach, gains
 from essaformer.blocks import ESSABlock
 from fftformer.blocks import FSASBlock
 from lsgavit.blocks import LSGABlock

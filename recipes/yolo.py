@@ -13,7 +13,7 @@ from torch import nn
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from biformer.blocks import BRABlock
-from common.networks.attach import attach
+from common.attach import attach
 
 
 class TrainerWithBlock(DetectionTrainer):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.networks.attach import attach, detach, gains
+from common.attach import attach, detach, gains
 from support.blocks import BlockContract
 
 
