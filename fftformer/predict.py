@@ -14,6 +14,7 @@ Beside the output a before/after sheet is drawn: whole pictures, and the detail 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,10 @@ def main() -> None:
     budget = memory.budget(options.memory, share.device)
     model = load_model(options.checkpoint).float().to(share.device).eval()
 
+    @functools.cache  # the pictures of a folder have few sizes
+    def tile_for(height: int, width: int) -> int | tuple[int, int]:
+        return options.tile or tile_for_memory(model, budget, height, width)
+
     rows: list[list[np.ndarray]] = []
     shown = {source for source, _ in share.mine[:: -(-len(share.mine) // SHEET_ROWS) or 1]}
     form = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
@@ -87,7 +92,7 @@ def main() -> None:
                 picture = read_picture(source)
                 blurred = to_float(picture.rgb)
                 image = torch.from_numpy(blurred.transpose(2, 0, 1).copy())
-                tile = options.tile or tile_for_memory(model, budget, *image.shape[1:])
+                tile = tile_for(*image.shape[1:])
                 pixels = image[0].numel()
                 restored = restore_tiled(
                     model, image, tile, device=share.device, progress=lambda done, of=pixels: bar.update(done / of)
