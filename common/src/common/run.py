@@ -22,14 +22,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -43,7 +41,8 @@ from tqdm.auto import tqdm
 from common import checkpoints, environment, launch
 from common.config import LoaderConfig, RunConfig, to_json
 from common.errors import UserError
-from common.files import atomic_path, sha256, write_json
+from common.files import sha256, write_json
+from common.log import Log
 from common.networks.cards import write_card
 from common.networks.weights import Pretrained
 from common.sampling import endless_loader
@@ -103,8 +102,8 @@ class Run(Generic[Configuration]):
         set_seed(config.seed + self.rank)
         self.step, self.updated = 0, False
         self.best: float | None = None
-        self._pending: list[dict[str, Any]] = []
         self._stop = False
+        self._log = Log(self.accelerator, self.folder, processes=self.processes, is_main=self.is_main)
         self._restored = checkpoints.find(self.folder / "checkpoints", config.resume)
         self._open_folder()
 
@@ -122,11 +121,11 @@ class Run(Generic[Configuration]):
             self._parts["scaler"] = self.accelerator.scaler
         if self._restored is not None:
             progress = checkpoints.load(self._restored, self._unwrapped(), rank=self.rank)
-            self.step, self.best, self._pending = progress["step"], progress["best"], progress["pending"]
+            self.step, self.best, self._log.pending = progress["step"], progress["best"], progress["pending"]
             self.say(f"continuing from {self._restored}")
             if progress["processes"] != self.processes:
                 self.say(f"note: {progress['processes']} processes before, {self.processes} now: not bitwise the same")
-        self._cut_metrics()
+        self._log.cut(after=self.step)
         if self.is_main:
             purge = {"tensorboard": {"purge_step": self.step + 1}}
             self.accelerator.init_trackers("tensorboard", init_kwargs=purge)
@@ -152,8 +151,8 @@ class Run(Generic[Configuration]):
         before = {name: signal.signal(name, self._ask_to_stop) for name in (signal.SIGTERM, signal.SIGUSR1)}
         pace = 0.5 if sys.stderr.isatty() else 20  # seconds between two lines
         shape: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "mininterval": pace}
-        self._bar = bar = tqdm(total=self.total, initial=self.step, disable=not self.is_main, **shape)
-        self._clock, micro = time.monotonic(), 0
+        bar = tqdm(total=self.total, initial=self.step, disable=not self.is_main, **shape)
+        micro = 0
         try:
             while self.step < self.total:
                 batch = send_to_device(next(samples), self.accelerator.device, non_blocking=True)
@@ -165,7 +164,9 @@ class Run(Generic[Configuration]):
                     continue
                 bar.update()
                 if self.step % (self.config.log_every or _LOOK_EVERY) == 0 or self.step == self.steps:
-                    self._flush()
+                    size = self.loading.batch_size * self.loading.gradient_accumulation * self.processes
+                    means = self._log.flush(self.step, size, quiet=not self.config.log_every)
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
                 stopping = self._asked_to_stop()
                 if stopping or self.due(self.config.save_every):
                     self._save()
@@ -180,14 +181,11 @@ class Run(Generic[Configuration]):
 
     def log(self, **values: float | Tensor) -> None:
         """Record scalars of this step; their means over `log_every` steps are written, none where that is 0."""
-        self._pending.append({name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()})
+        self._log.add(**values)
 
     def write(self, **values: float) -> None:
         """Write scalars of this step at once to metrics.jsonl and TensorBoard (validation scores)."""
-        if self.is_main:
-            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self.step, **values}) + "\n")
-            self.accelerator.log(values, step=self.step)
+        self._log.write(self.step, **values)
 
     def picture(self, name: str, path: Path) -> None:
         """Show a PNG of the figures folder in TensorBoard too; call on the main process."""
@@ -275,56 +273,10 @@ class Run(Generic[Configuration]):
                 path, {"paper": self.paper, "config": ours, "files": files, **provenance, "processes": self.processes}
             )
 
-    def _cut_metrics(self) -> None:
-        """Drop the lines that a killed run wrote after its last checkpoint; they come again."""
-        path = self.folder / "metrics.jsonl"
-        if self.is_main and path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            kept = [line for line in lines if _step_of(line) <= self.step]
-            with atomic_path(path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-
-    def _collect(self) -> list[dict[str, float]]:
-        """Average the pending scalars over the processes; refuse what is not finite."""
-        if self._pending:
-            names = list(self._pending[0])
-            device = self.accelerator.device  # values are tensors, or numbers after a resume
-            every = (line[name] for line in self._pending for name in names)
-            values = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in every])
-            values = values.view(-1, len(names))
-            if self.processes > 1:
-                values = self.accelerator.reduce(values, reduction="mean")
-            collected = [dict(zip(names, line, strict=True)) for line in values.tolist()]
-            for i, line in enumerate(collected):
-                if not all(map(math.isfinite, line.values())):
-                    self._refuse(self.step - len(collected) + 1 + i, line)
-            self._pending = [*collected]
-        return self._pending
-
-    def _refuse(self, step: int, line: dict[str, float]) -> NoReturn:
-        found = ", ".join(f"{name} {value:g}" for name, value in line.items())
-        kept = checkpoints.newest(self.folder / "checkpoints")
-        raise UserError(
-            f"training diverged at step {step} ({found}); "
-            f"{f'{kept} is intact' if kept else 'no checkpoint was saved before it'}; "
-            "lower --learning-rate or choose another --seed, with a new --output"
-        )
-
-    def _flush(self) -> None:
-        """Write the means of the scalars that are pending."""
-        lines = self._collect()
-        self._pending = []
-        if not lines or not self.config.log_every:
-            return
-        samples = len(lines) * self.loading.batch_size * self.loading.gradient_accumulation * self.processes
-        before, self._clock = self._clock, time.monotonic()
-        means = {name: sum(line[name] for line in lines) / len(lines) for name in lines[0]}
-        self.write(**means, samples_per_second=samples / (self._clock - before))
-        self._bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
-
     def _save(self) -> None:
         """Write a checkpoint; a NaN that is still pending does not get into it."""
-        progress = {"step": self.step, "best": self.best, "processes": self.processes, "pending": self._collect()}
+        pending = self._log.collect(self.step)
+        progress = {"step": self.step, "best": self.best, "processes": self.processes, "pending": pending}
         folder = self.folder / "checkpoints" / f"step_{self.step:08d}"
         checkpoints.save(folder, self._unwrapped(), progress, rank=self.rank, wait=self.wait)
 
@@ -365,11 +317,3 @@ def _digests(flags: dict[str, Any]) -> dict[str, str]:
         if path is not None:
             found[f"content of {name}"] = sha256(path)
     return found
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of metrics.jsonl; infinite for a line that was cut off."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
