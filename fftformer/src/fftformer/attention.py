@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.networks.blocks import heads_for
+from common.networks.linear import linear
 from fftformer import frequency
 from fftformer.fast import attention as fast
 from fftformer.fast import strips
@@ -99,7 +100,7 @@ def attention(  # noqa: PLR0917
 ) -> Tensor:
     """FSAS of `(B, H, W, C)`, or with a norm `x + FSAS(norm(x))`; the `inner` norm is FSAS's own."""
     b, h, w, c = x.shape
-    hidden = F.linear(x if norm_weight is None else F.layer_norm(x, (c,), norm_weight, norm_bias), w_in)
+    hidden = linear(x if norm_weight is None else F.layer_norm(x, (c,), norm_weight, norm_bias), w_in)
     hidden = F.conv2d(hidden.permute(0, 3, 1, 2), stencil, padding=1, groups=len(stencil)).permute(0, 2, 3, 1)
     # From here to the output every step is per patch or per pixel, so pixels stay in patch order.
     q, k, v = frequency.to_patches(hidden).chunk(3, dim=-1)
@@ -109,7 +110,7 @@ def attention(  # noqa: PLR0917
         attended = frequency.synthesise(frequency.multiply(q, k, conjugate=conjugate))
         weight, bias = inner_weight.to(attended.dtype), inner_bias.to(attended.dtype)
         attended = F.layer_norm(attended, (len(weight),), weight, bias)
-    out = frequency.from_patches(F.linear((v * attended).to(v.dtype), w_out), b, h, w)
+    out = frequency.from_patches(linear((v * attended).to(v.dtype), w_out), b, h, w)
     return out if norm_weight is None else x + out
 
 

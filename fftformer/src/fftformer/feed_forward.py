@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.networks.linear import linear
 from fftformer import frequency
 from fftformer.attention import check_map
 from fftformer.fast import feed_forward as fast
@@ -62,7 +63,7 @@ class DFFN(nn.Module):
         outer = (None, None) if norm is None else (norm.weight, norm.bias)
         w_in, w_out = self.project_in.weight.flatten(1), self.project_out.weight.flatten(1)
         if not self.spectral:
-            hidden = F.linear(x if norm is None else norm(x), w_in)
+            hidden = linear(x if norm is None else norm(x), w_in)
             out = gated(hidden, self.dwconv.weight, w_out)
             return out if norm is None else x + out
         with torch.autocast(x.device.type, enabled=False):
@@ -90,7 +91,7 @@ def feed_forward(  # noqa: PLR0917
         inside = inside if x.dtype == torch.float64 else inside.float()
         spectrum = frequency.analyse(frequency.to_patches(inside))
     # Under autocast this one product is in half precision; a network that is half itself widens its weights.
-    spectrum = F.linear(spectrum, w_in.to(spectrum.dtype))
+    spectrum = linear(spectrum, w_in.to(spectrum.dtype))
     with torch.autocast(x.device.type, enabled=False):
         hidden = frequency.from_patches(frequency.synthesise(spectrum.to(inside.dtype) * factors), b, h, w)
     out = gated(hidden.to(stencil.dtype), stencil, w_out)
@@ -101,4 +102,4 @@ def gated(hidden: Tensor, stencil: Tensor, w_out: Tensor) -> Tensor:
     """W_out (gelu(h₁) · h₂), h = depthwise(hidden), of `(B, H, W, 2 · hidden)`."""
     hidden = F.conv2d(hidden.permute(0, 3, 1, 2), stencil, padding=1, groups=len(stencil)).permute(0, 2, 3, 1)
     gate, value = hidden.chunk(2, dim=-1)
-    return F.linear(F.gelu(gate) * value, w_out)
+    return linear(F.gelu(gate) * value, w_out)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.networks import variants
+from common.networks.linear import linear
 from common.networks.weights import Pretrained
 from fftformer.attention import FSAS, WindowAttention
 from fftformer.feed_forward import DFFN
@@ -60,8 +61,8 @@ class Fusion(nn.Module):
     def forward(self, decoded: Tensor, encoded: Tensor) -> Tensor:
         """The upsampled decoder feature comes first, as in the release."""
         x = torch.cat([decoded, encoded], dim=-1)
-        x = self.block(F.linear(x, self.conv.weight.flatten(1), self.conv.bias))
-        first, second = F.linear(x, self.conv2.weight.flatten(1), self.conv2.bias).chunk(2, dim=-1)
+        x = self.block(linear(x, self.conv.weight.flatten(1), self.conv.bias))
+        first, second = linear(x, self.conv2.weight.flatten(1), self.conv2.bias).chunk(2, dim=-1)
         return first + second
 
 

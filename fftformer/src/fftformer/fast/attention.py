@@ -20,6 +20,7 @@ from fftformer.fast.strips import (
     depthwise,
     layer_norm,
     like_gradients,
+    product,
     rows_of,
     stencil_gradient,
     to_coefficients,
@@ -49,8 +50,8 @@ def attention(  # noqa: PLR0917
         for top, bottom in strips:
             tokens = _arriving(image, top, bottom, norm_weight, norm_bias)
             attended, v, _ = _attend(parts, tokens, (top, bottom, len(image)), conjugate)
-            product = F.layer_norm(attended, (w_out.shape[1],), inner_weight, inner_bias).mul_(v)
-            write(product @ w_out.t(), result[top:bottom])
+            attended = F.layer_norm(attended, (w_out.shape[1],), inner_weight, inner_bias).mul_(v)
+            write(product(attended, w_out), result[top:bottom])
             if norm_weight is not None:
                 result[top:bottom] += image[top:bottom]
     return out
@@ -82,7 +83,7 @@ def _attention_backward(  # noqa: PLR0917
             attended, v, spectra = _attend(parts, tokens, (top, bottom, len(image)), conjugate)
             normed, mean, scale = torch.native_layer_norm(attended, (width,), inner_weight, inner_bias, 1e-5)
             g_patches = to_patches(g_result[None, top:bottom]).flatten(0, 1)
-            g_product = (g_patches @ w_out).view(attended.shape)
+            g_product = product(g_patches, w_out.t()).view(attended.shape)
             g_out.addmm_(g_patches.t(), (normed * v).flatten(0, 1))
             g_v = normed.mul_(g_product)
             g_attended, g_weight, g_bias = torch.ops.aten.native_layer_norm_backward(
@@ -141,7 +142,7 @@ class _Part:
     def push(self, tokens: Tensor, *, first: bool, last: bool) -> None:
         """Let the hidden rows of tokens `(R, W, C)` arrive."""
         room = self._hidden.room(len(tokens), first=first, last=last)
-        torch.mm(tokens.flatten(0, 1), self.weight.t(), out=room.view(-1, len(self.weight)))
+        room.copy_(product(tokens, self.weight))
 
     def attend(self, attended: Tensor, v: Tensor, conjugate: bool) -> tuple[Tensor, Tensor]:
         """Write this part's channels of F⁻¹(F(q) · F(k)) and of v; return both spectra."""
@@ -169,7 +170,8 @@ class _Part:
         """From the completed rows to the gradient of the tokens `(R, W, C)`, which all parts add up in `g_tokens`."""
         g_hidden = depthwise(self.g_maps.rows(), self.stencil.flip(2, 3)).flatten(0, 1)
         self._g_weight.addmm_(g_hidden.t(), tokens.flatten(0, 1))
-        g_tokens.view(len(g_hidden), -1).addmm_(g_hidden, self.weight, beta=int(self.channels.start > 0))
+        share = product(g_hidden, self.weight.t()).view(g_tokens.shape)
+        g_tokens.copy_(share) if self.channels.start == 0 else g_tokens.add_(share)
 
     def add_to(self, g_in: Tensor, g_stencil: Tensor) -> None:
         """Add the gradients of this part's weights to those of all."""

@@ -20,6 +20,7 @@ from fftformer.fast.strips import (
     depthwise,
     layer_norm,
     like_gradients,
+    product,
     rows_of,
     stencil_gradient,
     to_coefficients,
@@ -56,9 +57,9 @@ def feed_forward(  # noqa: PLR0917
             for part in parts:
                 part.push_pixels(part.inner(spectrum).mul_(part.factor), first=first, last=last)
                 gate, value = part.gate_and_value()
-                activation = F.gelu(gate).mul_(value).view(len(target), -1)
+                share = product(F.gelu(gate).mul_(value).view(len(target), -1), w_out[:, part.hidden])
                 start = norm_weight is None and part.hidden.start == 0
-                target.addmm_(activation, w_out[:, part.hidden].t(), beta=int(not start))
+                target.copy_(share) if start else target.add_(share)
             done = complete.stop
     return out
 
@@ -126,7 +127,7 @@ class _Part:
 
     def inner(self, spectrum: Tensor) -> Tensor:
         """The spectrum of the hidden channels before the filter, `(64, N, C')`."""
-        return (spectrum @ self.weight.t()).view(PATCH * PATCH, -1, len(self.weight))
+        return product(spectrum, self.weight).view(PATCH * PATCH, -1, len(self.weight))
 
     def push_pixels(self, filtered: Tensor, *, first: bool, last: bool) -> None:
         """Let the pixels of a filtered spectrum arrive."""
@@ -143,7 +144,7 @@ class _Part:
         gate, value = self.gate_and_value()
         activation = F.gelu(gate)
         self._g_out.addmm_(g_result.flatten(0, 1).t(), (activation * value).flatten(0, 1))
-        g_activation = g_result @ w_out[:, self.hidden]
+        g_activation = product(g_result, w_out[:, self.hidden].t())
         g_maps, half = self._g_maps.room(len(gate), first=first, last=last), gate.shape[-1]
         torch.mul(g_activation, activation, out=g_maps[..., half:])
         g_maps[..., :half] = torch.ops.aten.gelu_backward(g_activation.mul_(value), gate)
@@ -158,7 +159,7 @@ class _Part:
         self._g_factor += (g_inner * inner).sum(dim=1, keepdim=True)
         g_inner = g_inner.mul_(self.factor).flatten(0, 1)
         self._g_weight.addmm_(g_inner.t(), spectrum)
-        g_spectrum.addmm_(g_inner, self.weight)
+        g_spectrum += product(g_inner, self.weight.t())
 
     def add_to(self, g_in: Tensor, g_factors: Tensor, g_stencil: Tensor, g_out: Tensor) -> None:
         """Add the gradients of this part's weights to those of all."""

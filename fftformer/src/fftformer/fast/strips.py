@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.networks.linear import linear
 from fftformer.frequency import HALF, PATCH
 
 _PIECE = 768 * 1024
@@ -102,6 +103,12 @@ def write(patches: Tensor, rows: Tensor) -> None:
     """Put a patch map `(64, N, C)` into rows `(R, W, C)`."""
     places = cut(rows)
     places.copy_(patches.view(places.shape))
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """`x @ weight.T` on the last axis; what is inside an operator needs no gradient of its own."""
+    with torch.no_grad():
+        return linear(x, weight)
 
 
 def to_coefficients(matrices: Tensor, patches: Tensor) -> Tensor:
