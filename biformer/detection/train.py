@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from biformer.dense import parameter_groups
 from biformer.detection import pictures, scoring
@@ -58,6 +59,9 @@ def main() -> None:
     if config.compile:
         model.body.compile(dynamic=True)  # batches differ in size
     model, optimizer = accelerator.prepare(model.train(), optimizer)
+    if isinstance(model, DistributedDataParallel):
+        # As in mmdetection. The authors' RetinaNet also has find_unused_parameters; `Pyramid` leaves none unused.
+        model.broadcast_buffers = False
     run.restore(model=model, optimizer=optimizer)
     run.say(
         f"{config.method} on {config.model}, {len(training):,} training and {len(validation_set):,} validation "

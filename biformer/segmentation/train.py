@@ -13,8 +13,8 @@ from __future__ import annotations
 from copy import deepcopy
 from pathlib import Path
 
-import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from biformer.dense import parameter_groups
@@ -25,6 +25,7 @@ from biformer.segmentation.inference import Protocol
 from biformer.segmentation.model import Segmenter
 from biformer.segmentation.photographs import write_demo
 from biformer.segmentation.presets import PRESETS, Config, learning_rate
+from common import launch
 from common.config import from_command_line
 from common.errors import UserError, command
 from common.figures import curves
@@ -51,11 +52,12 @@ def main() -> None:
     spared = () if config.decay_norms else ("norm",)
     groups = parameter_groups(model, config.weight_decay, without_decay=spared)
     optimizer = AdamW(groups, lr=config.learning_rate)
-    if statistics_shared(run.processes, accelerator.device):
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    model = launch.sync_batch_norm(model, run.processes, accelerator.device)  # all of them, as in the release
     if config.compile:
         model.compile()
     model, optimizer = accelerator.prepare(model.train(), optimizer)
+    if isinstance(model, DistributedDataParallel):
+        model.broadcast_buffers = False  # as in the release
     run.restore(model=model, optimizer=optimizer)
     run.say(
         f"{config.model} with {config.head}, {len(training):,} training and {len(validation_set):,} validation "
@@ -83,11 +85,6 @@ def main() -> None:
             scores = validate(run, model, validation_set)
 
     finish(run, model, scores or score(run, model, validation_set), validation_set)
-
-
-def statistics_shared(processes: int, device: torch.device) -> bool:
-    """Whether BatchNorms normalise over the pictures of all processes, as the release's SyncBN does: only GPUs can."""
-    return processes > 1 and device.type == "cuda"
 
 
 def datasets(config: Config) -> tuple[Scenes, Scenes]:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 from accelerate.state import PartialState
+from torch import nn
 
 from common import environment, launch
 from common.config import LoaderConfig, RunConfig, from_command_line
@@ -43,6 +44,12 @@ def test_torchrun_s_processes_on_cpu_are_one_run(tmp_path: Path) -> None:
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [2, 4], "every line once"
     assert len(list((tmp_path / "checkpoints").glob("step_*/random_*.pt"))) == 2
+
+
+def test_batch_norms_are_synchronised_over_gpus_only() -> None:
+    for processes, device, synchronised in ((2, "cuda", True), (1, "cuda", False), (2, "cpu", False)):
+        (norm,) = launch.sync_batch_norm(nn.Sequential(nn.BatchNorm2d(3)), processes, torch.device(device))
+        assert isinstance(norm, nn.SyncBatchNorm) is synchronised
 
 
 def test_only_processes_without_gpu_are_told_to_use_the_cpu(fresh: pytest.MonkeyPatch) -> None:

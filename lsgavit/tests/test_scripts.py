@@ -14,7 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from common import launch
 from common.errors import UserError
 from common.hyperspectral.classification.seeds import model_folders
 from common.hyperspectral.geotiff import write_geotiff
@@ -23,7 +28,8 @@ from common.hyperspectral.stored import Georeference
 from common.hyperspectral.synthetic import synthetic_scene
 from conftest import CROPS
 from support.ablation import parameters, run_ablation
-from support.scripts import run_script
+from support.parallel import first_update
+from support.scripts import call_script, run_script
 
 PROJECT = Path(__file__).parents[1]
 TRAIN = PROJECT / "train.py"
@@ -85,14 +91,38 @@ def test_two_processes_share_the_seeds_out(finished: Path, flags: list[str], tmp
 
 
 def test_two_processes_share_the_batches_of_one_seed(flags: list[str], tmp_path: Path) -> None:
-    options = ["--seeds", "--seed", "1", "--output", str(tmp_path)]
-    done = run_script(TRAIN, *flags, *options, processes=2)
-    assert done.stdout.count("updates to go") == 1
-    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    """Each normalised by itself, as a CPU must: the same gradients as by accumulation, and one writer."""
+    options = [*flags, "--seeds", "--seed", "1", "--network", "drop_path=0", "--output"]
+    two = first_update(TRAIN, *options, tmp_path / "two", processes=2)
+    one = first_update(TRAIN, *options, tmp_path / "one", "--gradient-accumulation", 2)
+    assert two.distance(one) < 1e-5 and two.unused == 0 and two.flags == {"broadcast_buffers"}
+    config = json.loads((tmp_path / "two/config.json").read_text(encoding="utf-8"))
     assert config["processes"] == 2
     # 81 training pixels in global batches of 32: three updates an epoch.
-    assert "6 of 6 updates to go" in done.stdout
-    assert (tmp_path / "scores.json").exists()
+    lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert (tmp_path / "two/scores.json").exists()
+
+
+def test_batch_norms_are_synchronised_where_they_can_be(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on two GPUs; without other processes torch computes as before."""
+    held: list[nn.Module] = []
+    prepare, convert = Accelerator.prepare, launch.sync_batch_norm
+    monkeypatch.setattr(Accelerator, "prepare", lambda self, *parts: held.append(parts[0]) or prepare(self, *parts))
+    options = [*flags, "--seeds", "--seed", "1", "--max-steps", "2", "--output"]
+    call_script(TRAIN, *options, tmp_path / "plain")
+    monkeypatch.setattr(launch, "sync_batch_norm", lambda model, *_: convert(model, 2, torch.device("cuda")))
+    call_script(TRAIN, *options, tmp_path / "shared")
+    norms = [
+        {name: type(part) for name, part in model.named_modules() if isinstance(part, _BatchNorm)}
+        for model in held
+        if isinstance(model, nn.Module)
+    ]
+    assert [set(kinds.values()) for kinds in norms] == [{nn.BatchNorm2d, nn.BatchNorm3d}, {nn.SyncBatchNorm}]
+    assert norms[0].keys() == norms[1].keys()
+    assert weights(tmp_path / "shared") == weights(tmp_path / "plain")
 
 
 def call(capsys: pytest.CaptureFixture[str], script: str, *arguments: object, status: int = 0) -> tuple[str, str]:

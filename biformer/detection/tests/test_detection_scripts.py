@@ -22,6 +22,7 @@ from biformer.detection.demo import write_demo
 from biformer.detection.presets import PRESETS
 from common.errors import UserError
 from common.results import read_rows
+from support.parallel import first_update
 from support.scripts import Finished, call_script, run_script
 
 TASK = Path(__file__).parents[1]
@@ -43,11 +44,12 @@ def trained(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0) -> Finished:
-    command = ["--preset", "mask_rcnn_small", "--data-root", root, "--output", output, *QUICK, *arguments]
-    if processes > 1:
-        return run_script(TASK / "train.py", *command, processes=processes, status=status)
-    return call_script(TASK / "train.py", *command, status=status)
+def command(root: Path, output: Path, *arguments: object) -> list[object]:
+    return ["--preset", "mask_rcnn_small", "--data-root", root, "--output", output, *QUICK, *arguments]
+
+
+def train(root: Path, output: Path, *arguments: object, status: int = 0) -> Finished:
+    return call_script(TASK / "train.py", *command(root, output, *arguments), status=status)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -81,23 +83,13 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
 
 
 def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_path: Path) -> None:
-    """RetinaNet, which draws no random numbers: the same pictures, the same gradients, and one writer.
-
-    Adam's first step is the gradient's sign, so only gradients of the size of rounding may differ.
-    """
-    plain = ("--method", "retinanet", "--drop-path", 0, "--max-steps", 1, "--weight-decay", 0, "--batch-size", 1)
-    train(coco, tmp_path / "two", *plain, processes=2)
-    train(coco, tmp_path / "one", *plain, "--gradient-accumulation", 2)
-    train(coco, tmp_path / "half", *plain)
-    one, two, half = (
-        torch.cat([p.detach().flatten() for p in load_detector(tmp_path / name / "model").parameters()])
-        for name in ("one", "two", "half")
-    )
-    step = 0.01 * 2 / 16
-    assert ((one - two).abs() > 0.1 * step).double().mean() < 0.002
-    assert ((one - half).abs() > 0.1 * step).double().mean() > 0.1
+    """RetinaNet, which draws no random numbers: the same pictures, the same gradients, and one writer."""
+    plain = ("--method", "retinanet", "--drop-path", 0, "--max-steps", 2, "--batch-size", 1)
+    two = first_update(TASK / "train.py", *command(coco, tmp_path / "two", *plain), processes=2)
+    one = first_update(TASK / "train.py", *command(coco, tmp_path / "one", *plain, "--gradient-accumulation", 2))
+    assert two.distance(one) < 1e-5 and two.unused == 0 and two.flags == set()
     lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == [1]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2]
 
 
 def test_scores_over_two_processes_count_every_picture_once(trained: Path, coco: Path, tmp_path: Path) -> None:

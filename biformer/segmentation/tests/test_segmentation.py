@@ -10,13 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from biformer import create_model, export_released
 from biformer.segmentation.data import open_scenes
 from biformer.segmentation.model import load_segmenter
 from biformer.segmentation.photographs import CLASSES, write_demo
+from common import launch
 from common.results import read_rows
+from support.parallel import first_update
 from support.scripts import Finished, call_script, run_script
 
 TASK = Path(__file__).parents[1]
@@ -41,19 +46,16 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "straight"
 
 
-def train(root: Path, output: Path, *arguments: object, processes: int = 1, status: int = 0) -> Finished:
-    command = ["--data-root", root, "--output", output, *QUICK, *arguments]
-    if processes > 1:
-        return run_script(TASK / "train.py", *command, processes=processes, status=status)
-    return call_script(TASK / "train.py", *command, status=status)
+def command(root: Path, output: Path, *arguments: object) -> list[object]:
+    return ["--data-root", root, "--output", output, *QUICK, *arguments]
+
+
+def train(root: Path, output: Path, *arguments: object, status: int = 0) -> Finished:
+    return call_script(TASK / "train.py", *command(root, output, *arguments), status=status)
 
 
 def parameters(folder: Path) -> torch.Tensor:
-    """All parameters in one vector, without the biases that a batch norm follows: their gradient is pure rounding."""
-    named = load_segmenter(folder).named_parameters()
-    return torch.cat(
-        [p.detach().flatten() for name, p in named if not name.endswith(("stem.0.bias", "downsample.0.bias"))]
-    )
+    return torch.cat([parameter.detach().flatten() for parameter in load_segmenter(folder).parameters()])
 
 
 def test_an_interrupted_run_exports_the_same_weights(trained: Path, data: Path, tmp_path: Path) -> None:
@@ -90,17 +92,31 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
 
 
 def test_two_processes_learn_what_one_learns_by_accumulation(data: Path, tmp_path: Path) -> None:
-    """The same halves of the same global batch: the same gradients. Adam's first step is the gradient's sign.
+    """The same halves of the same global batch, each normalised by itself: the same gradients, and one writer."""
+    plain = ("--drop-path", 0, "--dropout", 0, "--max-steps", 2)
+    two = first_update(TASK / "train.py", *command(data, tmp_path / "two", *plain), processes=2)
+    one = first_update(TASK / "train.py", *command(data, tmp_path / "one", *plain, "--gradient-accumulation", 2))
+    assert two.distance(one) < 1e-5 and two.unused == 0 and two.flags == set()
+    assert len(losses(tmp_path / "two")) == 2
 
-    With one half's gradient alone more than a tenth of the signs differ.
-    """
-    plain = ("--drop-path", 0, "--dropout", 0, "--max-steps", 1, "--weight-decay", 0, "--warmup-iterations", 0)
-    plain += ("--validate-every", 1)
-    train(data, tmp_path / "two", *plain, processes=2)
-    train(data, tmp_path / "one", *plain, "--gradient-accumulation", 2)
-    one, two = (parameters(tmp_path / name / "model") for name in ("one", "two"))
-    assert ((one - two).abs() > 1e-4).double().mean() < 0.003
-    assert len(losses(tmp_path / "two")) == 1
+
+def test_batch_norms_are_synchronised_where_they_can_be(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, those of the backbone too, as on two GPUs; without other processes torch computes as before."""
+    held: list[nn.Module] = []
+    prepare = Accelerator.prepare
+    monkeypatch.setattr(Accelerator, "prepare", lambda self, *parts: held.append(parts[0]) or prepare(self, *parts))
+    train(data, tmp_path / "plain", "--max-steps", 1)
+    convert = launch.sync_batch_norm
+    monkeypatch.setattr(launch, "sync_batch_norm", lambda model, *_: convert(model, 2, torch.device("cuda")))
+    train(data, tmp_path / "shared", "--max-steps", 1)
+    plain, shared = (
+        {name: type(part) for name, part in model.named_modules() if isinstance(part, _BatchNorm)} for model in held
+    )
+    assert set(shared.values()) == {nn.SyncBatchNorm} and set(plain.values()) == {nn.BatchNorm2d}
+    assert shared.keys() == plain.keys() and len({name.split(".")[0] for name in shared}) == 3
+    assert torch.equal(parameters(tmp_path / "shared/model"), parameters(tmp_path / "plain/model"))
 
 
 def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, tmp_path: Path) -> None:

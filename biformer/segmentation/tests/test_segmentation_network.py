@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from biformer.segmentation import inference, scoring
 from biformer.segmentation.heads import AuxiliaryHead, SemanticFPNHead, UPerNetHead
 from biformer.segmentation.inference import MULTI_SCALE, Protocol, enlarged_rows, fitted, normalised, predict_labels
 from biformer.segmentation.model import Segmenter, load_segmenter, pixel_loss
+from common import launch
 from common.errors import UserError
 
 CHANNELS = (8, 12, 16, 20)
@@ -277,13 +277,10 @@ def test_autocast_and_batches() -> None:
     assert half.isfinite().all() and (half - exact).norm() < 0.1 * exact.norm()
 
 
-def test_batch_norms_are_synchronised_over_gpus_under_the_same_names_and_frozen_ones_stay_frozen() -> None:
-    shared = runpy.run_path(str(Path(__file__).parents[1] / "train.py"))["statistics_shared"]
-    gpu, cpu = torch.device("cuda"), torch.device("cpu")
-    assert (shared(2, gpu), shared(1, gpu), shared(2, cpu)) == (True, False, False)
+def test_batch_norms_are_synchronised_under_the_same_names_and_frozen_ones_stay_frozen() -> None:
     model = narrow("upernet", freeze_batch_norm=True)
     names = list(model.state_dict())
-    model = nn.SyncBatchNorm.convert_sync_batchnorm(model).train()
+    model = launch.sync_batch_norm(model, 2, torch.device("cuda")).train()
     assert list(model.state_dict()) == names
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     for name, module in model.named_modules():

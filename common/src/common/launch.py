@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import InitProcessGroupKwargs
+from torch import nn
 
 from common.environment import choose_device
 from common.errors import UserError
@@ -81,6 +82,15 @@ def prepare() -> None:
             f"for {asked} processes start with: torchrun --nproc-per-node {asked}",
             flush=True,
         )
+
+
+def sync_batch_norm(model: nn.Module, processes: int, device: torch.device) -> nn.Module:
+    """The network with BatchNorms that normalise over the samples of all processes, as if one process had them all.
+
+    On a CPU it stays as it is: torch's SyncBatchNorm needs GPUs. Names of tensors and parameters stay the same too.
+    """
+    shared = processes > 1 and device.type != "cpu"
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if shared else model
 
 
 def use_all_cores(device: torch.device) -> None:

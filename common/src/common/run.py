@@ -83,6 +83,8 @@ class Run(Generic[Configuration]):
         self.steps = steps
         self.total = steps if config.max_steps is None else min(steps, config.max_steps)
         launch.prepare()
+        # Processes join by DistributedDataParallel as torch sets it, which is how FFTformer and BiFormer train too.
+        # It searches for no unused parameters: every parameter that is trained gets a gradient.
         self.accelerator = Accelerator(
             mixed_precision=self.loading.mixed_precision,
             # Accumulation goes on across epochs: the stream of samples has no end.
