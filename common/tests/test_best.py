@@ -126,3 +126,19 @@ def test_cut_off_lines_are_dropped_on_resume(tmp_path: Path) -> None:
     second.restore(model=Toy())
     second.close()
     assert path.read_text() == f"{line}\n"
+
+
+def test_a_compiled_network_is_scored_without_compiling_it_again(tmp_path: Path) -> None:
+    run, model, compiled = start(tmp_path, compile=True), Toy(), 0
+
+    def count(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        nonlocal compiled
+        compiled += 1
+        return graph
+
+    model.compile(backend=count)
+    model(torch.rand(4, 3))
+    with run.scoring(model) as network, torch.no_grad():
+        network(torch.rand(5, 3))
+    model(torch.rand(4, 3))
+    assert compiled == 1

@@ -219,8 +219,11 @@ class Run(Generic[Configuration]):
                 buffer.copy_(broadcast(buffer))
         training = network.training
         network.eval()
+        # A compiled network would be compiled again, for minutes: without gradient, and for pictures of other sizes.
+        stance = torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
         try:
-            yield network
+            with stance:
+                yield network
         finally:
             network.train(training)
 
