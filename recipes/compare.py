@@ -70,7 +70,7 @@ def main() -> None:
                 dataset=options.data_root.name,
                 split=f"validation, {len(validation):,} pictures",
                 metric="top-1",
-                definition="share of pictures whose class has the largest logit, in percent, "
+                definition="percentage of images whose class has the largest logit, "
                 f"after {options.epochs} epochs; the block is behind {LAYER}",
                 value=float(np.mean(found)),
                 std=float(np.std(found)),

@@ -22,8 +22,8 @@ from common.errors import UserError
 from common.results import Row
 from common.sampling import begin_worker
 
-TOP_1 = "share of pictures whose class has the largest logit, in percent"
-TOP_5 = "share of pictures whose class is among the five largest logits, in percent"
+TOP_1 = "percentage of images whose class has the largest logit"
+TOP_5 = "percentage of images whose class is among the five largest logits"
 
 
 @dataclass(frozen=True)

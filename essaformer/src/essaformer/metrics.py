@@ -4,9 +4,9 @@ The authors of ESSAformer point to two frameworks that do not agree; every row o
 
 | | `sspsr` | `mcnet` |
 |---|---|---|
-| PSNR | mean over bands, data range 1 | one mean square error over the cube |
+| PSNR | mean over bands, data range 1 | one mean squared error over the cube |
 | SSIM | mean over bands, uniform 7 × 7 window | mean over bands, Gaussian 11 × 11, σ = 1.5 |
-| SAM | degrees, pixels of zero norm skipped | the same |
+| SAM | degrees, pixels of norm zero left out | the same |
 | CC, RMSE, ERGAS | as below | the same |
 | before | nothing | the prediction is clipped to [0, 1] |
 
@@ -30,7 +30,7 @@ DEFINITIONS: dict[str, dict[str, str]] = {
     "sspsr": {
         "PSNR (dB)": "sspsr: mean over bands, data range 1",
         "SSIM": "sspsr: mean over bands, uniform 7 × 7 window, sample covariance, border of 3 left out, data range 1",
-        "SAM (°)": "sspsr: mean over pixels, degrees, pixels of zero norm skipped",
+        "SAM (°)": "sspsr: mean over pixels, degrees, pixels of norm zero left out",
         "CC": "sspsr: Pearson correlation, mean over bands that vary",
         "RMSE": "sspsr: over the cube",
         "ERGAS": "sspsr: 100 / scale · sqrt(mean over bands of (RMSE / mean)²), real scale",
@@ -40,7 +40,7 @@ DEFINITIONS["mcnet"] = {
     name: text.replace("sspsr", "mcnet") + "; prediction clipped to [0, 1]"
     for name, text in DEFINITIONS["sspsr"].items()
 } | {
-    "PSNR (dB)": "mcnet: one mean square error over the cube, data range 1; prediction clipped to [0, 1]",
+    "PSNR (dB)": "mcnet: one mean squared error over the cube, data range 1; prediction clipped to [0, 1]",
     "SSIM": "mcnet: mean over bands, Gaussian 11 × 11 window, σ 1.5, border of 5 left out, data range 1; "
     "prediction clipped to [0, 1]",
 }

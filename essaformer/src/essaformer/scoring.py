@@ -107,7 +107,7 @@ def rows(  # noqa: PLR0917
                         dataset=f"{dataset} ×{scale}",
                         split=f"{split}{f', {len(scores)} pictures' if len(scores) > 1 else ''}; protocol {protocol}",
                         metric=metric,
-                        definition=DEFINITIONS[protocol][metric] + ("; mean over pictures" if len(scores) > 1 else ""),
+                        definition=DEFINITIONS[protocol][metric] + ("; mean over images" if len(scores) > 1 else ""),
                         value=mean(scores, metric, of, protocol),  # type: ignore[arg-type]
                         seeds=list(seeds),
                         published=published.get(metric),

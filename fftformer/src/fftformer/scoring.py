@@ -136,7 +136,7 @@ def rows(  # noqa: PLR0917
                 dataset=dataset,
                 split=pictures,
                 metric=metric,
-                definition=f"{definition}; mean over pictures",
+                definition=f"{definition}; mean over images",
                 value=mean(scores, metric, of),
                 seeds=list(seeds),
                 published=published,

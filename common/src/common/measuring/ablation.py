@@ -127,15 +127,15 @@ def cost(
     result = {}
     for name, model in models.items():
         shape = " × ".join(map(str, inputs[name][0].shape))
-        often = f"{shape} values, least of {ROUNDS} rounds in which the variants take turns"
+        often = f"{shape} values, minimum of {ROUNDS} rounds; the variants are measured in turns"
         result[name] = {
             "parameters": (
                 float(sum(p.numel() for p in model.parameters() if p.requires_grad)),
-                "numbers that are trained, whole network",
+                "number of trained parameters of the whole network",
             ),
             "multiply-adds (M)": (
                 multiply_adds(model, inputs[name]),
-                f"millions in one forward pass of {shape} values; matrix products and convolutions, as written plainly",
+                f"millions in one forward pass of {shape} values; counts matrix products and convolutions of the plain implementation",
             ),
             "step (ms)": (1e3 * min(steps[name][1:]), f"forward and backward pass of {often}"),
             "forward (ms)": (1e3 * min(forwards[name][1:]), f"forward pass of {often}"),

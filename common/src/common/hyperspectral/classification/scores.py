@@ -14,7 +14,7 @@ import numpy as np
 from common.results import markdown
 
 DEFINITIONS = {
-    "OA": "share of the scored pixels that are right, percent",
+    "OA": "percentage of the scored pixels whose predicted class is correct",
     "AA": "unweighted mean of the per-class accuracies over the classes present in the scored pixels, percent",
     "kappa": "Cohen's kappa, times 100",
 }
