@@ -83,7 +83,7 @@ def test(session: nox.Session) -> None:
 
 @nox.session(name="demo", venv_backend="none")
 def demo(session: nox.Session) -> None:
-    """Run every project's demo: training, evaluation and pictures; then one table and one sheet of all."""
+    """Run every project's demo: training, evaluation and figures; then one table and one figure of all."""
     queued.extend(DEMO_MINUTES)
     for paper in queued:
         session.notify(f"demo-{paper}")
@@ -127,7 +127,7 @@ for paper in PAPERS:
 
     @nox.session(name=f"demo-{paper}")
     def demo_paper(session: nox.Session, paper: str = paper) -> None:
-        """Train one project's demo, score it, draw its pictures."""
+        """Train one project's demo, score it, draw its figures."""
         install(session, paper)
         announce(session, paper)
         start = time.monotonic()

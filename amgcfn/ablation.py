@@ -4,7 +4,7 @@
     python amgcfn/ablation.py --preset houston2018_crop --data-root DIR --seeds 1330 1331 1332
 
 Flags beside --variants, --seeds and --output are those of train.py, so it takes any scene and recipe. Operations are
-counted and times taken on a made-up scene of 100 × 100 pixels with 100 superpixels.
+counted and times taken on a synthetic scene of 100 × 100 pixels with 100 superpixels.
 """
 
 from __future__ import annotations

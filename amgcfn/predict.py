@@ -4,15 +4,15 @@
     python amgcfn/predict.py --checkpoint DIR --input OTHER.mat:KEY --output maps --memory 2G another scene
 
 Writes OUTPUT/classes.npy (H, W) in the codes of the training labels, probabilities.npy (H, W, K) float32 in
-the order of the codes, classes.tif where the input has a place, and the pictures map.png, confidence.png and
+the order of the codes, classes.tif if the input has a georeference, and the images map.png, confidence.png and
 graph.png. Pixels without data are of class 0, their probabilities NaN. On the training scene the superpixel
 graph is the one beside the model; another scene gets its own, with the principal components of the training
 pixels.
 
 A GeoTIFF or ENVI scene that does not fit in --memory is read and written in overlapping windows, each with a
 superpixel graph of its own, so classes differ from those of one graph of the whole scene, and depend on the size of the
-windows, that is on --memory. It goes into classes.tif and probabilities.tif, without pictures, in one or several
-processes; after a kill the same command goes on.
+windows, that is on --memory. It goes into classes.tif and probabilities.tif, without images, in one or several
+processes; after an interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PredictConfig:
     checkpoint: Path
     """One exported model folder of a run."""
     output: Path
-    """Folder for maps and pictures."""
+    """Folder for maps and figures."""
     input: str | None = None
     """FILE[:KEY] of another cube with the same bands; by default the scene of the run."""
     band_axis: BandAxis | None = None

@@ -6,8 +6,8 @@
     accelerate launch --num_processes 4 amgcfn/train.py --preset pavia_university --data-root DIR
     accelerate launch amgcfn/train.py --cube FILE:KEY --labels FILE:KEY --ratio 0.05       your own scene
 
-Every seed draws its own split, graph and weights and trains in OUTPUT/seed_N; several processes share
-the seeds out. Killed or interrupted, the same command continues between seeds and within one.
+Every seed has its own split, graph and weights and trains in OUTPUT/seed_N; several processes divide
+the seeds. After an interruption the same command continues, between seeds and within one.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def validate(
 
 
 def test(run: Run, prepared: PreparedScene) -> None:
-    """Score the kept weights on the test pixels and draw the seed's pictures."""
+    """Score the kept weights on the test pixels and draw the seed's figures."""
     model = load_model(run.folder / "model").to(run.accelerator.device)
     logits = classify_scene(model, prepared.scene.cube, prepared.graph, extent=prepared.scene.extent)[0]
     found = (logits.argmax(dim=1) + 1).numpy().reshape(prepared.scene.shape) * prepared.scene.valid

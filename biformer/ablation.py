@@ -1,10 +1,10 @@
 """What the parts of BiFormer are worth, in one table: routing, regions, local terms, Swin-T's layout.
 
-    python biformer/ablation.py                                                      the demo's pictures, one seed
+    python biformer/ablation.py                                                      the demo's images, one seed
     python biformer/ablation.py --preset cifar10_subset --data-root DIR --epochs 5 --seeds 0 1 2
 
 Flags beside --variants, --seeds and --output are those of train.py, so it takes any data set and recipe. Operations
-are counted and times taken on eight pictures of the size that was trained on.
+are counted and times taken on eight images of the size that was trained on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VARIANTS = {
 
 
 def example(model: BiFormer) -> tuple[Tensor, ...]:
-    """Eight pictures."""
+    """Eight images."""
     return (torch.rand(8, 3, model.image_size, model.image_size),)
 
 

@@ -36,7 +36,7 @@ FLAGS = {
         *("--mixed-precision", "no", "--warmup-steps", 2, "--learning-rate", 0.05, "--validate-epochs", 99),
     ),
 }
-"""The published recipe on few and small pictures, three updates of it."""
+"""The published recipe on few and small images, three updates of it."""
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
     python biformer/evaluate.py --checkpoint runs/biformer_demo/model                    the demo's test crops
     python biformer/evaluate.py --checkpoint biformer_small.pth --data-root IMAGENET     the authors' released file
-    accelerate launch --num_processes 8 biformer/evaluate.py ...                         pictures shared out over GPUs
+    accelerate launch --num_processes 8 biformer/evaluate.py ...                         images divided over the GPUs
 
 Prints and writes top-1 and top-5 with the published crop: bicubic resize of the shorter side to
 size / 0.875, centre crop.
@@ -43,21 +43,21 @@ class EvaluateConfig(EvaluationFlags):
     split: Literal["validation", "train"] = "validation"
     """Which split to score."""
     split_file: Path | None = None
-    """Names of the split's pictures, as a run with --holdout or --split-file leaves in OUTPUT/split.json."""
+    """Names of the split's images, as a run with --holdout or --split-file leaves in OUTPUT/split.json."""
     image_size: Positive[int] | None = None
     """Side of the crop in pixels; by default what the model was trained for."""
     crop_pct: Positive[float] | None = None
-    """Share of the resized picture's side that is kept; by default the model's, 0.875 for released files."""
+    """Share of the resized image's side that is kept; by default the model's, 0.875 for released files."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint that holds both."""
     strict: bool = False
-    """Refuse pictures that cannot be read, instead of leaving them out and counting them."""
+    """Refuse images that cannot be read, instead of leaving them out and counting them."""
     batch_size: Positive[int] = 64
-    """Pictures per process and forward pass."""
+    """Images per process and forward pass."""
     upright: bool | None = None
-    """Turn pictures as their EXIF orientation says; by default as in training, for the authors' weights not."""
+    """Turn images as their EXIF orientation says; by default as in training, for the authors' weights not."""
     save_pictures: int = 0
-    """Copy this many of the scored pictures, evenly spread, into the output folder, as PNG below their class."""
+    """Copy this many of the scored images, evenly spread, into the output folder, as PNG below their class."""
     output: Path | None = None
     """Folder for results.json; by default evaluation_<data set> beside the checkpoint."""
 
@@ -100,14 +100,14 @@ def main() -> None:
         print(table(rows))
         print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
         if scores.unreadable:
-            print(f"{scores.unreadable} unreadable pictures left out")
+            print(f"{scores.unreadable} unreadable images left out")
         if options.save_pictures:
             save_pictures(pictures, options.save_pictures, output / "pictures")
         print(f"rows: {output / 'results.json'}")
 
 
 def save_pictures(pictures: Pictures, count: int, folder: Path) -> None:
-    """Write some pictures as PNG, for a look and for `predict.py`."""
+    """Write some images as PNG, for a look and for `predict.py`."""
     for index in range(0, len(pictures), -(-len(pictures) // count)):
         picture, label = pictures.read(index)
         with atomic_path(folder / pictures.classes[label] / f"{index:05d}.png") as temporary:
@@ -115,7 +115,7 @@ def save_pictures(pictures: Pictures, count: int, folder: Path) -> None:
 
 
 def pictures_to_score(options: EvaluateConfig) -> Pictures:
-    """The split's pictures, or the demo's."""
+    """The split's images, or the demo's."""
     if options.data_root is None and not options.dataset:
         training, test = demo_pictures()
         return test if options.split == "validation" else training
@@ -129,10 +129,10 @@ def pictures_to_score(options: EvaluateConfig) -> Pictures:
 def check_fit(model: BiFormer, pictures: Pictures, checkpoint: Path) -> None:
     """Refuse a model that was trained for other classes than the data set's, naming them."""
     if model.class_names is not None:
-        check_classes(pictures.classes, model.class_names, "the pictures", f"{checkpoint}")
+        check_classes(pictures.classes, model.class_names, "the images", f"{checkpoint}")
     elif model.num_classes != len(pictures.classes):
         raise UserError(
-            f"{checkpoint}: has {model.num_classes} classes, the pictures {len(pictures.classes)}; "
+            f"{checkpoint}: has {model.num_classes} classes, the images {len(pictures.classes)}; "
             "fine-tune it on them first (--preset finetune --weights)"
         )
 

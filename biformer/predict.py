@@ -1,12 +1,12 @@
-"""Name the class of a picture or of a folder of pictures, as CSV.
+"""Name the class of an image or of a folder of images, as CSV.
 
     python biformer/predict.py --checkpoint runs/biformer_demo/model --input photos --output labels.csv
     python biformer/predict.py --checkpoint biformer_small.pth --input photo.jpg --output label.csv --routing r.png
 
-One line per picture: file, then class and probability of the `--top` likeliest. Class names come
-from the model folder; released files have ImageNet's. `--routing` draws which regions a query
-attends to, stage by stage, over the first pictures. Processes of `accelerate launch` share the pictures; those
-that cannot be read are listed in a CSV beside the output, `labels_failed.csv`. After a kill `--existing skip` goes on.
+The CSV has one line per image: the file, then class and probability of the `--top` most probable classes. Class
+names come from the model folder; released files have ImageNet's. `--routing` draws the regions that a query attends
+to in each stage, for the first images. Processes of `accelerate launch` divide the images among themselves. Unreadable
+images are listed in a CSV beside the output, `labels_failed.csv`. `--existing skip` continues after an interruption.
 """
 
 from __future__ import annotations
@@ -43,35 +43,35 @@ class PredictConfig:
     checkpoint: Path
     """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
     input: Path
-    """A picture, or a folder whose pictures are taken at any depth."""
+    """An image, or a folder whose images are taken at any depth."""
     output: Path
     """The CSV file."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where an output exists: refuse to start, skip pictures that are finished, or replace it."""
+    """What to do where an output exists: refuse to start, skip images that are finished, or replace it."""
     top: Positive[int] = 3
-    """How many classes to name per picture."""
+    """How many classes to name per image."""
     image_size: Positive[int] | None = None
     """Side of the crop in pixels; by default what the model was trained for."""
     routing: Path | None = None
-    """PNG of the regions that --query attends to, for the first --routing-pictures pictures."""
+    """PNG of the regions that --query attends to, for the first --routing-pictures images."""
     routing_pictures: Positive[int] = 4
-    """How many pictures that shows."""
+    """How many images that shows."""
     query: tuple[BelowOne[float], BelowOne[float]] = (0.45, 0.5)
     """Place of the query: shares of height and width, in [0, 1)."""
     ema: bool = False
     """Take the averaged weights of a training checkpoint that holds both."""
     batch_size: Positive[int] = 32
-    """Pictures per forward pass."""
+    """Images per forward pass."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
 
 @command
 def main() -> None:
-    """Classify everything that can be read; end with a sentence when something could not be."""
+    """Classify every readable image; end with an error if some could not be read."""
     options = config.parse(PredictConfig, __doc__)
     if options.output.suffix.lower() in SUFFIXES:
-        raise UserError(f"--output {printable(options.output)}: is a picture's name; expected one like classes.csv")
+        raise UserError(f"--output {printable(options.output)}: is an image's name; expected one like classes.csv")
     files = list_pictures(options.input, outside=options.output)
     failures = options.output.with_name(f"{options.output.stem}_failed.csv")
     flags = {"top": options.top, "image_size": options.image_size, "ema": options.ema}

@@ -5,7 +5,7 @@
     accelerate launch biformer/train.py --preset finetune --data-root DIR --weights biformer_small.pth
 
 The last raw weights are exported to OUTPUT/model, as the authors released theirs; their average to
-OUTPUT/model_ema, and the best of both on validation to OUTPUT/model_best. Killed or interrupted, the
+OUTPUT/model_ema, and the best of both on validation to OUTPUT/model_best. After an interruption the
 same command continues exactly.
 """
 
@@ -79,7 +79,7 @@ def main() -> None:
     run.restore(model=model, optimizer=optimizer, ema=ema)
     schedule.step_update(run.step)  # the rate is a function of the step
     run.say(
-        f"{config.model}, {len(training):,} training and {len(validation_set):,} validation pictures of "
+        f"{config.model}, {len(training):,} training and {len(validation_set):,} validation images of "
         f"{len(training_set.classes)} classes, global batch {global_batch}, learning rate {learning_rate:.3g}, "
         f"{run.total - run.step:,} of {steps:,} updates to go, in {run.folder}"
     )
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def datasets(config: Config) -> tuple[Pictures, Pictures]:
-    """Training and validation pictures; refuses bad folders before the first step."""
+    """Training and validation images; refuses bad folders before the first step."""
     if config.data_root is None and not config.dataset:
         if config.preset != "demo":
             raise UserError(f"--preset {config.preset} needs --data-root DIR; the README says what belongs there")
@@ -129,7 +129,7 @@ def mixing_and_loss(config: Config, classes: int) -> tuple[Mixup | None, nn.Modu
     if not config.mixup and not config.cutmix:
         return None, LabelSmoothingCrossEntropy(config.smoothing)
     if config.batch_size % 2:
-        raise UserError(f"--batch-size {config.batch_size}: mixing pairs pictures, expected an even number")
+        raise UserError(f"--batch-size {config.batch_size}: mixup needs pairs of images, expected an even number")
     mix = Mixup(config.mixup, config.cutmix, prob=config.mixing, label_smoothing=config.smoothing, num_classes=classes)
     return mix, SoftTargetCrossEntropy()
 
@@ -145,7 +145,7 @@ def validate(
     best = run.keep_if_best(max(found.top1 for found in scores.values()), better, "model_best")
     run.write(**{f"validation_{name}{suffix}": x for suffix, s in scores.items() for name, x in described(s).items()})
     averaged = f", averaged weights {scores['_ema'].top1:.2f} %" if ema is not None else ""
-    run.say(f"step {run.step}: top-1 {raw.top1:.2f} %{averaged} on {raw.pictures:,} pictures{', best' if best else ''}")
+    run.say(f"step {run.step}: top-1 {raw.top1:.2f} %{averaged} on {raw.pictures:,} images{', best' if best else ''}")
     run.wait()
     return scores
 
@@ -164,7 +164,7 @@ def described(scores: scoring.Scores) -> dict[str, float]:
 
 
 def score(run: Run[Config], model: nn.Module, validation_set: Pictures) -> scoring.Scores:
-    """Score in evaluation mode, without leaving it switched on."""
+    """Score in evaluation mode, then return to the former mode."""
     config = run.config
     with run.scoring(model) as network:
         return scoring.score(
@@ -187,7 +187,7 @@ def finish(
     training: TrainingPictures,
     validation_set: Pictures,
 ) -> None:
-    """Export the weights, write the rows, draw the pictures."""
+    """Export the weights, write the rows, draw the figures."""
     config = run.config
     final = deepcopy(run.accelerator.unwrap_model(model)).eval()
     run.export(final)
@@ -221,8 +221,8 @@ def finish(
         unreadable = scores[""].unreadable
         if skipped or unreadable:
             first = f" (first of training: {skipped[0]})" if skipped else ""
-            print(f"unreadable pictures left out: {len(skipped)} of training, {unreadable} of validation{first}")
-        print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
+            print(f"unreadable images left out: {len(skipped)} of training, {unreadable} of validation{first}")
+        print(f"model: {run.folder / 'model'}; figures: {run.folder / 'figures'}")
     run.close()
 
 

@@ -1,4 +1,4 @@
-"""One table and one sheet of pictures from what the papers' demos left behind.
+"""One table and one figure of the results of all demos.
 
     python ci/demo_summary.py                         reads runs/<paper>_demo, writes runs/demo.md and runs/demo.png
     python ci/demo_summary.py --failed fftformer      and says which demos have failed just now
@@ -25,19 +25,19 @@ from common.files import atomic_path
 from common.results import Row, markdown, read_rows
 from projects import PROJECTS
 
-# A picture that is this many times as wide as high takes a whole row of the sheet.
+# An image that is this many times as wide as high takes a whole row of the sheet.
 WIDE = 2.2
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Where one demo's numbers and its picture lie, and how they relate to the paper's.
+    """Where one demo's numbers and its image lie, and how they relate to the paper's.
 
     Attributes:
         paper: the project.
         folder: below the run's folder, for a project with several tasks.
         title: for the table and the sheet.
-        job: what the network does, for the picture's title.
+        job: what the network does, for the image's title.
         rows: file of result rows, below the run's folder.
         metrics: the ones to show.
         picture: a figure of the run, of which the upper `part` is shown.
@@ -110,8 +110,8 @@ def main() -> None:
         text += "\n\n" + "\n".join(missing)
     sheet = contact_sheet(options.runs, titles, options.runs / "demo.png")
     with atomic_path(options.runs / "demo.md") as temporary:
-        temporary.write_text(f"# The demos\n\n{text}\n\n![pictures](demo.png)\n", encoding="utf-8")
-    print(f"\n{text}\n\ntable: {options.runs / 'demo.md'}; pictures: {sheet}")
+        temporary.write_text(f"# The demos\n\n{text}\n\n![images](demo.png)\n", encoding="utf-8")
+    print(f"\n{text}\n\ntable: {options.runs / 'demo.md'}; figure: {sheet}")
     sys.exit(1 if missing else 0)
 
 
@@ -149,7 +149,7 @@ def chance(folder: Path, metric: str) -> str:
 
 
 def contact_sheet(runs: Path, titles: dict[str, str], path: Path) -> Path:
-    """Draw one picture per demo; the wide ones across the sheet, the others side by side."""
+    """Draw one image per demo; the wide ones across the sheet, the others side by side."""
     pictures = {name: picture(runs / name, demo, name in titles) for name, demo in DEMOS.items()}
     wide = [name for name, image in pictures.items() if image.shape[1] >= WIDE * image.shape[0]]
     others = [name for name in pictures if name not in wide]

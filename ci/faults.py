@@ -6,7 +6,7 @@
 
 For each trainer a short training runs undisturbed. Then the same command is killed with SIGKILL at
 random moments between opening its folder and its end, and started again, until it has been killed
-`--kills` times; a run that reaches its end on the way is compared and begun anew. Weights
+`--kills` times; a run that reaches its end on the way is compared and begun again. Weights
 (`model*/model.safetensors`), recorded metrics and result rows must be equal to the undisturbed run's,
 to the bit. After that single bits of the newest checkpoint are flipped and its files truncated: the
 run must fall back to the older one and end the same, or, where none is intact, stop with one

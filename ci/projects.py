@@ -1,7 +1,7 @@
 """The projects of this repository, found by their `pyproject.toml`.
 
 `[tool.fullpaper]` of a project says what the sessions need to know of it: `demo-minutes`, the row of the front page
-(`headline`), and one table for each picture of its demo (`demos`) and for each of its trainers (`trainers`).
+(`headline`), and one table for each image of its demo (`demos`) and for each of its trainers (`trainers`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python essaformer/ablation.py --preset jasper_ridge_x2 --data-root DIR --iterations 100 --seeds 0 1 2
 
 Flags beside --variants, --seeds and --output are those of train.py, so it takes any data set and recipe. Operations
-are counted and times taken on one picture of 32 × 32 pixels.
+are counted and times taken on one image of 32 × 32 pixels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VARIANTS = {
 
 
 def example(model: ESSAformer) -> tuple[Tensor, ...]:
-    """One picture."""
+    """One image."""
     return (torch.rand(1, model.bands, 32, 32),)
 
 

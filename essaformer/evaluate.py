@@ -3,9 +3,9 @@
     python essaformer/evaluate.py --checkpoint runs/essaformer_demo/model             what the run was to be tested on
     python essaformer/evaluate.py --checkpoint runs/essaformer_abu_x2/model --data-root DIR
     python essaformer/evaluate.py --checkpoint RELEASED.pth --dataset chikusei --data-root DIR   the authors' file
-    accelerate launch --num_processes 8 essaformer/evaluate.py ...                    pictures shared out over GPUs
+    accelerate launch --num_processes 8 essaformer/evaluate.py ...                    images divided over the GPUs
 
-Prints and writes PSNR, SSIM, SAM, CC, RMSE and ERGAS under both protocols (sspsr and mcnet), pictures with
+Prints and writes PSNR, SSIM, SAM, CC, RMSE and ERGAS under both protocols (sspsr and mcnet), images with
 error maps, and spectra of a few pixels.
 """
 
@@ -56,14 +56,14 @@ class EvaluateConfig:
     test_scene: str | None = None
     """The scene of abu to test on; by default the run's."""
     memory: str | None = None
-    """For the network on one tile: 800M or 4G, by default a quarter of the device's; larger pictures are tiled without
+    """For the network on one tile: 800M or 4G, by default a quarter of the device's; larger images are tiled without
     seams."""
     tile: Positive[int] | None = None
     """Side of the tiles in pixels of the input, instead of --memory."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; with auto each of several processes takes a GPU of its own."""
+    """auto, cpu, cuda or cuda:N; with auto, each of several processes takes its own GPU."""
     output: Path | None = None
-    """Folder for results.json and pictures; by default evaluation beside the checkpoint."""
+    """Folder for results.json and figures; by default evaluation beside the checkpoint."""
 
 
 @command
@@ -97,7 +97,7 @@ def main() -> None:
     rows: list[list[np.ndarray]] = []
     below: list[list[str]] = []
 
-    tiles: list[int] = []  # of the pictures that did not fit the memory whole
+    tiles: list[int] = []  # of the images that did not fit the memory whole
 
     def enlarge(low: Tensor) -> Tensor:
         tile = options.tile or tile_for_memory(model, budget, low.shape[1], low.shape[2])
@@ -129,7 +129,7 @@ def main() -> None:
         comparison_sheet(rows, titles, output / "pictures.png", below)
         print(scoring.comparison(scores, title, model.scale))
         print("\n".join(f"{metric}: {text}" for metric, text in DEFINITIONS["sspsr"].items()))
-        print(f"rows: {output / 'results.json'}; pictures and spectra: {output}")
+        print(f"rows: {output / 'results.json'}; figures: {output}")
 
 
 if __name__ == "__main__":

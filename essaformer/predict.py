@@ -5,14 +5,14 @@
     python essaformer/predict.py --checkpoint DIR --input TRUTH.tif --reduce --output again.tif    reduce first, compare
 
 MATLAB, NumPy, ENVI and GeoTIFF in, the same or another of them out, in the input's type (integers are rounded
-and clipped to their range), with wavelengths, and the place scaled with the pixels. Pixels without data stay so,
+and clipped to their range), with wavelengths, and the georeference scaled with the pixels. Pixels without data stay so,
 with the value that the input declares for them. Beside the output lie a false-colour before/after sheet and
 spectra of a few pixels; with --truth or --reduce also an error map.
 
 Scenes larger than --memory allows go in overlapping tiles, blended without seams. The attention meets all of a
 tile, so another tile size gives slightly different values; the message says which was used. GeoTIFF and ENVI scenes
 that do not fit in memory at all are read and written by windows, in one or several processes, into a GeoTIFF without
-sheet and spectra; after a kill the same command goes on.
+sheet and spectra; after an interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def enlarge(model: ESSAformer, low: np.ndarray, options: PredictConfig, budget: 
         try:
             return enlarge_tiled(model, picture, tile, progress=bar.update).permute(1, 2, 0).numpy()
         except torch.OutOfMemoryError:
-            raise UserError("the device's memory does not suffice for a tile; state a smaller --memory") from None
+            raise UserError("the device's memory is too small for a tile; use a smaller --memory") from None
 
 
 def draw(

@@ -6,8 +6,8 @@
     accelerate launch --num_processes 8 essaformer/train.py --preset chikusei_x4 --data-root DIR --batch-size 4
 
 The last weights are exported to OUTPUT/model and tested; those with the best validation PSNR to
-OUTPUT/model_best. Which pixels train, validate and test stands in OUTPUT/regions.json. Killed or
-interrupted, the same command continues exactly.
+OUTPUT/model_best. OUTPUT/regions.json lists the pixels of training, validation and test. After an
+interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def main() -> None:
         publish(run.folder, measured(found, accelerator.device))
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
         print(scoring.comparison(scores, title, config.scale))
-        print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
+        print(f"model: {run.folder / 'model'}; figures: {run.folder / 'figures'}")
     run.close()
 
 
@@ -152,7 +152,7 @@ def build_model(config: Config, bands: int) -> ESSAformer:
 
 
 def learning_rate_factor(schedule: str, step: int, updates: int) -> float:
-    """What the learning rate is multiplied by before update `step`."""
+    """The factor of the learning rate before update `step`."""
     if schedule == "cosine":
         warm_up = min((step + 1) / WARM_UP, 1)
         return warm_up * (0.5 + 0.5 * math.cos(math.pi * min(step / updates, 1)))
@@ -170,7 +170,7 @@ def weights_to_score(run: Run[Config], model: nn.Module) -> ESSAformer:
 
 
 def validate(run: Run[Config], model: ESSAformer, pictures: EvaluationPictures) -> None:
-    """Score the validation regions, keep the best weights, draw the first pictures."""
+    """Score the validation regions, keep the best weights, draw the first images."""
     scores = show_and_score(run, model, pictures, f"step_{run.step:08d}.png", protocols=("sspsr",))
     psnr, bicubic = (scoring.mean(scores, "PSNR (dB)", of) for of in ("network", "bicubic"))
     best = run.keep_if_best(psnr, model, "model_best")

@@ -4,7 +4,7 @@
     python fftformer/ablation.py --preset gopro_released --data-root DIR --iterations 10000 --seeds 0 1 2
 
 Flags beside --variants, --seeds and --output are those of train.py, so it takes any data set and recipe. Operations
-are counted, with the transforms of patches as matrix products, and times taken on one picture of 128 × 128 pixels.
+are counted, with the transforms of patches as matrix products, and times taken on one image of 128 × 128 pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VARIANTS = {
 
 
 def example(_: object) -> tuple[Tensor, ...]:
-    """One picture."""
+    """One image."""
     return (torch.rand(1, 3, 128, 128),)
 
 

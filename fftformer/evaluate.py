@@ -1,12 +1,12 @@
-"""Score a network on whole pictures, measured beside published.
+"""Score a network on whole images, measured beside published.
 
     python fftformer/evaluate.py --checkpoint runs/fftformer_demo/model              the demo's held-out photographs
     python fftformer/evaluate.py --checkpoint runs/fftformer_gopro_released/model --data-root GOPRO
     python fftformer/evaluate.py --checkpoint fftformer_GoPro.pth --data-root GOPRO  the authors' released file
-    accelerate launch --num_processes 8 fftformer/evaluate.py ...                    pictures shared out over GPUs
+    accelerate launch --num_processes 8 fftformer/evaluate.py ...                    images divided over the GPUs
 
-Prints and writes the mean PSNR and both SSIMs on pictures clipped and rounded to 8 bits; RealBlur
-is aligned as its authors do, Levin's pictures are shifted by whole pixels.
+Prints and writes the mean PSNR and both SSIMs on images clipped and rounded to 8 bits; RealBlur
+is aligned as its authors do, Levin's images are shifted by whole pixels.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class EvaluateConfig:
     split: str = "test"
     """Which split to score."""
     pictures: Positive[int] | None = None
-    """Score only this many pictures, evenly spread; the split's name in the rows says how many."""
+    """Score only this many images, evenly spread; the split's name in the rows says how many."""
     memory: str | None = None
-    """Memory for the network on one picture, for example 4G, by default a quarter of the device's; larger pictures
+    """Memory for the network on one image, for example 4G, by default a quarter of the device's; larger images
     are tiled without seams."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     save_pictures: bool = False
-    """Write every blurred and restored picture as 8-bit PNG into the output folder too."""
+    """Write every blurred and restored image as 8-bit PNG into the output folder too."""
     output: Path | None = None
     """Folder for results.json and pictures.csv; by default evaluation_<data set> beside the checkpoint."""
 
@@ -77,7 +77,7 @@ def main() -> None:
         items = EvaluationPairs(pairs[:: -(-len(pairs) // (options.pictures or len(pairs)))])
     dataset = scoring.DATASETS.get(layout, printable(options.data_root.name) if options.data_root else layout)
 
-    tiles: list[tuple[int, int]] = []  # of the pictures that did not fit the memory whole
+    tiles: list[tuple[int, int]] = []  # of the images that did not fit the memory whole
 
     def restore(blurred: Tensor) -> Tensor:
         tile = tile_for_memory(model, budget, *blurred.shape[1:])
@@ -115,7 +115,7 @@ def main() -> None:
             )
         print(table(rows, {"blurred input": [f"{scoring.mean(scores, row.metric, 'blurred'):.4f}" for row in rows]}))
         print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
-        print(f"rows: {output / 'results.json'}; every picture: {output / 'pictures.csv'}")
+        print(f"rows: {output / 'results.json'}; every image: {output / 'pictures.csv'}")
 
 
 if __name__ == "__main__":

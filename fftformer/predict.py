@@ -1,14 +1,14 @@
-"""Deblur a picture or a folder tree of pictures.
+"""Deblur an image or a folder tree of images.
 
     python fftformer/predict.py --checkpoint DIR --input photo.jpg --output sharp.jpg
     python fftformer/predict.py --checkpoint DIR --input photos --output restored --memory 2G
     python fftformer/predict.py --checkpoint DIR --input photos --output restored --existing skip     goes on
-    accelerate launch --num_processes 8 fftformer/predict.py ...                  pictures shared out over GPUs
+    accelerate launch --num_processes 8 fftformer/predict.py ...                  images divided over the GPUs
 
 JPEG, PNG and TIFF of 8 or 16 bits, grey or colour. Names, subfolders, format, bit depth, grey,
-alpha and colour profile are kept; EXIF orientation is applied once. Hidden files are no pictures,
-links are followed. Of a folder, pictures that cannot be restored are listed in OUTPUT/failed.csv.
-Beside the output a before/after sheet is drawn: whole pictures, and the detail that changed most.
+alpha and colour profile are kept; EXIF orientation is applied once. Hidden files are no images,
+links are followed. Of a folder, images that cannot be restored are listed in OUTPUT/failed.csv.
+Beside the output a before/after sheet is drawn: whole images, and the detail that changed most.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class PredictConfig:
     checkpoint: Path
     """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
     input: Path
-    """A picture, or a folder whose pictures are taken at any depth."""
+    """An image, or a folder whose images are taken at any depth."""
     output: Path
-    """The restored picture (its suffix chooses the format), or a folder."""
+    """The restored image (its suffix chooses the format), or a folder."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where an output exists: refuse to start, skip that picture (it is finished), or replace it."""
+    """What to do where an output exists: refuse to start, skip that image (it is finished), or replace it."""
     memory: str | None = None
     """Memory for the network on one tile, for example 800M or 2G, by default a quarter of the device's; larger
-    pictures are tiled without seams."""
+    images are tiled without seams."""
     tile: int | None = None
     """Side of the tiles in pixels, a multiple of 32, instead of --memory."""
     device: str = "auto"
@@ -79,7 +79,7 @@ def main() -> None:
     budget = memory.budget(options.memory, share.device)
     model = load_model(options.checkpoint).float().to(share.device).eval()
 
-    @functools.cache  # the pictures of a folder have few sizes
+    @functools.cache  # the images of a folder have few sizes
     def tile_for(height: int, width: int) -> int | tuple[int, int]:
         return options.tile or tile_for_memory(model, budget, height, width)
 
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Pair every input picture with its output path.
+    """Pair every input image with its output path.
 
     Raises:
         UserError: there is no input, or a folder is to become a file.
@@ -118,7 +118,7 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
     if source.is_file():
         return [(source, output / source.name if output.is_dir() or not output.suffix else output)]
     if not source.is_dir():
-        raise UserError(f"{printable(source)}: no such picture or folder; correct --input")
+        raise UserError(f"{printable(source)}: no such image or folder; correct --input")
     if output.is_file():
         raise UserError(f"{output}: is a file, expected a folder because --input is one; choose another --output")
     if os.path.realpath(source) == os.path.realpath(output):
@@ -128,12 +128,12 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
     found = list_images(source, outside=output, suffixes=FORMATS)
     found = [path for path in found if path.name != Path(sheet).name or os.path.realpath(path) != sheet]
     if not found:
-        raise UserError(f"{printable(source)}: found no pictures, expected files ending in {', '.join(FORMATS)}")
+        raise UserError(f"{printable(source)}: found no images, expected files ending in {', '.join(FORMATS)}")
     return [(path, output / path.relative_to(source)) for path in found]
 
 
 def sheet_path(output: Path) -> Path:
-    """The before/after sheet lies beside the restored picture or folder, so that the folder mirrors the input."""
+    """The before/after sheet lies beside the restored image or folder, so that the folder mirrors the input."""
     return output.with_name(f"{output.stem if output.suffix.lower() in FORMATS else output.name}_before_after.png")
 
 
@@ -145,7 +145,7 @@ def precision(device: torch.device, name: str) -> contextlib.AbstractContextMana
 
 
 def sheet_row(blurred: np.ndarray, restored: np.ndarray) -> list[np.ndarray]:
-    """Both pictures reduced, and twice enlarged the part of the same proportions in which they differ most."""
+    """Both images reduced, and twice enlarged the part of the same proportions in which they differ most."""
     height, width = blurred.shape[:2]
     scale = min(1.0, 2 * DETAIL / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))

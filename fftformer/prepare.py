@@ -1,9 +1,9 @@
-"""Store a data set so that training reads crops without decoding whole pictures.
+"""Store a data set so that training reads crops without decoding whole images.
 
     python fftformer/prepare.py --data-root DIR --output DIR
     accelerate launch fftformer/train.py --preset gopro_released --data-root OUTPUT
 
-Run it again after an interruption: finished pictures are verified and kept. GoPro's training
+Run it again after an interruption: finished images are verified and kept. GoPro's training
 split takes 11.6 GB instead of 4, and a training crop is read tens of times faster.
 """
 

@@ -5,8 +5,8 @@
     accelerate launch --num_machines 2 ... fftformer/train.py --preset gopro_paper --data-root DIR
 
 The last weights are exported to OUTPUT/model, as the published protocol scores them; with --validation held_out,
-those with the best PSNR on the held-out pairs to OUTPUT/model_best. Which pairs train and validate stands in
-OUTPUT/splits.json. Killed or interrupted, the same command continues exactly.
+those with the best PSNR on the held-out pairs to OUTPUT/model_best. The pairs of training and validation are in
+OUTPUT/splits.json. After an interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -103,12 +103,12 @@ def main() -> None:
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
         blurred = [f"{scoring.mean(scores, row.metric, 'blurred'):.4f}" for row in rows]
         print(table(rows, {"blurred input": blurred}))
-        print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
+        print(f"model: {run.folder / 'model'}; figures: {run.folder / 'figures'}")
     run.close()
 
 
 def datasets(config: Config) -> tuple[str, Any, Any, dict[str, list[str]]]:
-    """The data's layout, the training crops, the validation pictures, and the names of both.
+    """The data's layout, the training crops, the validation images, and the names of both.
 
     Raises:
         UserError: a preset or flag of a data set without --data-root, or pairs that both train and validate.
@@ -134,9 +134,7 @@ def datasets(config: Config) -> tuple[str, Any, Any, dict[str, list[str]]]:
     both = {os.path.realpath(pair.sharp) for pair in pairs} & {os.path.realpath(pair.sharp) for pair in validation}
     if not pairs or both:
         found = (
-            f"{len(both)} sharp pictures train and validate (first: {min(both)})"
-            if both
-            else "nothing is left to train"
+            f"{len(both)} sharp images train and validate (first: {min(both)})" if both else "nothing is left to train"
         )
         raise UserError(
             f"{config.data_root}: {found}; use --validation held_out, fewer --validation-pictures or separate splits"
@@ -155,7 +153,7 @@ def weights_to_score(run: Run[Config], model: nn.Module, ema: AveragedModel | No
 
 
 def validate(run: Run[Config], model: nn.Module, pictures: Any, layout: str, sheet: str | None = None) -> list[Any]:
-    """Score whole pictures, keep the best weights, draw the first pictures of the main process."""
+    """Score whole images, keep the best weights, draw the first images of the main process."""
     rows: list[list[Any]] = []
     captions: list[list[str]] = []
 
@@ -172,11 +170,11 @@ def validate(run: Run[Config], model: nn.Module, pictures: Any, layout: str, she
     scores = scoring.score_pictures(pictures, restore, layout, rank=run.rank, processes=run.processes, show=show)
     psnr, before = (scoring.mean(scores, "PSNR (dB)", of) for of in ("restored", "blurred"))
     if sheet is None:
-        # Pictures of the test split choose nothing.
+        # Images of the test split must not choose weights.
         best = run.config.validation == "held_out" and run.keep_if_best(psnr, model, "model_best")
         run.write(validation_psnr=psnr)
         note = ", best" if best else ""
-        run.say(f"step {run.step}: {psnr:.2f} dB on {len(scores)} pictures, blurred {before:.2f} dB{note}")
+        run.say(f"step {run.step}: {psnr:.2f} dB on {len(scores)} images, blurred {before:.2f} dB{note}")
     if run.is_main:
         name = sheet or f"step_{run.step:08d}.png"
         path = comparison_sheet(rows, ["blurred", "restored", "sharp"], run.folder / "figures" / name, captions)

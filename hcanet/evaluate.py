@@ -3,9 +3,9 @@
     python hcanet/evaluate.py --checkpoint runs/hcanet_demo                           what the run was to be tested on
     python hcanet/evaluate.py --checkpoint runs/abu_0 runs/abu_1 runs/abu_2 --data-root DIR     mean over three seeds
     python hcanet/evaluate.py --checkpoint FILE.pth --dataset icvl --data-root DIR --cases case1 case5
-    accelerate launch --num_processes 8 hcanet/evaluate.py ...                        scenes shared out over GPUs
+    accelerate launch --num_processes 8 hcanet/evaluate.py ...                        scenes divided over the GPUs
 
-Prints and writes PSNR, SSIM and SAM in both families of definitions and the median-band PSNR, pictures with error
+Prints and writes PSNR, SSIM and SAM in both families of definitions and the median-band PSNR, images with error
 maps, and spectra of a few pixels. The noise of a scene comes from --noise-seed and its name: every network is
 tested on the same.
 """
@@ -80,7 +80,7 @@ class EvaluateConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
     output: Path | None = None
-    """Folder for results.json and pictures; by default evaluation beside the first checkpoint."""
+    """Folder for results.json and figures; by default evaluation beside the first checkpoint."""
 
 
 @command
@@ -141,11 +141,11 @@ def main() -> None:
                 print(markdown(["noise", "published by", "method", "PSNR (dB)", "SSIM", "SAM"], lines))
         print(f"network in {said}")
         print("\n".join(f"{metric}: {text}" for metric, text in DEFINITIONS.items()))
-        print(f"rows: {output / 'results.json'}; pictures and spectra: {output}")
+        print(f"rows: {output / 'results.json'}; figures: {output}")
 
 
 def test_regions(options: EvaluateConfig, trained: dict[str, Any], checkpoint: Path) -> tuple[list[Region], str]:
-    """What is tested, and the data set's name."""
+    """The test scenes, and the data set's name."""
     cube = options.cube or (None if options.dataset else trained.get("cube"))
     dataset = options.dataset or trained.get("dataset", "demo")
     root = options.data_root or (Path(trained["data_root"]) if trained.get("data_root") else None)
@@ -186,7 +186,7 @@ def restorer(model: HCANet, preparation: Preparation, tile: int | None, budget: 
 
 
 class Drawing:
-    """The pictures of the first scenes.
+    """The images of the first scenes.
 
     Args:
         folder: for `pictures.png` and `spectra.png`.
@@ -198,7 +198,7 @@ class Drawing:
         self.below: list[list[str]] = []
 
     def show(self, region: Region, noisy: Noisy, clean: np.ndarray, restored: np.ndarray, score: Any) -> None:
-        """Keep the pictures of a scene; draw the spectra of the first."""
+        """Keep the images of a scene; draw the spectra of the first."""
         if len(self.rows) >= 4:
             return
         if not self.rows:

@@ -13,7 +13,7 @@ A network with the released local branch depends on the size of its image, so by
 training size, blended where they overlap. With local_mix pixel the whole scene goes at once where --memory allows.
 
 GeoTIFF and ENVI scenes that do not fit in memory are read and written by windows, in one or several processes, into a
-GeoTIFF without sheet, spectra and noise levels; after a kill the same command goes on.
+GeoTIFF without sheet, spectra and noise levels; after an interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def main() -> None:
                 model, torch.from_numpy(noisy), preparation, tile, batch=batch, progress=bar.update, valid=scene.valid
             ).numpy()
         except torch.OutOfMemoryError:
-            raise UserError("the device's memory does not suffice; state a smaller --memory or --tile") from None
+            raise UserError("the device's memory is too small; use a smaller --memory or --tile") from None
     files = write_scene(target, restored(denoised, offset, divisor, scene), scene)
     if options.cog:
         make_cog(target)

@@ -7,7 +7,7 @@
 
 Stages (for example blind noise, then complex noise) follow each other in one command. The last weights are exported
 to OUTPUT/model and tested, those with the best validation PSNR to OUTPUT/model_best. Which pixels train, validate and
-test stands in OUTPUT/regions.json. Killed or interrupted, the same command continues exactly.
+test stands in OUTPUT/regions.json. After an interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def main() -> None:
 
 
 def check_stages(config: Config) -> None:
-    """Refuse stages that do not fit together, and say what a narrow network cannot do.
+    """Refuse stages that do not fit together, and warn about a network that is too narrow.
 
     Raises:
         UserError: one sentence.
@@ -141,7 +141,7 @@ def check_stages(config: Config) -> None:
 
 
 def load_data(config: Config) -> tuple[list[np.ndarray | CachedScene], dict[str, Any]]:
-    """What trains, and the regions that validate and test.
+    """The training regions, and those of validation and test.
 
     Raises:
         UserError: files missing or not as expected.
@@ -199,7 +199,7 @@ def training_patches(
 
 
 def preparation(config: Config) -> Preparation:
-    """What the model folder says besides the weights."""
+    """What the model folder stores besides the weights."""
     tile = (config.crops or (config.crop,))[-1]
     return Preparation(config.scaling, tile, config.eigen_images, bool(OUTLIERS & set(config.order)))
 
@@ -244,7 +244,7 @@ def test(run: Run[Config], model: Any, regions: Sequence[Region]) -> None:
         publish(run.folder, measured(found, run.accelerator.device))
         curves(run.folder / "metrics.jsonl", run.folder / "figures" / "curves.png")
         print(scoring.comparison(scores))
-        print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
+        print(f"model: {run.folder / 'model'}; figures: {run.folder / 'figures'}")
 
 
 def title(config: Config, regions: Sequence[Region]) -> str:

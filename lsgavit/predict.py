@@ -9,8 +9,8 @@ input when the input has one. Pixels without data get code 0 and probabilities N
 goes through the training scene's principal components.
 
 A GeoTIFF or ENVI scene that does not fit in --memory is read and written by windows, in one or several
-processes, with the same classes: into classes.tif and probabilities.tif, without a picture. After a kill the same
-command goes on.
+processes, into classes.tif and probabilities.tif, with the same classes and without a figure. After an interruption
+the same command continues.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PredictConfig:
     checkpoint: Path
     """One exported model folder of a run."""
     output: Path
-    """Folder for maps and pictures."""
+    """Folder for maps and figures."""
     input: str | None = None
     """FILE[:KEY] of another cube with the same bands; by default the scene of the run."""
     band_axis: BandAxis | None = None

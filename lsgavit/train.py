@@ -6,9 +6,9 @@
     accelerate launch lsgavit/train.py --cube FILE:KEY --labels FILE:KEY --seeds 0 1 2     your own scene
     accelerate launch --num_processes 3 lsgavit/train.py --preset salinas --data-root DIR  a seed per process
 
-Every seed draws its own split and weights and trains in OUTPUT/seed_N; several processes share the
-seeds out, or share the batches of a single one. The weights of the last epoch are scored, as no
-others can be chosen without looking at the test. Killed or interrupted, the same command continues.
+Every seed draws its own split and weights and trains in OUTPUT/seed_N; several processes divide the
+seeds, or share the batches of a single one. The weights of the last epoch are scored, as no
+others can be chosen without looking at the test. After an interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def validate(run: Run, model: LSGAViT, windows: SceneWindows, prepared: Prepared
 
 
 def test(run: Run, windows: SceneWindows, prepared: PreparedScene, *, draw_map: bool) -> None:
-    """Score the exported weights on the test pixels and draw the seed's pictures."""
+    """Score the exported weights on the test pixels and draw the seed's figures."""
     model = load_model(run.folder / "model").to(windows.padded.device)
     found = scoring.classify(model, windows, None if draw_map else prepared.split.test)
     scores = scoring.score_pixels(found, prepared, prepared.split.test)

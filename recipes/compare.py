@@ -2,7 +2,7 @@
 
     python recipes/compare.py --data-root data/cifar10_subset --output recipes/results/cifar10_subset.json
 
-A ResNet-18 of timm, half as wide and with a small stem for pictures of 32 pixels, trained from nothing. A seed's plain
+A ResNet-18 of timm, half as wide and with a small stem for images of 32 pixels, trained from nothing. A seed's plain
 network and its networks with a block begin with the same weights and see the same batches; nothing was tuned.
 """
 
@@ -41,15 +41,15 @@ class CompareConfig:
     """Flags of this script."""
 
     data_root: Path
-    """The data set's folder, of pictures that are 32 pixels wide and high."""
+    """The data set's folder, of images that are 32 pixels wide and high."""
     output: Path
     """The JSON of the rows."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training each."""
     epochs: Positive[int] = 6
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     batch_size: Positive[int] = 64
-    """Pictures per update."""
+    """Images per update."""
     learning_rate: float = 0.1
     """Its maximum; one cycle, SGD with Nesterov's momentum."""
 
@@ -68,7 +68,7 @@ def main() -> None:
                 paper="blocks",
                 preset=name,
                 dataset=options.data_root.name,
-                split=f"validation, {len(validation):,} pictures",
+                split=f"validation, {len(validation):,} images",
                 metric="top-1",
                 definition="percentage of images whose class has the largest logit, "
                 f"after {options.epochs} epochs; the block is behind {LAYER}",
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def as_tensors(pictures: Pictures) -> tuple[Tensor, Tensor]:
-    """All pictures `(N, 3, 32, 32)` in about [-2, 2], and their classes."""
+    """All images `(N, 3, 32, 32)` in about [-2, 2], and their classes."""
     read = [pictures.read(index) for index in range(len(pictures))]
     values = torch.stack([torch.from_numpy(np.array(picture)) for picture, _ in read]).permute(0, 3, 1, 2)
     return (values / 255 - 0.47) / 0.25, torch.tensor([label for _, label in read])
@@ -117,7 +117,7 @@ def trained(
 
 
 def augmented(images: Tensor, random: torch.Generator) -> Tensor:
-    """Shifted by up to 4 pixels and mirrored, each picture in its own way."""
+    """Shifted by up to 4 pixels and mirrored, each image in its own way."""
     left, top = torch.randint(0, 9, (2, len(images)), generator=random).tolist()
     mirrored = torch.randint(0, 2, (len(images),), generator=random).bool()
     images = torch.where(mirrored[:, None, None, None], images.flip(3), images)

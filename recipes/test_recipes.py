@@ -1,4 +1,4 @@
-"""Blocks in networks of other libraries, from their weights to ONNX, on a dozen drawn pictures: `nox -s recipes`.
+"""Blocks in networks of other libraries, from their weights to ONNX, on a dozen drawn images: `nox -s recipes`.
 
 Continuous integration leaves these out: Ultralytics (AGPL-3.0) is installed for this session only.
 """
@@ -121,7 +121,7 @@ RECIPES = {
 
 
 def outputs(network: nn.Module, picture: Tensor) -> list[Tensor]:
-    """Everything that the network returns for one picture, as a flat list."""
+    """Everything that the network returns for one image, as a flat list."""
     with torch.no_grad():
         found: Any = network.eval()(picture[None])
     found = list(found[0].values()) if isinstance(found, list) and isinstance(found[0], dict) else found
@@ -154,7 +154,7 @@ def test_recipe(name: str, tmp_path: Path) -> None:
     expected = outputs(network, OTHER)
     assert all(torch.equal(*pair) for pair in zip(outputs(again, OTHER), expected, strict=True))
 
-    # A detector's number of boxes depends on the picture, which the newer exporter does not take.
+    # A detector's number of boxes depends on the image, which the newer exporter does not take.
     torch.onnx.export(
         again, (DRAWINGS[0].picture[None],), tmp_path / "network.onnx", dynamo="detector" not in name, input_names=["x"]
     )

@@ -1,6 +1,6 @@
 """Score methods that are no paper of this repository on the same splits as its scene classifiers.
 
-    python rivals/compare.py                                                       all of them, on the made-up scene
+    python rivals/compare.py                                                       all of them, on the synthetic scene
     python rivals/compare.py --dataset houston2018_crop --data-root DIR            LSGA-ViT's protocol
     python rivals/compare.py --dataset houston2018_crop --data-root DIR --split disjoint
     python rivals/compare.py --dataset salinas_a --data-root DIR --split per_class --ratio 0.02 --validation 0.02
@@ -38,7 +38,7 @@ class CompareConfig:
     """Flags of this script."""
 
     dataset: str = "demo"
-    """Scene of the catalogue below --data-root, or demo for the made-up one; --cube replaces it."""
+    """Scene of the catalogue below --data-root, or demo for the synthetic one; --cube replaces it."""
     data_root: Path = Path("data")
     """Folder that holds the scene."""
     cube: str | None = None

@@ -50,7 +50,7 @@ def tiny_config(scene_files, tmp_path) -> Config:
 
 @pytest.fixture
 def train(monkeypatch) -> Callable[[Config], Path]:
-    """Run the trainer's `main` in this process, without pictures; returns the run's folder."""
+    """Run the trainer's `main` in this process, without images; returns the run's folder."""
     torch.set_num_threads(1)
     script = SimpleNamespace(**runpy.run_path(str(PROJECT / "train.py")))
     inside = script.main.__wrapped__.__globals__

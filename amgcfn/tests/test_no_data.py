@@ -85,12 +85,12 @@ def test_weights_map_and_scores_are_the_same(files: Path, tmp_path: Path) -> Non
     assert stored.no_data == 0 and stored.georeference == PLACE
     np.testing.assert_array_equal(stored.values, classes[1])
     done = call_script(PROJECT / "evaluate.py", "--checkpoint", tmp_path / "wide")
-    assert "hold no data and take part in nothing" in done.stdout
+    assert "hold no data and are left out" in done.stdout
     rows = [json.loads((tmp_path / "wide" / name).read_text()) for name in ("results.json", "evaluation.json")]
     assert [row["value"] for row in rows[0]] == [row["value"] for row in rows[1]]
 
 
 @pytest.mark.parametrize("flag", [{"no_data": 0.0}, {"labels": "gt.mat"}, {"band_axis": "first"}])
 def test_flags_of_an_own_scene_need_one(flag) -> None:
-    with pytest.raises(UserError, match=f"--{next(iter(flag)).replace('_', '-')} belongs to --cube"):
+    with pytest.raises(UserError, match=f"--{next(iter(flag)).replace('_', '-')} is only for your own scene"):
         find_scene(Config(**flag))

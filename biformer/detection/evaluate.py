@@ -1,11 +1,11 @@
-"""Score a detector on COCO pictures, measured beside published.
+"""Score a detector on COCO images, measured beside published.
 
-    python biformer/detection/evaluate.py --checkpoint runs/biformer_detection_demo/model        the demo's pictures
+    python biformer/detection/evaluate.py --checkpoint runs/biformer_detection_demo/model        the demo's images
     python biformer/detection/evaluate.py --checkpoint runs/biformer_detection_mask_rcnn_small/model --data-root COCO
-    accelerate launch --num_processes 8 biformer/detection/evaluate.py ...               pictures shared out over GPUs
+    accelerate launch --num_processes 8 biformer/detection/evaluate.py ...               images divided over the GPUs
 
 Prints and writes COCO's average precisions of boxes and, for Mask R-CNN, of masks, and what was found in
-COCO's results format. Pictures go through the network one at a time, so scores do not depend on batches.
+COCO's results format. Images go through the network one at a time, so scores do not depend on batches.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class EvaluateConfig(EvaluationFlags):
     checkpoint: Path
     """A run's exported model folder."""
     data_root: Path | None = None
-    """The data set's folder; without it the demo's pictures, which lie beside a demo's model."""
+    """The data set's folder; without it the demo's images, which lie beside a demo's model."""
     split: Literal["validation", "train"] = "validation"
     """Which split to score."""
     save_pictures: int = 0
-    """Copy this many of the scored pictures, evenly spread, into the output folder, as PNG."""
+    """Copy this many of the scored images, evenly spread, into the output folder, as PNG."""
     output: Path | None = None
     """Folder for results.json and detections.json; by default evaluation_<data set>_<split> beside the checkpoint."""
 
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def pictures_to_score(options: EvaluateConfig, *, masks: bool) -> CocoPictures:
-    """The split's pictures, or the demo's."""
+    """The split's images, or the demo's."""
     root = options.data_root or beside(options.checkpoint) / "data"
     if options.data_root is None and not root.is_dir():
         raise UserError(f"{options.checkpoint}: has no demo data beside it ({root}); name the data set by --data-root")
@@ -90,7 +90,7 @@ def pictures_to_score(options: EvaluateConfig, *, masks: bool) -> CocoPictures:
 
 
 def save_pictures(pictures: CocoPictures, count: int, folder: Path) -> None:
-    """Write some pictures as PNG, for a look and for `detection/predict.py`."""
+    """Write some images as PNG, for a look and for `detection/predict.py`."""
     for index in range(0, len(pictures), -(-len(pictures) // count)):
         with atomic_path(folder / Path(pictures.names[index]).with_suffix(".png").name) as temporary:
             pictures.read(index).save(temporary)

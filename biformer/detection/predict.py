@@ -1,12 +1,12 @@
-"""Find the objects of a picture or of a folder of pictures: a JSON of all, and each picture drawn.
+"""Find the objects of an image or of a folder of images: a JSON of all, and each image drawn.
 
     python biformer/detection/predict.py --checkpoint runs/biformer_detection_demo/model --input photos --output found
 
-OUTPUT/detections.json has COCO's layout (images, annotations with a score, categories), so that whatever
-reads COCO reads it. OUTPUT/pictures/ holds the input's tree as PNG, with boxes, masks, names and scores.
-Photographs are turned as their camera recorded it; boxes count in pixels of the turned picture.
-Processes of `accelerate launch` share the pictures; those that cannot be read are listed in OUTPUT/failed.csv. After a
-kill `--existing skip` goes on.
+OUTPUT/detections.json has COCO's layout (images, annotations with a score, categories), so that programs
+for COCO can read it. OUTPUT/pictures/ has the folders of the input, with boxes, masks, names and scores drawn as PNG.
+Photographs are turned upright by their EXIF orientation; boxes are in pixels of the turned image.
+Processes of `accelerate launch` divide the images among themselves. Unreadable images are listed in
+OUTPUT/failed.csv. `--existing skip` continues after an interruption.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class PredictConfig:
     checkpoint: Path
     """A run's exported model folder."""
     input: Path
-    """A picture, or a folder whose pictures are taken at any depth."""
+    """An image, or a folder whose images are taken at any depth."""
     output: Path
     """Folder for detections.json and pictures/."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where an output exists: refuse to start, skip pictures that are finished, or replace it."""
+    """What to do where an output exists: refuse to start, skip images that are finished, or replace it."""
     score: Fraction[float] = SCORE
     """Least score of what is written and drawn, in [0, 1]."""
     draw: bool = True
-    """Write the drawn pictures too."""
+    """Write the drawn images too."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
@@ -60,7 +60,7 @@ class PredictConfig:
 def main() -> None:
     """Detect in everything that can be read; end with a sentence when something could not be."""
     options = config.parse(PredictConfig, __doc__)
-    coco_mask()  # missing, it would be missed after the first picture
+    coco_mask()  # missing, it would be missed after the first image
     files = list_pictures(options.input, outside=options.output)
     names = [relative(file, options.input) for file in files]
     found, failures = options.output / "detections.json", options.output / "failed.csv"
@@ -94,7 +94,7 @@ def main() -> None:
 def detect(
     picture: Image.Image, detector: Detector, options: PredictConfig, device: torch.device, target: Path
 ) -> dict[str, Any]:
-    """What is found in a picture, as COCO's annotations without their numbers, and its size; draws it."""
+    """What is found in an image, as COCO's annotations without their numbers, and its size; draws it."""
     with torch.inference_mode():
         (found,) = detector([to_tensor(picture).to(device)])
     keep = found["scores"] >= options.score
@@ -112,7 +112,7 @@ def detect(
 
 
 def read(file: Path, detector: Detector) -> Image.Image:
-    """A picture in RGB, upright.
+    """An image in RGB, upright.
 
     Raises:
         UnreadablePicture: it cannot be decoded, or is too narrow for the detector.
@@ -124,14 +124,14 @@ def read(file: Path, detector: Detector) -> Image.Image:
 
 
 def drawn_names(names: list[str]) -> list[str]:
-    """PNG names for drawn pictures; a.jpg and a.png of one folder become a.jpg.png and a.png.png."""
+    """PNG names for drawn images; a.jpg and a.png of one folder become a.jpg.png and a.png.png."""
     short = [PurePosixPath(name).with_suffix(".png").as_posix() for name in names]
     often = Counter(short)
     return [f"{name}.png" if often[target] > 1 else target for name, target in zip(names, short, strict=True)]
 
 
 def write_coco(path: Path, results: Iterable[tuple[str, Any]], detector: Detector) -> None:
-    """Write what was found as COCO's annotation files are laid out, a picture or an object to a line."""
+    """Write what was found as COCO's annotation files are laid out, an image or an object to a line."""
     sizes: list[tuple[str, int, int]] = []
     count = 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -149,7 +149,7 @@ def write_coco(path: Path, results: Iterable[tuple[str, Any]], detector: Detecto
         categories = zip(detector.category_ids, detector.class_names, strict=True)
         named = [{"id": number, "name": name} for number, name in categories]
         file.write(f'],\n"images": {json.dumps(images)},\n"categories": {json.dumps(named)}}}\n')
-    print(f"{count} objects in {len(sizes)} pictures")
+    print(f"{count} objects in {len(sizes)} images")
 
 
 if __name__ == "__main__":

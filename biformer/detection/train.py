@@ -5,7 +5,7 @@
         --weights biformer_small.pth
 
 The last weights are exported to OUTPUT/model, those with the best box AP on validation to
-OUTPUT/model_best. Killed or interrupted, the same command continues exactly.
+OUTPUT/model_best. After an interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main() -> None:
         f"{learning_rate:.3g}, {run.total - run.step:,} of {steps:,} updates to go, in {run.folder}"
     )
     if config.weights is None and config.preset != "demo":
-        run.say("note: no --weights, so the backbone starts anew; the published values start from ImageNet weights")
+        run.say("note: no --weights, so the backbone starts again; the published values start from ImageNet weights")
 
     scores: scoring.Scores | None = None
     for batch in run.batches(training):
@@ -104,7 +104,7 @@ def check(config: Config) -> None:
 
 
 def datasets(config: Config) -> tuple[CocoPictures, CocoPictures]:
-    """Training and validation pictures; refuses bad files before the first step."""
+    """Training and validation images; refuses bad files before the first step."""
     folder = config.data_root
     if folder is None:  # every process writes the same files, each in one piece
         folder = write_demo((config.output or Path("runs/biformer_detection_demo")) / "data")
@@ -159,20 +159,20 @@ def validate(run: Run[Config], model: nn.Module, validation_set: CocoPictures) -
     named = scores.named()
     run.write(**{f"validation_{name.replace(' ', '_')}": value for name, value in named.items()})
     shown = ", ".join(f"{name} {value:.2f}" for name, value in named.items() if name.endswith(("AP", "AP50")))
-    run.say(f"step {run.step}: {shown} on {scores.pictures:,} pictures{', best' if best else ''}")
+    run.say(f"step {run.step}: {shown} on {scores.pictures:,} images{', best' if best else ''}")
     run.wait()
     return scores
 
 
 def score(run: Run[Config], model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
-    """Score in evaluation mode, without leaving it switched on."""
+    """Score in evaluation mode, then return to the former mode."""
     config = run.config
     with run.scoring(model) as detector:
         return scoring.score(detector, validation_set, run.accelerator, workers=config.workers)
 
 
 def finish(run: Run[Config], model: nn.Module, scores: scoring.Scores, validation_set: CocoPictures) -> None:
-    """Export the weights, write the rows, draw the pictures."""
+    """Export the weights, write the rows, draw the figures."""
     config = run.config
     final = deepcopy(run.accelerator.unwrap_model(model)).eval()
     run.export(final)
@@ -192,7 +192,7 @@ def finish(run: Run[Config], model: nn.Module, scores: scoring.Scores, validatio
         path = run.folder / "figures" / "detections.png"
         run.picture("detections", pictures.detection_sheet(final, validation_set, run.accelerator.device, path))
         print(table(rows, {"published in": [row.source or "" for row in rows]}))
-        print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
+        print(f"model: {run.folder / 'model'}; figures: {run.folder / 'figures'}")
     run.close()
 
 

@@ -3,9 +3,9 @@
     python biformer/segmentation/evaluate.py --checkpoint runs/biformer_segmentation_demo/model      the demo's scenes
     python biformer/segmentation/evaluate.py --checkpoint RUN/model --data-root ADEChallengeData2016
     python biformer/segmentation/evaluate.py --checkpoint RUN/model --data-root ADEChallengeData2016 --multi-scale
-    accelerate launch --num_processes 8 biformer/segmentation/evaluate.py ...              pictures shared out over GPUs
+    accelerate launch --num_processes 8 biformer/segmentation/evaluate.py ...              images divided over the GPUs
 
-Prints and writes mIoU, mean and overall pixel accuracy of whole pictures, and each class's scores. `--multi-scale`
+Prints and writes mIoU, mean and overall pixel accuracy of whole images, and each class's scores. `--multi-scale`
 averages six scales and their mirror images, as the published multi-scale column does.
 """
 
@@ -43,11 +43,11 @@ class EvaluateConfig(EvaluationFlags):
     multi_scale: bool = False
     """Average six scales from 0.5 to 1.75 and their mirror images."""
     image_size: Positive[int] | None = None
-    """Shorter side of the resized pictures in pixels; by default what the model was trained for."""
+    """Shorter side of the resized images in pixels; by default what the model was trained for."""
     size_divisor: Positive[int] | None = None
     """Stretch the resized sides to multiples of this; by default as the model was trained for."""
     save_pictures: int = 0
-    """Draw the first scored pictures, this many, beside annotation and prediction."""
+    """Draw the first scored images, this many, beside annotation and prediction."""
     output: Path | None = None
     """Folder for results.json; by default evaluation_<data set> beside the checkpoint."""
 

@@ -1,12 +1,12 @@
-"""Name the class of every pixel of a picture or of a folder tree of pictures.
+"""Name the class of every pixel of an image or of a folder tree of images.
 
     python biformer/segmentation/predict.py --checkpoint runs/biformer_segmentation_demo/model \\
         --input photos --output segmented
 
-For `photos/a/b.jpg` writes `segmented/a/b_labels.png` and `segmented/a/b_overlay.png`. Labels have the picture's
+For `photos/a/b.jpg` writes `segmented/a/b_labels.png` and `segmented/a/b_overlay.png`. Labels have the image's
 size in upright position and the data set's codes (1 for the first class, as ADE20K's annotations), with a palette
-that picture viewers show. The overlay has a legend, and is reduced for pictures over 1600 pixels. Processes of
-`accelerate launch` share the pictures; those that cannot be read are listed in OUTPUT/failed.csv.
+that image viewers show. The overlay has a legend, and is reduced for images over 1600 pixels. Processes of
+`accelerate launch` share the images; those that cannot be read are listed in OUTPUT/failed.csv.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class PredictConfig:
     checkpoint: Path
     """A run's exported model folder."""
     input: Path
-    """A picture, or a folder whose pictures are taken at any depth."""
+    """An image, or a folder whose images are taken at any depth."""
     output: Path
     """The folder for labels and overlays."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where outputs exist: refuse to start, skip pictures that have theirs, or replace them."""
+    """What to do where outputs exist: refuse to start, skip images that have theirs, or replace them."""
     overlay: bool = True
     """Draw the overlays."""
     multi_scale: bool = False
     """Average six scales from 0.5 to 1.75 and their mirror images: better and twenty times slower."""
     image_size: Positive[int] | None = None
-    """Shorter side of the resized pictures in pixels; by default what the model was trained for."""
+    """Shorter side of the resized images in pixels; by default what the model was trained for."""
     device: str = "auto"
     """auto (a GPU where there is one), cpu, cuda or cuda:1."""
 
@@ -85,15 +85,15 @@ def main() -> None:
 
 
 def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Pair every picture with its outputs' path, without `_labels.png`.
+    """Pair every image with its outputs' path, without `_labels.png`.
 
-    The names keep their suffix where two pictures differ in nothing else.
+    The names keep their suffix where two images differ in nothing else.
 
     Raises:
         UserError: there is none, or the output is a file.
     """
     if output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
-        raise UserError(f"{output}: is a picture's name, expected a folder for labels and overlays")
+        raise UserError(f"{output}: is an image's name, expected a folder for labels and overlays")
     if source.is_file():
         return [(source, output / source.stem)]
     if source.resolve() == output.resolve():
@@ -107,7 +107,7 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
 
 
 def outputs_of(stem: Path, options: PredictConfig) -> list[Path]:
-    """What is written for one picture."""
+    """What is written for one image."""
     return [labels_of(stem), overlay_of(stem)] if options.overlay else [labels_of(stem)]
 
 

@@ -4,8 +4,8 @@
     accelerate launch --num_processes 8 biformer/segmentation/train.py --preset sfpn_small \\
         --data-root ADEChallengeData2016 --weights biformer_small.pth
 
-The last weights are exported to OUTPUT/model, the best on validation to OUTPUT/model_best. Killed or
-interrupted, the same command continues exactly.
+The last weights are exported to OUTPUT/model, the best on validation to OUTPUT/model_best. After an
+interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def datasets(config: Config) -> tuple[Scenes, Scenes]:
-    """Training and validation pictures; refuses bad folders before the first step."""
+    """Training and validation images; refuses bad folders before the first step."""
     root = config.data_root
     if root is None:
         if config.preset != "demo":
@@ -137,13 +137,13 @@ def validate(run: Run[Config], model: nn.Module, validation_set: Scenes) -> scor
     values = scores.values()
     best = run.keep_if_best(values["mIoU"], model, "model_best")
     run.write(**{f"validation_{name}": value for name, value in values.items()})
-    run.say(f"step {run.step}: mIoU {values['mIoU']:.2f} % on {scores.pictures:,} pictures{', best' if best else ''}")
+    run.say(f"step {run.step}: mIoU {values['mIoU']:.2f} % on {scores.pictures:,} images{', best' if best else ''}")
     run.wait()
     return scores
 
 
 def score(run: Run[Config], model: nn.Module, validation_set: Scenes) -> scoring.Scores:
-    """Score in evaluation mode, without leaving it switched on."""
+    """Score in evaluation mode, then return to the former mode."""
     config = run.config
     with run.scoring(model) as network:
         return scoring.score(
@@ -152,12 +152,12 @@ def score(run: Run[Config], model: nn.Module, validation_set: Scenes) -> scoring
 
 
 def evaluation_protocol(model: Segmenter) -> Protocol:
-    """One view of each picture, as the network was trained for."""
+    """One view of each image, as the network was trained for."""
     return Protocol(model.image_size, model.size_divisor)
 
 
 def finish(run: Run[Config], model: nn.Module, scores: scoring.Scores, validation_set: Scenes) -> None:
-    """Export the weights, write the rows, draw the pictures."""
+    """Export the weights, write the rows, draw the figures."""
     config = run.config
     final = deepcopy(run.accelerator.unwrap_model(model)).eval()
     run.export(final)
@@ -183,7 +183,7 @@ def finish(run: Run[Config], model: nn.Module, scores: scoring.Scores, validatio
         sheet = run.folder / "figures" / "predictions.png"
         run.picture("predictions", pictures.prediction_sheet(final, validation_set, protocol, device, sheet))
         print(table(rows))
-        print(f"model: {run.folder / 'model'}; pictures and curves: {run.folder / 'figures'}")
+        print(f"model: {run.folder / 'model'}; figures: {run.folder / 'figures'}")
     run.close()
 
 

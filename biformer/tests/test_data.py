@@ -25,7 +25,7 @@ from support.data import real_data
 
 
 def write_folder(folder: Path, counts: dict[str, int], size: tuple[int, int] = (40, 32)) -> None:
-    """Class folders with pictures of one colour each."""
+    """Class folders with images of one colour each."""
     for label, (name, count) in enumerate(sorted(counts.items())):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
@@ -36,8 +36,8 @@ def write_folder(folder: Path, counts: dict[str, int], size: tuple[int, int] = (
 def root(tmp_path: Path) -> Path:
     write_folder(tmp_path / "train", {"cat": 3, "dog": 5, "owl": 2})
     write_folder(tmp_path / "val", {"cat": 2, "dog": 1, "owl": 1})
-    (tmp_path / "train/cat/notes.txt").write_text("no picture")
-    (tmp_path / "train/cat/.hidden.png").write_text("no picture")
+    (tmp_path / "train/cat/notes.txt").write_text("no image")
+    (tmp_path / "train/cat/.hidden.png").write_text("no image")
     return tmp_path
 
 
@@ -88,7 +88,7 @@ def test_bad_folders_are_named_with_the_remedy(tmp_path: Path, problem: str) -> 
     words = "does not exist"
     if problem != "missing":
         root.mkdir()
-        words = "no train pictures .* found nothing"
+        words = "no train images .* found nothing"
     if problem == "no split":
         write_folder(root, {"cat": 2, "dog": 2})
         words = "found cat/, dog/; name a --split-file or a --holdout"
@@ -115,7 +115,7 @@ def test_a_held_out_share_is_stratified_disjoint_and_repeatable(tmp_path: Path) 
 def test_a_split_that_links_to_the_other_is_refused(root: Path) -> None:
     shutil.rmtree(root / "val")
     (root / "val").symlink_to("train")
-    with pytest.raises(UserError, match=r"val/cat/0\.png: is the training picture .*, as are 9 others"):
+    with pytest.raises(UserError, match=r"val/cat/0\.png: is the training image .*, as are 9 others"):
         open_both(root)
 
 
@@ -131,7 +131,7 @@ def test_bad_split_files_are_named(tmp_path: Path, problem: str) -> None:
     write_folder(tmp_path, {"cat": 3, "dog": 3})
     path = tmp_path / "split.json"
     lists = {"train": ["cat/0.png", "dog/0.png"], "validation": ["cat/1.png", "dog/1.png"]}
-    words = {"both": "1 pictures are in both", "both in other words": "1 pictures are in both"}
+    words = {"both": "1 images are in both", "both in other words": "1 images are in both"}
     words |= {"twice": "stands twice in validation", "missing": r"1 of 3 .* missing \(first: dog/9.png\)"}
     if problem == "both":
         lists["validation"].append("cat/0.png")
@@ -214,7 +214,7 @@ def test_repeated_augmentation_shows_a_third_of_the_pictures_three_times_side_by
         images, sources = next(loader)
         seen += sources.tolist()
         assert sorted(Counter(sources.tolist()).values()) == [3, 3]  # copies in one batch
-        assert len({image.sum().item() for image in images}) == 6  # each augmented anew
+        assert len({image.sum().item() for image in images}) == 6  # each augmented again
     assert len(set(seen)) == count // repeats
     second = [source for _ in range(count // 6) for source in next(loader)[1].tolist()]
     assert set(second) != set(seen)
@@ -225,7 +225,7 @@ def noise(seed: int) -> Image.Image:
 
 
 def test_the_published_evaluation_crop() -> None:
-    """A 300 x 600 picture becomes 256 x 512, and the crop its middle 224 x 224."""
+    """A 300 x 600 image becomes 256 x 512, and the crop its middle 224 x 224."""
     columns = np.broadcast_to(np.linspace(0, 255, 600)[None, :, None], (300, 600, 3)).astype(np.uint8)
     image = evaluation_transform()(Image.fromarray(columns))
     assert image.shape == (3, 224, 224)
@@ -237,7 +237,7 @@ def test_the_published_evaluation_crop() -> None:
 def damage(root: Path) -> None:
     victim = root / "train/dog/2.png"
     victim.write_bytes(victim.read_bytes()[:60])
-    (root / "val/cat/0.png").write_text("this is no picture")
+    (root / "val/cat/0.png").write_text("this is no image")
 
 
 def test_damaged_pictures_are_skipped_and_counted(root: Path) -> None:
@@ -258,7 +258,7 @@ def test_damaged_pictures_are_refused_if_strict(root: Path) -> None:
     damage(root)
     training, validation = open_both(root)
     data = TrainingPictures(training, training_transform(config()), seed=0, strict=True)
-    with pytest.raises(UserError, match=r"train/dog/2\.png: .* damaged; copy it again, or leave out --strict"):
+    with pytest.raises(UserError, match=r"train/dog/2\.png: .* damaged; copy it again, or remove --strict"):
         data[0, training.names.index("train/dog/2.png")]
     with pytest.raises(UserError, match=r"val/cat/0\.png"):
         EvaluationPictures(validation, evaluation_transform(32), strict=True)[0]
@@ -271,7 +271,7 @@ def test_ten_damaged_pictures_in_a_row_end_the_run() -> None:
         raise OSError("truncated")
 
     pictures = Pictures([f"{i}.jpg" for i in range(20)], None, ["a", "b"], broken)
-    with pytest.raises(UserError, match=r"3\.jpg and the 9 pictures after it cannot be read"):
+    with pytest.raises(UserError, match=r"3\.jpg and the 9 images after it cannot be read"):
         TrainingPictures(pictures, training_transform(config()), seed=0)[0, 3]
 
 

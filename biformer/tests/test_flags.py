@@ -27,14 +27,14 @@ CONFIGS: dict[str, tuple[type, Callable[[], Any]]] = {
 NO_CLAIM = {"preset", "data_root", "output", "resume", "workers", "compile", "save_every", "log_every"}
 """Where the run lies, where its data lie, and how fast it goes."""
 NO_CLAIM |= {"grad_checkpointing"}  # the same numbers in less memory
-NO_CLAIM |= {"dataset", "split_file", "holdout", "strict", "upright"}  # which pictures: test_data.py, test_protocol.py
+NO_CLAIM |= {"dataset", "split_file", "holdout", "strict", "upright"}  # which images: test_data.py, test_protocol.py
 
 ANOTHER: dict[str, Mapping[str, object]] = {
     # Where the value that the type suggests would act too late or too little to be seen in three updates.
     "classification": {
         **{"max_steps": 2, "mixed_precision": "bf16", "model": "biformer_small", "image_size": 40, "num_regions": 1},
         **{"network": ("lepe=False",)},
-        **{"batch_size": 4},  # pictures are mixed in pairs
+        **{"batch_size": 4},  # images are mixed in pairs
         **{"epochs": 3, "cooldown_epochs": 2, "warmup_epochs": 2, "warmup_learning_rate": 0.1, "layer_decay": 0.5},
         **{"final_learning_rate": 0.4, "weight_decay": 50.0, "clip": 1e-3, "auto_augment": "", "repeats": 2},
         **{

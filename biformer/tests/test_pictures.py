@@ -1,4 +1,4 @@
-"""Routing pictures: which part of the photograph stays bright."""
+"""Routing images: which part of the photograph stays bright."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_a_split_file_keeps_training_and_validation_apart(
     split = json.loads((run / "split.json").read_text())
     assert len(split["train"]) == len(split["validation"]) == 6
     assert not set(split["train"]) & set(split["validation"])
-    assert "6 pictures" in read_rows(run / "results.json")[0].split
+    assert "6 images" in read_rows(run / "results.json")[0].split
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_the_crop_of_imagenet_and_the_orientation_by_hand(photograph: Path, tmp_
 
 
 def test_multi_scale_segmentation_by_hand(train: Callable[..., Path], folders: dict[str, Path], tmp_path: Path) -> None:
-    """Mean share of six scales and their mirror images, each enlarged to the picture."""
+    """Mean share of six scales and their mirror images, each enlarged to the image."""
     run = train("segmentation", tmp_path / "run")
     source = sorted((folders["segmentation"] / "images/validation").glob("*"))[0]
     command = ["--checkpoint", run / "model", "--input", source, "--output", tmp_path / "out", "--multi-scale"]
@@ -170,5 +170,5 @@ def test_multi_scale_segmentation_by_hand(train: Callable[..., Path], folders: d
                 logits = model(x.flip(-1)).flip(-1) if mirrored else model(x)
             logits = F.interpolate(F.interpolate(logits, size, mode="bilinear"), (height, width), mode="bilinear")
             total += logits[0].softmax(dim=0)
-    # The resized pictures are rounded to 8 bits, half up or half to even: a few pixels may fall between classes.
+    # The resized images are rounded to 8 bits, half up or half to even: a few pixels may fall between classes.
     assert (found == total.argmax(dim=0).numpy() + 1).mean() > 0.98

@@ -58,7 +58,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def test_classification(train: Callable[..., Path], folders: dict[str, Path], tmp_path: Path) -> None:
-    """AdamW 5e-4 per 512 pictures, warm-up, cosine, mixup or CutMix, soft targets, averaged weights."""
+    """AdamW 5e-4 per 512 images, warm-up, cosine, mixup or CutMix, soft targets, averaged weights."""
     flags = ("--seed", SEED, "--gradient-accumulation", 2, "--warmup-epochs", 1, "--epochs", 3, "--clip", 5.0)
     run = train("classification", tmp_path, *flags)
 
@@ -131,7 +131,7 @@ def test_the_loss_of_segmentation_by_hand(folders: dict[str, Path]) -> None:
 
 
 def test_detection(train: Callable[..., Path], folders: dict[str, Path], tmp_path: Path) -> None:
-    """AdamW 1e-4 per 16 pictures, warm-up from a thousandth, sum of the five losses of Mask R-CNN."""
+    """AdamW 1e-4 per 16 images, warm-up from a thousandth, sum of the five losses of Mask R-CNN."""
     run = train("detection", tmp_path, "--seed", SEED, "--clip", 1.0, "--steps-after", 1)
     pictures = open_split(folders["detection"], "train", masks=True).for_training()
     data = DetectionPictures(pictures, seed=SEED, flip=0.5, masks=True)

@@ -29,7 +29,7 @@ QUICK += ("--learning-rate", 0.05, "--ema", 0.9, "--log-every", 1)
 
 @pytest.fixture(scope="session")
 def pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes in class folders: 15 pictures to train on, 7 to validate on."""
+    """Three classes in class folders: 15 images to train on, 7 to validate on."""
     root = tmp_path_factory.mktemp("pictures")
     for split, pictures, counts in zip(("train", "val"), demo_pictures(5, 3), ((5, 5, 5), (3, 1, 3)), strict=True):
         for name, count in zip(("brick", "cat", "grass"), counts, strict=True):
@@ -81,7 +81,7 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     assert any("validation_top1" in line for line in lines) and any("validation_top1_ema" in line for line in lines)
     rows = read_rows(trained / "results.json")
     assert [(row.metric, row.preset) for row in rows] == [("top-1", "imagenet_tiny"), ("top-1", "imagenet_tiny_ema")]
-    assert all(row.command and row.device and "7 pictures" in row.split for row in rows)
+    assert all(row.command and row.device and "7 images" in row.split for row in rows)
     pictures = {"classes.png", "routing.png", "curves.png"}
     assert pictures <= {path.name for path in (trained / "figures").iterdir()}
     model = load_model(trained / "model")
@@ -104,7 +104,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(pictures_folder: Pa
 def test_accuracy_over_two_processes_counts_every_picture_once(
     trained: Path, pictures_folder: Path, tmp_path: Path
 ) -> None:
-    """Seven pictures, batches of two on two processes: shares and last batches are uneven."""
+    """Seven images, batches of two on two processes: shares and last batches are uneven."""
     arguments = ("--checkpoint", trained / "model", "--data-root", pictures_folder, "--batch-size", 2, "--workers", 0)
     call_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "1")
     run_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "2", processes=2)
@@ -117,14 +117,14 @@ def test_accuracy_over_two_processes_counts_every_picture_once(
 def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     shutil.copytree(pictures_folder / "val", tmp_path / "photos", dirs_exist_ok=True)
-    (tmp_path / "photos/broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "photos/broken.jpg").write_bytes(b"no image")
     output, routes = tmp_path / "labels.csv", tmp_path / "routes.png"
     arguments = ("--checkpoint", trained / "model", "--input", tmp_path / "photos", "--output", output, "--top", 2)
     done = call_script(PROJECT / "predict.py", *arguments, "--routing", routes, "--batch-size", 3, status=2)
-    assert "7 of 8 pictures classified" in done.stdout
-    assert "1 of 8 pictures could not be classified, listed in" in done.stderr.splitlines()[-1]
+    assert "7 of 8 images classified" in done.stdout
+    assert "1 of 8 images could not be classified, listed in" in done.stderr.splitlines()[-1]
     (failed,) = csv.DictReader((tmp_path / "labels_failed.csv").open())
-    assert failed["picture"] == "broken.jpg" and "found no picture that can be read" in failed["reason"]
+    assert failed["picture"] == "broken.jpg" and "found no image that can be read" in failed["reason"]
     lines = list(csv.DictReader(output.open()))
     assert list(lines[0]) == ["file", "class", "probability", "class 2", "probability 2"] and len(lines) == 7
     right = np.mean([line["class"] == line["file"].split("/")[0] for line in lines]) * 100
@@ -134,10 +134,10 @@ def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path,
     assert "labels.csv" in again.stderr and "exist already" in again.stderr and "add --existing skip or" in again.stderr
     other = call_script(PROJECT / "predict.py", *arguments, "--existing", "skip", "--top", 1, status=2)
     assert "holds results of another model or other flags" in other.stderr
-    # Mended, only that picture is done; afterwards nothing is left to do, and nothing but results is left.
+    # Mended, only that image is done; afterwards nothing is left to do, and nothing but results is left.
     shutil.copy(tmp_path / "photos" / lines[0]["file"], tmp_path / "photos/broken.jpg")
     done = call_script(PROJECT / "predict.py", *arguments, "--existing", "skip")
-    assert "1 of 8 pictures classified, 7 were there already" in done.stdout
+    assert "1 of 8 images classified, 7 were there already" in done.stdout
     mended = {line.pop("file"): line for line in csv.DictReader(output.open())}
     assert list(mended) == sorted(mended) and mended["broken.jpg"] == mended[lines[0]["file"]]
     done = call_script(PROJECT / "predict.py", *arguments, "--existing", "skip")
@@ -162,7 +162,7 @@ def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_
 
     assert line["class"] in ImageNetInfo().label_descriptions()
     done = call_script(PROJECT / "evaluate.py", *arguments, "--data-root", pictures_folder, status=2)
-    assert "has 1000 classes, the pictures 3" in done.stderr
+    assert "has 1000 classes, the images 3" in done.stderr
 
 
 def test_training_lowers_the_loss(pictures_folder: Path, tmp_path: Path) -> None:
@@ -186,12 +186,15 @@ def test_bad_input_is_said_in_one_sentence(pictures_folder: Path, tmp_path: Path
     elif problem.startswith("damaged"):
         for victim in root.glob("train/cat/[0-3].png"):
             victim.write_bytes(victim.read_bytes()[:60])
-        (root / "val/cat/0.png").write_text("no picture")
-        words = "the picture is truncated or damaged" if "strict" in problem else ""
+        (root / "val/cat/0.png").write_text("no image")
+        words = "the image is truncated or damaged" if "strict" in problem else ""
         arguments = ("--max-steps", 4, "--strict") if "strict" in problem else ("--max-steps", 4)
         status = 2 if "strict" in problem else 0
     elif problem == "odd batch":
-        arguments, words = (*arguments, "--batch-size", 3), "mixing pairs pictures, expected an even number"
+        arguments, words = (
+            (*arguments, "--batch-size", 3),
+            "mixup and CutMix need pairs of images; expected an even number",
+        )
     elif problem == "no data":
         root, words = tmp_path / "nowhere", "nowhere: the folder does not exist"
     else:
@@ -201,8 +204,8 @@ def test_bad_input_is_said_in_one_sentence(pictures_folder: Path, tmp_path: Path
     if status:
         assert words in done.stderr.strip().splitlines()[-1]
     else:
-        assert "1 of validation" in done.stdout and "unreadable pictures left out" in done.stdout
-        assert "6 pictures, 1 unreadable ones left out" in read_rows(tmp_path / "run/results.json")[0].split
+        assert "1 of validation" in done.stdout and "unreadable images left out" in done.stdout
+        assert "6 images, 1 unreadable ones left out" in read_rows(tmp_path / "run/results.json")[0].split
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py"])
@@ -216,7 +219,7 @@ def test_a_list_never_replaces_a_picture(tmp_path: Path) -> None:
     before, flags = (tmp_path / "a.png").read_bytes(), ("--checkpoint", tmp_path / "none", "--existing", "replace")
     for source in (tmp_path, tmp_path / "a.png"):
         done = call_script(PROJECT / "predict.py", "--input", source, "--output", tmp_path / "a.png", *flags, status=2)
-        assert "is a picture's name; expected one like classes.csv" in done.stderr
-    with pytest.raises(UserError, match="is an input picture too"):
+        assert "is an image's name; expected one like classes.csv" in done.stderr
+    with pytest.raises(UserError, match="is an input image too"):
         refuse_overwriting([], [tmp_path / "a.png"], "replace", inputs=[tmp_path / "a.png"])
     assert (tmp_path / "a.png").read_bytes() == before

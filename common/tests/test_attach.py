@@ -119,5 +119,5 @@ def test_wrong_places_are_one_sentence() -> None:
         model(torch.zeros(1, 3, 32, 32))
     detach(model, layer)
     attach(model, "2", Bare(channels))
-    with pytest.raises(TypeError, match=r"2 gives \(1, 9408\); a block goes behind a layer that gives a map"):
+    with pytest.raises(TypeError, match=r"2 returns \(1, 9408\); a block needs a layer that returns a map"):
         model(torch.zeros(1, 3, 32, 32))

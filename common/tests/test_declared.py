@@ -77,7 +77,7 @@ def test_windows_of_every_layout(tmp_path: Path, interleave: str) -> None:
     [
         ("-nan", np.nan, ""),
         ("none", 0, ""),
-        ("-9999,0", -9999, "declares '-9999,0' for pixels without data, no number; name it with --no-data"),
+        ("-9999,0", -9999, "declares '-9999,0' for pixels without data, which is not a number; use --no-data"),
     ],
 )
 def test_no_data_as_programs_write_it(tmp_path: Path, text: str, value: float, sentence: str) -> None:
@@ -149,7 +149,7 @@ def test_wavelengths_of_a_geotiff(tmp_path: Path) -> None:
 def test_an_undeclared_huge_value_is_no_measured_one(tmp_path: Path) -> None:
     path = tif(tmp_path / "a.tif", np.where(VALID[..., None], CUBE, np.finfo(np.float32).min).astype(np.float32))
     for read in (open_scene, lambda path: Raster(path).read((slice(0, 6), slice(0, 7)))):
-        with pytest.raises(UserError, match=r"holds -3.40282e\+38, which nothing measures.*--no-data"):
+        with pytest.raises(UserError, match=r"holds -3.40282e\+38, which is no measured value.*--no-data"):
             read(path)
     assert open_scene(path, no_data=-3.4028235e38).valid.sum() == VALID.sum()
 

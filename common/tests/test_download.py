@@ -147,7 +147,7 @@ def test_other_bytes_are_not_kept(project, monkeypatch):
     ("name", "sentence"),
     [
         ("paperx_two", "cannot be fetched; get it by hand at https://drive.example/2"),
-        ("paperx_three", "no such file or folder, and no released weights; known are .*paperx_one"),
+        ("paperx_three", "no such file or folder, and no released weights; known names: .*paperx_one"),
     ],
 )
 def test_weights_that_cannot_be_fetched(project, name, sentence):

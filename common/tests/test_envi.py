@@ -136,7 +136,7 @@ def test_envi_notes(tmp_path):
     extra = "bbl = {1, 0, 1, 1.0, 0.0}\ndata gain values = {1, 2, 3, 4, 5}\nmap info = {Arbitrary, a, b, c, d, e, f}\n"
     notes = read_array(envi(tmp_path, "bsq", extra=extra), (3,)).notes
     assert "marks 2 bands as bad (counted from 0: 1, 4)" in notes[0]
-    assert "data gain values" in notes[1] and "map info is not understood" in notes[2]
+    assert "data gain values" in notes[1] and "map info cannot be read" in notes[2]
     assert read_array(envi(tmp_path, "bsq", extra="bbl = {1,1,1,1,1}\n"), (3,)).notes == ()
 
 

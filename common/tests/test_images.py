@@ -1,4 +1,4 @@
-"""Photographs: which files of a folder are pictures, and what the pixels of each kind of file are."""
+"""Photographs: which files of a folder are images, and what the pixels of each kind of file are."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TestList:
         assert found == ["c.png", "gone.png", "linked/deep/b.png", "real/a.png"]
         (folder / "self.png").symlink_to(folder / "self.png")
         assert len(list_images(folder, outside=tmp_path / "out")) == 5
-        with pytest.raises(UserError, match=r"gone\.png: the picture does not exist"):
+        with pytest.raises(UserError, match=r"gone\.png: the image does not exist"):
             read_rgb(folder / "gone.png")
 
     def test_the_own_output_is_left_out(self, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ class TestPixels:
         first, second = (Image.fromarray(grey_rgb(np.full((8, 9), value, np.uint8))) for value in (40, 200))
         options = {"lossless": True} if form == "WEBP" else {}
         data = saved(first, form, save_all=True, append_images=[second], **options)
-        with pytest.warns(UserWarning, match="a: holds 2 pictures, the first is read"):
+        with pytest.warns(UserWarning, match="a: holds 2 images, the first is read"):
             assert (pixels_of(data) == 40).all()
 
 
@@ -219,7 +219,7 @@ class TestRefusals:
     def test_what_is_cut_off(self, tmp_path: Path, form: str, kept: float) -> None:
         data = saved(Image.fromarray(np.kron(EIGHT, np.ones((4, 4, 1), np.uint8))), form)
         (tmp_path / "cut.jpg").write_bytes(data[: int(kept * len(data))])
-        with pytest.raises(UserError, match=r"cut\.jpg: (the file is empty|the picture is truncated|found no picture)"):
+        with pytest.raises(UserError, match=r"cut\.jpg: (the file is empty|the image is truncated|found no image)"):
             read_rgb(tmp_path / "cut.jpg")
 
     def test_every_damaged_byte_is_a_sentence_or_a_picture(self) -> None:
@@ -247,14 +247,14 @@ class TestRefusals:
                 pixels_of(tiff(pixels))
 
     def test_paths(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"none\.png: the picture does not exist"):
+        with pytest.raises(UserError, match=r"none\.png: the image does not exist"):
             read_rgb(tmp_path / "none.png")
         with pytest.raises(UserError, match="cannot be read"):
             read_rgb(tmp_path)
-        (tmp_path / "text.png").write_text("no picture" * 50)
-        with pytest.raises(UserError, match=r"text\.png: found no picture that can be read, expected JPEG, PNG"):
+        (tmp_path / "text.png").write_text("no image" * 50)
+        with pytest.raises(UserError, match=r"text\.png: found no image that can be read, expected JPEG, PNG"):
             read_rgb(tmp_path / "text.png")
         # An EPS file would start Ghostscript.
         (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-        with pytest.raises(UserError, match="found no picture"):
+        with pytest.raises(UserError, match="found no image"):
             read_rgb(tmp_path / "a.jpg")

@@ -108,7 +108,7 @@ def test_the_smallest_float_is_found_however_it_is_written(kind, text):
 
 def test_a_no_data_flag_that_names_nothing_is_said(tmp_path):
     np.save(tmp_path / "cube.npy", CUBE)
-    with pytest.raises(UserError, match="holds uint16 numbers, of which none can be -9999; pass --no-data the value"):
+    with pytest.raises(UserError, match="holds uint16 numbers, which can never be -9999; pass --no-data the value"):
         open_scene(tmp_path / "cube.npy", no_data=-9999)
     assert open_scene(tmp_path / "cube.npy", no_data=60000).notes == ("no pixel holds the value 60000 of --no-data",)
     with pytest.raises(UserError, match=r"no pixel holds data \(bands 0, 1, 2, 3, 4"):

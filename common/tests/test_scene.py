@@ -66,7 +66,7 @@ def test_labels_without_an_unlabelled_pixel():
         ("none.mat", None, "none.mat: no such file; expected a MATLAB"),
         ("cube.mat:data", None, r"no key 'data'; it holds cube \(6, 7, 5\), labels \(6, 7\)"),
         ("cube.npz:data", None, "no key 'data'; it holds cube, labels"),
-        ("cube.npy:data", None, "holds one array without a name; leave :data away"),
+        ("cube.npy:data", None, "holds one array without a name; remove :data"),
         ("two.npz", None, r"several arrays could be meant; it holds a \(6, 7, 5\), b \(6, 7, 5\): name one"),
         ("labels.mat", None, r"no array is three-dimensional \(rows, columns, bands\); it holds gt \(6, 7\)"),
         ("labels.mat:gt", None, r"labels.mat:gt: has shape \(6, 7\); expected three-dimensional"),
@@ -150,7 +150,7 @@ def test_matlab_files_with_more_than_arrays(tmp_path):
         read_array(tmp_path / "new.mat", (3,))
     with pytest.raises(UserError, match="title: holds values of type object; expected real numbers"):
         read_array(f"{tmp_path}/new.mat:title", (2,))
-    with pytest.raises(UserError, match="leave :cube away"):
+    with pytest.raises(UserError, match="remove :cube"):
         read_array(f"{write(tmp_path)}:cube", (3,))
 
 

@@ -224,7 +224,7 @@ def test_what_is_no_scene_is_refused(source: Path, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "pages.tif", np.moveaxis(CUBE, -1, 0), photometric="minisblack")
     with pytest.raises(UserError, match="holds its bands as pages"):
         Raster(tmp_path / "pages.tif")
-    with pytest.raises(UserError, match="of which none can be --no-data -1"):
+    with pytest.raises(UserError, match="which can never be --no-data -1"):
         Raster(source, -1)
     path = write_raster(tmp_path / "complex.tif", CUBE.astype(np.complex64))
     with pytest.raises(UserError, match="holds values of type complex64"):

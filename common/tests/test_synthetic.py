@@ -1,4 +1,4 @@
-"""The made-up scene: repeatable, and a task on which neighbours help."""
+"""The synthetic scene: repeatable, and a task on which neighbours help."""
 
 from __future__ import annotations
 

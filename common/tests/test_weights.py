@@ -137,7 +137,7 @@ def test_every_name_of_a_checkpoint_finds_it(tmp_path: Path) -> None:
         found = load_network(tmp_path / name, Toy, from_released)
         assert not found.training
         assert torch.equal(found.net[0].weight, model.net[0].weight)
-    with pytest.raises(UserError, match=r"absent: no such file or folder, and no released weights; known are"):
+    with pytest.raises(UserError, match=r"absent: no such file or folder, and no released weights; known names:"):
         load_network(tmp_path / "absent", Toy, from_released)
 
 

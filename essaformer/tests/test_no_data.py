@@ -59,7 +59,7 @@ def test_the_enlarged_scene_has_the_same_border(form: str, checkpoint: Path, cub
         np.save(source, wide)
     flags = ["--no-data", "-9999"] if form == "flag.npy" else []
     done = verb("predict", "--checkpoint", checkpoint, "--input", source, "--output", output, *flags)
-    assert "hold no data and take part in nothing" in done.stdout and "below 0" not in done.stdout
+    assert "hold no data and are left out" in done.stdout and "below 0" not in done.stdout
     verb("predict", "--checkpoint", checkpoint, "--input", tmp_path / "plain.npy", "--output", tmp_path / "small.npy")
     found, plain = read_array(output, (3,)), np.load(tmp_path / "small.npy")
     assert found.values.dtype == kind
@@ -146,7 +146,7 @@ def test_patches_with_holes_do_not_train(cube: np.ndarray, tmp_path: Path) -> No
     full_of_holes = load_regions("", None, Scaling("maximum"), 2, cube=str(tmp_path / "holed.npy"))["train"]
     with pytest.raises(UserError, match="every training patch of 24 × 24 pixels holds pixels without data"):
         TrainingPatches(full_of_holes, 24, 4, 2, seed=0)
-    with pytest.raises(UserError, match="--no-data belongs to --cube"):
+    with pytest.raises(UserError, match="--no-data is only for your own scene"):
         load_regions("demo", None, Scaling("maximum"), 2, no_data=0)
 
 

@@ -1,4 +1,4 @@
-"""What several test files share: pairs of pictures, and the scripts called in this process."""
+"""What several test files share: pairs of images, and the scripts called in this process."""
 
 from __future__ import annotations
 

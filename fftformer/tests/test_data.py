@@ -80,15 +80,15 @@ def test_gopro_gamma_and_other_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [0, 1])
 def test_half_copied_folders_are_refused(tmp_path: Path, layout: str, side: int) -> None:
     if (layout, side) == ("levin", 0):
-        pytest.skip("in this layout any number of blurred pictures share a sharp one")
+        pytest.skip("in this layout any number of blurred images share a sharp one")
     build(tmp_path, layout)
     lost = tmp_path / LAYOUTS[layout][0][side]
     lost.unlink()
     if layout == "hide" and side == 0:
-        # GT holds both splits, so a missing blurred picture cannot be told from one of the other split.
+        # GT holds both splits, so a missing blurred image cannot be told from one of the other split.
         assert len(find_pairs(tmp_path, "train")) == 1
         return
-    with pytest.raises(UserError, match=f"{lost.name}|{LAYOUTS[layout][0][2]}|found no pictures") as caught:
+    with pytest.raises(UserError, match=f"{lost.name}|{LAYOUTS[layout][0][2]}|found no images") as caught:
         find_pairs(tmp_path, "train")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -103,7 +103,7 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
         find_pairs(tmp_path, "test")
     for path in tmp_path.rglob("*.png"):
         path.unlink()
-    with pytest.raises(UserError, match="found no pictures"):
+    with pytest.raises(UserError, match="found no images"):
         find_pairs(tmp_path, "train")
     with pytest.raises(UserError, match="choose auto or one of gopro"):
         find_pairs(tmp_path, "train", "gopr")
@@ -135,7 +135,7 @@ def test_pairs_of_different_sizes_and_cut_off_pngs_are_found_first(tmp_path: Pat
 
 @pytest.fixture
 def frames(tmp_path: Path) -> tuple[list[Pair], list[tuple[np.ndarray, np.ndarray]]]:
-    """Pairs whose sharp picture is the blurred one plus 1, so that a misplaced crop shows."""
+    """Pairs whose sharp image is the blurred one plus 1, so that a misplaced crop shows."""
     pairs, arrays = [], []
     for number in range(3):
         pixels = np.random.default_rng(number).integers(255, size=(30 + number, 50, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Picture files: every form read and written back, damage refused."""
+"""Image files: every form read and written back, damage refused."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_damage_inside_a_png_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("not a picture at all, but long enough to be looked at" * 5)
+    (tmp_path / "text.png").write_text("not an image at all, but long enough to be looked at" * 5)
     (tmp_path / "empty.png").touch()
     Image.fromarray(noise(4)).convert("CMYK").save(tmp_path / "print.jpg")
     Image.fromarray(noise(3)).save(tmp_path / "two.tif", save_all=True, append_images=[Image.fromarray(noise(3))])
@@ -191,7 +191,7 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
         "empty.png": "the file is empty",
         "missing.png": "does not exist",
         "print.jpg": "CMYK",
-        "two.tif": "several pictures",
+        "two.tif": "several images",
         "float.tif": "found float32 values, expected grey or RGB of 8 or 16 bits",
     }.items():
         with pytest.raises(UserError, match=rf"{name}.*{message}"):
@@ -304,7 +304,7 @@ class TestTiff:
             (noise(4, np.uint16), {"photometric": "separated"}, "colour mode CMYK"),
             (noise(4), {"photometric": "separated"}, "colour mode CMYK"),
             (noise(3), {"photometric": "cielab"}, "colour mode CIELAB"),
-            (np.stack([noise(3)] * 2), {"photometric": "rgb"}, "several pictures"),
+            (np.stack([noise(3)] * 2), {"photometric": "rgb"}, "several images"),
         ],
     )
     def test_other_values_are_named(self, tmp_path: Path, pixels: np.ndarray, options: dict, message: str) -> None:
@@ -328,7 +328,7 @@ class TestTiff:
 
 
 def test_exif_that_a_png_holds_behind_its_pixels(tmp_path: Path) -> None:
-    """Where some programs write it; size, crops and the whole picture must agree on it."""
+    """Where some programs write it; size, crops and the whole image must agree on it."""
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()

@@ -131,7 +131,7 @@ def test_half_precision_on_large_maps_and_large_values() -> None:
 
 
 def test_from_the_meta_device(model: FFTformer) -> None:
-    """Whatever is no parameter is computed anew, not left as the memory was."""
+    """Whatever is no parameter is computed again, not left as the memory was."""
     with torch.device("meta"):
         empty = FFTformer(dim=8, num_blocks=(1, 1, 1), num_refinement_blocks=1)
     empty = empty.to_empty(device="cpu")
@@ -164,5 +164,5 @@ def test_variants_and_their_errors() -> None:
 
 
 def test_wrong_pictures_are_refused(model: FFTformer) -> None:
-    with pytest.raises(ValueError, match=r"expected pictures \(batch, 3, height, width\)"):
+    with pytest.raises(ValueError, match=r"expected images \(batch, 3, height, width\)"):
         model(torch.rand(1, 1, 32, 32))

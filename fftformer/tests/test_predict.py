@@ -1,4 +1,4 @@
-"""predict.py: a picture, a folder tree, forms kept, nothing overwritten, bad pictures reported."""
+"""predict.py: an image, a folder tree, forms kept, nothing overwritten, bad images reported."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def tree(tmp_path: Path) -> Path:
     Image.fromarray(photograph(40, 40)[..., 0]).save(root / "deep/grey.png")
     Image.fromarray(photograph(40, 60, 4)).save(root / "deep/er/alpha.TIFF")
     cv2.imwrite(str(root / "deep/wide.png"), photograph().astype(np.uint16) * 257)
-    (root / "notes.txt").write_text("not a picture")
+    (root / "notes.txt").write_text("not an image")
     return root
 
 
 def test_folder_tree_keeps_names_and_forms(run, tree: Path, tmp_path: Path, checkpoint: Path) -> None:
     output = tmp_path / "restored"
     status, said, _ = run(tree, output)
-    assert status == 0 and "4 of 4 pictures restored" in said
+    assert status == 0 and "4 of 4 images restored" in said
     names = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
     assert names == {"a.jpg", "deep/grey.png", "deep/er/alpha.TIFF", "deep/wide.png"}
     for name in names:
@@ -98,7 +98,7 @@ def test_folder_tree_keeps_names_and_forms(run, tree: Path, tmp_path: Path, chec
     with torch.inference_mode():
         expected = load_model(checkpoint)(blurred)[0].permute(1, 2, 0).numpy().clip(0, 1)
     assert np.abs(read_rgb(output / "deep/wide.png") - expected).max() < 1e-4
-    assert np.abs(expected - read_rgb(tree / "deep/wide.png")).max() > 1e-2, "the network changes the picture"
+    assert np.abs(expected - read_rgb(tree / "deep/wide.png")).max() > 1e-2, "the network changes the image"
 
     with Image.open(tmp_path / "restored_before_after.png") as sheet:
         assert sheet.width > 1200 and sheet.height > 600
@@ -123,9 +123,9 @@ def test_bad_pictures_are_reported_and_the_rest_done(run, tree: Path, tmp_path: 
     (tree / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     status, said, error = run(tree, tmp_path / "restored", "--no-sheet")
     assert status == 2
-    assert "4 of 6 pictures restored" in said
+    assert "4 of 6 images restored" in said
     assert "cut.png" in said + error and "cut.jpg" in said + error
-    assert "2 of 6 pictures could not be restored" in error.splitlines()[-1]
+    assert "2 of 6 images could not be restored" in error.splitlines()[-1]
     names = {path.name for path in (tmp_path / "restored").rglob("*") if path.is_file()}
     assert names == {"a.jpg", "grey.png", "alpha.TIFF", "wide.png", "failed.csv"}
     table = list(csv.reader((tmp_path / "restored/failed.csv").open()))
@@ -137,7 +137,7 @@ def test_bad_pictures_are_reported_and_the_rest_done(run, tree: Path, tmp_path: 
     (tmp_path / "restored/.cut.77.partial.png").write_bytes(data[:9])  # what a kill leaves
     status, said, error = run(tree, tmp_path / "restored", "--no-sheet", "--existing", "skip")
     assert not (tmp_path / "restored/.cut.77.partial.png").exists()
-    assert status == 0 and "1 of 5 pictures restored, 4 were there already" in said
+    assert status == 0 and "1 of 5 images restored, 4 were there already" in said
     assert (tmp_path / "restored/a.jpg").stat().st_mtime_ns == before
     assert not (tmp_path / "restored/failed.csv").exists()
     assert not (tmp_path / "restored_before_after.png").exists()
@@ -182,8 +182,8 @@ def test_tiles_within_a_memory_budget(run, tmp_path: Path) -> None:
 def test_wrong_paths(run, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for source, output, message in [
-        (tmp_path / "nothing", tmp_path / "out", "no such picture or folder"),
-        (tmp_path / "empty", tmp_path / "out", "found no pictures"),
+        (tmp_path / "nothing", tmp_path / "out", "no such image or folder"),
+        (tmp_path / "empty", tmp_path / "out", "found no images"),
         (tree, tree, "is the input folder itself"),
         (tree, tree / "a.jpg", "expected a folder"),
         (tree / "notes.txt", tmp_path / "out.png", "expected JPEG, PNG or TIFF"),
@@ -211,7 +211,7 @@ def test_a_real_picture(run, checkpoint: Path, tmp_path: Path) -> None:
     with Image.open(blurred) as image:
         image.crop((0, 0, 300, 200)).save(tmp_path / "in.png")
     status, said, error = run(tmp_path / "in.png", tmp_path / "out.png")
-    assert status == 0 and "1 of 1 pictures restored" in said and "Traceback" not in error
+    assert status == 0 and "1 of 1 images restored" in said and "Traceback" not in error
     assert read_rgb(tmp_path / "out.png").shape == (200, 300, 3)
 
 
@@ -223,12 +223,12 @@ def test_links_hidden_files_and_names(run, tree: Path, tmp_path: Path) -> None:
     (tree / "elsewhere_back").symlink_to(tree)
     (tree / ".ipynb_checkpoints").mkdir()
     for name in (".ipynb_checkpoints/a-checkpoint.png", "._a.jpg"):
-        (tree / name).write_bytes(b"no picture")
+        (tree / name).write_bytes(b"no image")
     odd = os.fsdecode(b"caf\xe9.png")
     Image.fromarray(photograph()).save(tree / odd)
-    (tree / os.fsdecode(b"cut\xe9.png")).write_bytes(b"no picture")
+    (tree / os.fsdecode(b"cut\xe9.png")).write_bytes(b"no image")
     status, said, error = run(tree, tmp_path / "restored", "--no-sheet")
-    assert status == 2 and "6 of 7 pictures restored" in said and "Traceback" not in error
+    assert status == 2 and "6 of 7 images restored" in said and "Traceback" not in error
     assert read_rgb(tmp_path / "restored" / odd).shape == (50, 70, 3)
     assert (tmp_path / "restored/linked/b.png").is_file()
     assert "cut\\xe9.png" in (tmp_path / "restored/failed.csv").read_text(encoding="utf-8")
@@ -254,7 +254,7 @@ def test_an_input_is_never_replaced(run, tree: Path, tmp_path: Path) -> None:
         (tree, tmp_path / "out"),
     ]:
         status, _, error = run(source, output, "--existing", "replace")
-        assert status == 2 and ("is an input picture too" in error or "is the input folder itself" in error)
+        assert status == 2 and ("is an input image too" in error or "is the input folder itself" in error)
     assert (tree / "a.jpg").read_bytes() == before
 
 
@@ -262,7 +262,7 @@ def test_two_processes_share_a_folder(tree: Path, tmp_path: Path, checkpoint: Pa
     flags = ["--checkpoint", checkpoint, "--input", tree, "--device", "cpu"]
     for processes in (1, 2):
         done = run_script(SCRIPT, *flags, "--output", tmp_path / f"by{processes}", processes=processes)
-        assert done.stdout.count("4 of 4 pictures restored") == 1
+        assert done.stdout.count("4 of 4 images restored") == 1
     names = [path.relative_to(tmp_path / "by1") for path in (tmp_path / "by1").rglob("*.*")]
     assert len(names) == 4
     for name in names:

@@ -1,4 +1,4 @@
-"""Splits and scores seen from outside: what trains, what chooses, and every number against one worked out anew."""
+"""Splits and scores seen from outside: what trains, what chooses, and every number against one worked out again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def restored(model: Path, blurred: Path) -> np.ndarray:
-    """The network's picture, clipped and rounded to 8 bits."""
+    """The network's image, clipped and rounded to 8 bits."""
     with torch.no_grad():
         picture = load_model(model)(torch.from_numpy(read(blurred)).float().permute(2, 0, 1)[None])[0]
     return np.rint(picture.permute(1, 2, 0).double().numpy().clip(0, 1) * 255) / 255
@@ -133,7 +133,7 @@ def noisy(picture: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.fixture
 def evaluate(identity: Path, call: Callable[..., int], tmp_path: Path) -> Callable[[], dict[str, float]]:
-    """Score tmp_path/data with the identity: the rows of restored pictures, which are those of the blurred ones."""
+    """Score tmp_path/data with the identity: the rows of restored images, which are those of the blurred ones."""
 
     def score() -> dict[str, float]:
         output = tmp_path / "out"
@@ -168,7 +168,7 @@ class TestScores:
         for side in ("input", "target"):
             (path / side).mkdir(parents=True)
             Image.fromarray(self.photograph[:320, :320]).save(path / side / "1.png")
-        for memory, said in (("1G", "test, 1 picture"), ("100M", "test, 1 picture, in tiles of 192 × 192")):
+        for memory, said in (("1G", "test, 1 image"), ("100M", "test, 1 image, in tiles of 192 × 192")):
             output = tmp_path / memory
             flags = ("--data-root", tmp_path / "data", "--memory", memory, "--output", output)
             assert call("evaluate.py", "--checkpoint", identity, *flags) == 0

@@ -1,4 +1,4 @@
-"""Camera shake: kernels, linear light, registration, held-out pictures, exact repetition."""
+"""Camera shake: kernels, linear light, registration, held-out images, exact repetition."""
 
 from __future__ import annotations
 

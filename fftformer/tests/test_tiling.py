@@ -1,4 +1,4 @@
-"""Tiles: the whole picture's result exactly, weights that sum to one, memory kept."""
+"""Tiles: the whole image's result exactly, weights that sum to one, memory kept."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_local_network_gives_the_whole_picture_s_result(size: tuple[int, int]) -
         padded = F.pad(batch, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="constant")
         return F.conv2d(padded, kernel, padding=16, groups=3)[..., :height, :width]
 
-    # Multiples of 32, so that the whole picture is not continued and has the tiles' own borders.
+    # Multiples of 32, so that the whole image is not continued and has the tiles' own borders.
     height, width = (-(-length // MULTIPLE) * MULTIPLE for length in size)
     image = picture(height, width)
     whole = blur(image[None])[0]

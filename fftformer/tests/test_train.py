@@ -78,7 +78,7 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(pairs_folder: 
 def test_metrics_of_two_processes_count_every_picture_once(
     call: Callable[..., int], trained: Path, pairs_folder: Path, tmp_path: Path
 ) -> None:
-    """Three pictures on two processes: the uneven share must not weigh any picture twice."""
+    """Three images on two processes: the uneven share must not weigh any image twice."""
     flags = ("--checkpoint", trained / "model", "--data-root", pairs_folder, "--output")
     assert call("evaluate.py", *flags, tmp_path / "1") == 0
     run_script(PROJECT / "evaluate.py", *flags, tmp_path / "2", processes=2)

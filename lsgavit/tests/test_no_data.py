@@ -118,5 +118,5 @@ def test_a_run_told_that_nan_is_no_data_goes_on(runs: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("flag", [{"no_data": 0.0}, {"labels": "gt.mat"}, {"band_axis": "first"}])
 def test_flags_of_an_own_scene_need_one(flag) -> None:
-    with pytest.raises(UserError, match=f"--{next(iter(flag)).replace('_', '-')} belongs to --cube"):
+    with pytest.raises(UserError, match=f"--{next(iter(flag)).replace('_', '-')} is only for your own scene"):
         find_scene(Config(**flag))

@@ -147,7 +147,7 @@ def test_evaluation_repeats_the_scores_of_training(finished: Path, capsys: pytes
         for name in ("results.json", "evaluation.json")
     )
     assert again == trained
-    assert "made-up class" not in out  # the file's own codes have no names
+    assert "synthetic class" not in out  # the file's own codes have no names
     assert "class 99000000001" in out
     assert (finished / "figures" / "confusion.png").exists()
 

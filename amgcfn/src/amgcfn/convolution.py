@@ -28,7 +28,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         for name, wide in zip(("running_mean", "running_var"), before, strict=True):
             found = getattr(self, name)
             if wide is not None and found.dtype in (torch.float16, torch.bfloat16):
-                # From before the conversion, which may have made infinity of it.
+                # Computed before the conversion, which can overflow to infinity.
                 setattr(self, name, found.float() if wide.is_meta or found.is_meta else wide.to(found.device))
         return self
 

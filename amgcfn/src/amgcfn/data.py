@@ -1,4 +1,4 @@
-"""From a scene to what the network takes: split, components, graph, tensors; and back from a model's folder."""
+"""Prepare a scene for the network (split, components, graph, tensors), and restore it from a model's folder."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def draw_graph(composite: np.ndarray, graph: SuperpixelGraph, path: str | Path, 
     Args:
         composite: `(H, W, 3)` in [0, 1].
         graph: of the same scene.
-        title: above the picture.
+        title: above the image.
     """
     height, width, _ = composite.shape
     # Wide scenes are drawn one above the other; a pixel is at least 4 dots.

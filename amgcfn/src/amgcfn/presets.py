@@ -21,7 +21,7 @@ class Config(RunConfig):
     """
 
     dataset: str = "demo"
-    """Scene of the catalogue below --data-root, or demo for the made-up one; --cube replaces it."""
+    """Scene of the catalogue below --data-root, or demo for the synthetic one; --cube replaces it."""
     cube: str | None = None
     """Your own scene: FILE[:KEY], MATLAB, .npy, .npz, ENVI or GeoTIFF."""
     labels: str | None = None
@@ -64,7 +64,7 @@ class Config(RunConfig):
 
 
 def demo() -> Config:
-    """Made-up scene that the installation brings, three seeds, about half a minute on two CPU cores.
+    """Synthetic scene that the installation brings, three seeds, about half a minute on two CPU cores.
 
     accelerate launch amgcfn/train.py
     Expected: OA about 98 (one seed measured).

@@ -60,6 +60,6 @@ def rows(runs: Sequence[Scores], splits: Sequence[Split], dataset: str, preset: 
 
 
 def class_table(runs: Sequence[Scores], splits: Sequence[Split], scene: Scene) -> str:
-    """Accuracy per class, with the pixels of each part; mean ± deviation where they differ between seeds."""
+    """Accuracy per class, with the pixels of each part; mean ± standard deviation where they differ between seeds."""
     counts = [split.counts(scene.require_labels()) for split in splits]
     return per_class_table(runs, scene.class_names, {part: np.stack([c[part] for c in counts]) for part in counts[0]})

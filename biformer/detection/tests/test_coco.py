@@ -116,7 +116,7 @@ def test_a_camera_picture_on_its_side_is_turned(coco: Path, tmp_path: Path) -> N
 
 PROBLEMS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "category": (lambda c: c["annotations"][0].update(category_id=5), "is of category 5, which the file does not list"),
-    "picture": (lambda c: c["annotations"][0].update(image_id=1), "belongs to picture 1, which the file does not"),
+    "picture": (lambda c: c["annotations"][0].update(image_id=1), "belongs to image 1, which the file does not"),
     "box": (lambda c: c["annotations"][0].update(bbox=[1, 2, -3, 4]), "has the box [1, 2, -3, 4], expected left"),
     "box text": (lambda c: c["annotations"][0].update(bbox="no"), 'has the box "no", expected left'),
     "no shape": (lambda c: c["annotations"][0].pop("segmentation"), "has no segmentation, which Mask R-CNN needs"),
@@ -152,7 +152,7 @@ PROBLEMS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "runs of another size": (
         lambda c: c["annotations"][0].update(segmentation={"size": [9, 9], "counts": [81]}),
-        "of a picture of [9, 9]",
+        "of an image of [9, 9]",
     ),
     "runs that end early": (
         lambda c: c["annotations"][0].update(segmentation={"size": [96, 128], "counts": [5, 5]}),
@@ -165,9 +165,9 @@ PROBLEMS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "images": (lambda c: c.pop("images"), "has no list of images"),
     "name": (lambda c: c["images"][0].pop("file_name"), "an entry of images has no file_name"),
     "twice": (lambda c: c["images"].append(c["images"][0]), "two entries of images have the same id"),
-    "missing": (lambda c: c["images"][0].update(file_name="gone.jpg"), "pictures that instances_train2017.json lists"),
+    "missing": (lambda c: c["images"][0].update(file_name="gone.jpg"), "images that instances_train2017.json lists"),
     "nothing": (lambda c: c["annotations"].clear(), "has an object to learn"),
-    "size": (lambda c: c["images"][0].update(width=999), "says 999x96; copy the pictures"),
+    "size": (lambda c: c["images"][0].update(width=999), "says 999x96; copy the images"),
 }
 
 
@@ -238,7 +238,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words):
             open_split(tmp_path / missing, "train")
     (root / "train2017").rename(root / "away")
-    with pytest.raises(UserError, match="no such folder of pictures"):
+    with pytest.raises(UserError, match="no such folder of images"):
         open_split(root, "train")
     (root / "annotations/instances_val2017.json").write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):

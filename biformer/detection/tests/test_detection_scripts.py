@@ -33,7 +33,7 @@ QUICK += ("--mixed-precision", "no", "--warmup-steps", 0, "--learning-rate", 0.0
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six training pictures and three to validate on; one of each is empty."""
+    """Six training images and three to validate on; one of each is empty."""
     return write_demo(tmp_path_factory.mktemp("coco"), training=6, validation=3)
 
 
@@ -76,14 +76,14 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     assert any("validation_box_AP" in line and "validation_mask_AP50" in line for line in lines)
     rows = read_rows(trained / "results.json")
     assert {"box AP", "box AP50", "box AP75", "mask AP"} <= {row.metric for row in rows}
-    assert all(row.command and row.device and row.split == "validation, 3 pictures" for row in rows)
+    assert all(row.command and row.device and row.split == "validation, 3 images" for row in rows)
     assert {"detections.png", "curves.png"} <= {path.name for path in (trained / "figures").iterdir()}
     model = load_detector(trained / "model")
     assert (model.class_names, model.category_ids) == (["coin", "horse", "cup"], [3, 19, 47])
 
 
 def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_path: Path) -> None:
-    """RetinaNet, which draws no random numbers: the same pictures, the same gradients, and one writer."""
+    """RetinaNet, which draws no random numbers: the same images, the same gradients, and one writer."""
     plain = ("--method", "retinanet", "--drop-path", 0, "--max-steps", 2, "--batch-size", 1)
     two = first_update(TASK / "train.py", *command(coco, tmp_path / "two", *plain), processes=2)
     one = first_update(TASK / "train.py", *command(coco, tmp_path / "one", *plain, "--gradient-accumulation", 2))
@@ -93,11 +93,11 @@ def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_pat
 
 
 def test_scores_over_two_processes_count_every_picture_once(trained: Path, coco: Path, tmp_path: Path) -> None:
-    """Three pictures on two processes: uneven shares; every number and every box the same."""
+    """Three images on two processes: uneven shares; every number and every box the same."""
     arguments = ("--checkpoint", trained / "model", "--data-root", coco, "--workers", 0, "--save-pictures", 2)
     call_script(TASK / "evaluate.py", *arguments, "--output", tmp_path / "1")
     done = run_script(TASK / "evaluate.py", *arguments, "--output", tmp_path / "2", processes=2)
-    assert "at most 100 detections per picture" in done.stdout
+    assert "at most 100 detections per image" in done.stdout
     one, two = (read_rows(tmp_path / str(n) / "results.json") for n in (1, 2))
     assert [(row.metric, row.value) for row in one] == [(row.metric, row.value) for row in two]
     assert {row.metric: row.value for row in one} == {r.metric: r.value for r in read_rows(trained / "results.json")}
@@ -116,12 +116,12 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     exif = Image.Exif()
     exif[0x0112] = 6
     first.transpose(Image.Transpose.ROTATE_90).save(photos / "turned.png", exif=exif)
-    (photos / "broken.jpg").write_bytes(b"no picture")
+    (photos / "broken.jpg").write_bytes(b"no image")
     Image.new("RGB", (2000, 1)).save(photos / "line.png")
     arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--score", 0.05)
     done = call_script(TASK / "predict.py", *arguments, status=2)
-    assert "4 of 6 pictures searched" in done.stdout
-    assert "2 of 6 pictures could not be searched, listed in" in done.stderr.splitlines()[-1]
+    assert "4 of 6 images searched" in done.stdout
+    assert "2 of 6 images could not be searched, listed in" in done.stderr.splitlines()[-1]
     failed = {line["picture"]: line["reason"] for line in csv.DictReader((output / "failed.csv").open())}
     assert list(failed) == ["broken.jpg", "line.png"] and "too narrow" in failed["line.png"]
     found = json.loads((output / "detections.json").read_text())
@@ -146,7 +146,7 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
         (photos / name).unlink()
     first.save(photos / "deep/c.png")
     done = call_script(TASK / "predict.py", *arguments, "--existing", "skip")
-    assert "1 of 5 pictures searched, 4 were there already" in done.stdout
+    assert "1 of 5 images searched, 4 were there already" in done.stdout
     one = (output / "detections.json").read_text()
     assert [image["file_name"] for image in json.loads(one)["images"]] == sorted([*by_name, "deep/c.png"])
     run_script(TASK / "predict.py", *arguments, "--existing", "replace", processes=2)
@@ -155,7 +155,7 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
 
 
 def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
-    """The loss falls to a third, and the boxes and masks of the training pictures are found again."""
+    """The loss falls to a third, and the boxes and masks of the training images are found again."""
     root = write_demo(tmp_path / "coco", training=5, validation=1)
     plain = ("--channels", 32, "--short-side", 80, "--long-side", 128, "--flip", 0, "--drop-path", 0, "--epochs", 40)
     plain += ("--steps-after", 34, "--batch-size", 4, "--learning-rate", 0.008, "--clip", 5, "--log-every", 5)
@@ -177,7 +177,7 @@ def test_a_truncated_picture_is_said_in_one_sentence(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:900])
     done = train(root, tmp_path / "run", "--max-steps", 1, "--workers", 1, status=2)
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ") and "000000000001.jpg: the picture is truncated or damaged" in last
+    assert last.startswith("error: ") and "000000000001.jpg: the image is truncated or damaged" in last
     assert "Traceback" not in done.stderr
 
 

@@ -81,8 +81,8 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
     assert rates == pytest.approx([1e-9, 1e-3 * 0.75 * 0.5, 0.5e-3, 0.25e-3], rel=1e-4)
     assert any({"validation_mIoU", "validation_mAcc", "validation_aAcc"} <= set(line) for line in lines)
     rows = read_rows(trained / "results.json")
-    assert [row.metric for row in rows] == ["mIoU", "mAcc", "aAcc"] and "5 pictures" in rows[0].split
-    assert "whole picture, shorter side 32" in rows[0].definition and rows[0].command and rows[0].published is None
+    assert [row.metric for row in rows] == ["mIoU", "mAcc", "aAcc"] and "5 images" in rows[0].split
+    assert "whole image, shorter side 32" in rows[0].definition and rows[0].command and rows[0].published is None
     assert {"predictions.png", "curves.png"} <= {path.name for path in (trained / "figures").iterdir()}
     table = list(csv.DictReader((trained / "classes.csv").open()))
     assert [line["class"] for line in table] == list(CLASSES)
@@ -120,7 +120,7 @@ def test_batch_norms_are_synchronised_where_they_can_be(
 
 
 def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, tmp_path: Path) -> None:
-    """Five pictures on two processes; every pixel counted once, in training's validation and in evaluation."""
+    """Five images on two processes; every pixel counted once, in training's validation and in evaluation."""
     arguments = ("--checkpoint", trained / "model", "--data-root", data, "--workers", 0)
     run_script(TASK / "evaluate.py", *arguments, "--output", tmp_path, processes=2)
     one, two = read_rows(trained / "results.json"), read_rows(tmp_path / "results.json")
@@ -133,16 +133,16 @@ def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, t
 
 
 def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: Path) -> None:
-    """A folder tree with a damaged picture and two names that differ in the suffix only."""
+    """A folder tree with a damaged image and two names that differ in the suffix only."""
     photos, output = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(data / "images/validation", photos / "a")
     Image.open(photos / "a/ADE_val_00000001.jpg").resize((50, 20)).save(photos / "a/ADE_val_00000001.png")
-    (photos / "broken.jpg").write_bytes(b"no picture")
+    (photos / "broken.jpg").write_bytes(b"no image")
     arguments = ("--checkpoint", trained / "model", "--input", photos, "--output", output, "--device", "cpu")
     done = call_script(TASK / "predict.py", *arguments, status=2)
-    assert "6 of 7 pictures segmented" in done.stdout
+    assert "6 of 7 images segmented" in done.stdout
     (failed,) = csv.DictReader((output / "failed.csv").open())
-    assert failed["picture"] == "broken.jpg" and "found no picture that can be read" in failed["reason"]
+    assert failed["picture"] == "broken.jpg" and "found no image that can be read" in failed["reason"]
     names = {path.name for path in (output / "a").iterdir()}
     assert {
         "ADE_val_00000001.jpg_labels.png",
@@ -167,7 +167,7 @@ def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: 
     (output / "a/ADE_val_00000003_overlay.png").unlink()
     shutil.copy(photos / "a/ADE_val_00000002.jpg", photos / "broken.jpg")
     done = call_script(TASK / "predict.py", *arguments, "--existing", "skip")
-    assert "2 of 7 pictures segmented, 5 were there already" in done.stdout
+    assert "2 of 7 images segmented, 5 were there already" in done.stdout
     assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
     labels = [(output / name).read_bytes() for name in ("broken_labels.png", "a/ADE_val_00000002_labels.png")]
     assert labels[0] == labels[1] and not (output / "failed.csv").exists()
@@ -188,7 +188,7 @@ def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: 
         ("train", ("--data-root", "DATA", "--model", "biformer_stl", "--weights", "PTH"), "holds another variant"),
         ("evaluate", ("--checkpoint", "PTH", "--data-root", "DATA"), "is a file, expected the model folder"),
         ("evaluate", ("--checkpoint", "MODEL", "--data-root", "OTHER"), "only here: class 1"),
-        ("predict", ("--checkpoint", "MODEL", "--input", "nowhere", "--output", "o"), "no such picture or folder"),
+        ("predict", ("--checkpoint", "MODEL", "--input", "nowhere", "--output", "o"), "no such image or folder"),
         ("predict", ("--checkpoint", "MODEL", "--input", "DATA", "--output", "o.png"), "expected a folder for labels"),
     ],
 )

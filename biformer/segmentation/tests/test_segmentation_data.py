@@ -65,13 +65,13 @@ def test_class_names_come_from_the_published_table(tmp_path: Path) -> None:
     [
         ("root", "the folder does not exist"),
         ("folder", r"annotations/training: no such folder; expected images/training and annotations"),
-        ("empty", "images/training: holds no pictures"),
-        ("annotation", r"1 of 8 pictures have no annotation \(first: ADE_train_00000003\.png\)"),
-        ("size", r"00000003\.png: is 100x96 pixels, its picture 128x96"),
+        ("empty", "images/training: holds no images"),
+        ("annotation", r"1 of 8 images have no annotation \(first: ADE_train_00000003\.png\)"),
+        ("size", r"00000003\.png: is 100x96 pixels, its image 128x96"),
         ("label", r"00000003\.png: holds label 7, expected 0 for unlabelled and 1 to 6"),
         ("colour", r"00000003\.png: holds RGB pixels, expected 8-bit class numbers"),
-        ("truncated picture", r"00000003\.jpg: the picture is truncated or damaged"),
-        ("truncated annotation", r"00000003\.png: cannot be read as a picture"),
+        ("truncated image", r"00000003\.jpg: the image is truncated or damaged"),
+        ("truncated annotation", r"00000003\.png: cannot be read as an image"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(demo: Path, tmp_path: Path, problem: str, words: str) -> None:
@@ -95,7 +95,7 @@ def test_what_is_wrong_is_said_in_one_sentence(demo: Path, tmp_path: Path, probl
     elif problem == "colour":
         Image.open(annotation).convert("RGB").save(annotation)
     else:
-        victim = picture if "picture" in problem else annotation
+        victim = picture if "image" in problem else annotation
         victim.write_bytes(victim.read_bytes()[:200])
     with pytest.raises(UserError, match=words) as caught:
         open_scenes(root, "training").read(2)
@@ -107,7 +107,7 @@ def test_from_a_loading_process_it_is_one_sentence_too(demo: Path, tmp_path: Pat
     for annotation in (tmp_path / "data/annotations/training").iterdir():
         annotation.write_bytes(annotation.read_bytes()[:80])
     data = TrainingScenes(open_scenes(tmp_path / "data", "training"), Augmentation(size=32), seed=0)
-    with pytest.raises(UserError, match=r"\.png: cannot be read as a picture .*copy it again") as caught:
+    with pytest.raises(UserError, match=r"\.png: cannot be read as an image .*copy it again") as caught:
         next(iter(endless_loader(data, batch_size=2, workers=1, seed=0)))
     assert "\n" not in str(caught.value)
 
@@ -126,7 +126,7 @@ def test_pictures_stand_upright(demo: Path, tmp_path: Path) -> None:
 
 
 def test_labels_follow_their_pixels() -> None:
-    """Resized by 1, cropped, mirrored and padded; the picture carries its labels as grey values."""
+    """Resized by 1, cropped, mirrored and padded; the image carries its labels as grey values."""
     labels = torch.randint(0, 6, (40, 70), dtype=torch.uint8)
     picture = (labels * 40)[None].expand(3, -1, -1)
     augment = Augmentation(size=40, scale=(1, 1), distort=False)
@@ -245,5 +245,5 @@ def test_a_split_that_links_to_the_other_is_refused(demo: Path, tmp_path: Path) 
     for part in ("images", "annotations"):
         shutil.rmtree(root / part / "validation")
         (root / part / "validation").symlink_to("training")
-    with pytest.raises(UserError, match=r"is the training picture .*, as are 7 others"):
+    with pytest.raises(UserError, match=r"is the training image .*, as are 7 others"):
         open_both(root)

@@ -147,7 +147,7 @@ class BiLevelRoutingAttention(nn.Module):
 
     @torch.no_grad()
     def choices(self, x: Tensor) -> Tensor:
-        """The routes of a map, for pictures: `(B, H, W, C)` → `(B, S², top_k)` region numbers."""
+        """The routes of a map, for images: `(B, H, W, C)` → `(B, S², top_k)` region numbers."""
         q, k, _ = self._to_regions(self.qkv(self._padded(x))).chunk(3, dim=-1)
         return self.routes(q, k)[0]
 

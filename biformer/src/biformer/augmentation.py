@@ -1,4 +1,4 @@
-"""What a picture becomes before the network sees it: timm's transforms, and random choices that repeat exactly.
+"""Transforms of an image before the network: timm's, with random choices that repeat exactly.
 
 timm's augmentation draws from the global generators of Python, NumPy and torch. Here they are set
 per sample from (seed, epoch, index) and put back afterwards, so that a sample is the same in any
@@ -31,7 +31,7 @@ _ATTEMPTS = 10
 
 
 def training_transform(config: Config) -> Transform:
-    """timm's training transform with the preset's numbers: PIL picture → `(3, size, size)`, normalised."""
+    """timm's training transform with the preset's numbers: PIL image → `(3, size, size)`, normalised."""
     transform = create_transform(
         config.image_size,
         is_training=True,
@@ -62,7 +62,7 @@ def evaluation_transform(image_size: int = 224, crop_pct: float = CROP_SHARE) ->
 
 
 def check_image_size(image_size: int, model: BiFormer) -> None:
-    """Refuse pictures that the network cannot cut into its regions.
+    """Refuse images that the network cannot cut into its regions.
 
     Raises:
         UserError: with the smallest size.
@@ -75,9 +75,9 @@ def check_image_size(image_size: int, model: BiFormer) -> None:
 
 
 class TrainingPictures(Dataset[tuple[Tensor, int]]):
-    """Augmented training pictures; item `(epoch, index)` → `(3, S, S)` and class number.
+    """Augmented training images; item `(epoch, index)` → `(3, S, S)` and class number.
 
-    With repeated augmentation an epoch shows a random 1/repeats of the pictures, each `repeats`
+    With repeated augmentation an epoch shows a random 1/repeats of the images, each `repeats`
     times with other random choices and next to each other in the order of samples, so in the same
     global batch, as timm's `RepeatAugSampler` arranges it.
 
@@ -85,11 +85,11 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
         pictures: of the training split.
         transform: from `training_transform`.
         seed: of order and augmentation; the run's.
-        repeats: how often an epoch shows a picture; 1 for no repetition.
-        strict: refuse unreadable pictures, instead of taking the next one.
+        repeats: how often an epoch shows an image; 1 for no repetition.
+        strict: refuse unreadable images, instead of taking the next one.
 
     Raises:
-        UserError: on access, for an unreadable picture if `strict`, or for ten in a row.
+        UserError: on access, for an unreadable image if `strict`, or for ten in a row.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
             return self.transform(picture), label
 
     def skipped(self) -> list[str]:
-        """Names of the pictures that could not be read so far, in any loading process."""
+        """Names of the images that could not be read so far, in any loading process."""
         return [self.pictures.names[i] for i in self._unreadable.nonzero().flatten().tolist()]
 
     def _source(self, epoch: int, index: int) -> int:
@@ -132,18 +132,18 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
                 return self.pictures.read(i)
             except UnreadablePicture as error:
                 if self.strict:
-                    raise UserError(f"{error}, or leave out --strict to skip it") from None
+                    raise UserError(f"{error}, or remove --strict to skip it") from None
                 self._unreadable[i] = True
         raise UserError(
-            f"{self.pictures.names[index]} and the {_ATTEMPTS - 1} pictures after it cannot be read; "
+            f"{self.pictures.names[index]} and the {_ATTEMPTS - 1} images after it cannot be read; "
             "copy the data set again"
         )
 
 
 class EvaluationPictures(Dataset[tuple[Tensor, int, int]]):
-    """One process's share of the pictures to score; item → `(3, S, S)`, class number, index.
+    """One process's share of the images to score; item → `(3, S, S)`, class number, index.
 
-    An unreadable picture has class -1 and zeros, or is refused if `strict`.
+    An unreadable image has class -1 and zeros, or is refused if `strict`.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class EvaluationPictures(Dataset[tuple[Tensor, int, int]]):
             picture, label = self.pictures.read(index)
         except UnreadablePicture as error:
             if self.strict:
-                raise UserError(f"{error}, or leave out --strict to skip it") from None
+                raise UserError(f"{error}, or remove --strict to skip it") from None
             return self.blank, -1, index
         return self.transform(picture), label, index
 

@@ -1,4 +1,4 @@
-"""Labelled pictures in the layouts in which data sets are published, and how they are split.
+"""Labelled images in the layouts in which data sets are published, and how they are split.
 
 | layout | found under --data-root |
 |---|---|
@@ -30,16 +30,16 @@ from common.files import printable, write_json
 from common.photographs.images import SUFFIXES, list_images, read_rgb, refuse_shared
 
 _FOLDERS = {"train": ("train", "training"), "validation": ("val", "validation", "valid", "eval", "test")}
-_EXPECTED = "the layouts that are read stand at the top of biformer/data.py and in the README"
+_EXPECTED = "the supported layouts are listed at the top of biformer/data.py and in the README"
 
 
 class UnreadablePicture(UserError):
-    """A picture that is truncated, damaged or no picture at all; the message names it."""
+    """An image that is truncated, damaged or no image at all; the message names it."""
 
 
 @contextlib.contextmanager
 def reading(name: str | Path) -> Iterator[None]:
-    """Turn whatever is raised inside into one sentence about the picture `name`.
+    """Turn any exception inside into an error message about the image `name`.
 
     Raises:
         UnreadablePicture: it cannot be decoded.
@@ -50,18 +50,18 @@ def reading(name: str | Path) -> Iterator[None]:
         raise UnreadablePicture(str(error)) from None
     except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UnreadablePicture(f"{printable(name)}: cannot be read as a picture ({reason}); copy it again") from None
+        raise UnreadablePicture(f"{printable(name)}: cannot be read as an image ({reason}); copy it again") from None
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Labelled pictures, read one at a time.
+    """Labelled images, read one at a time.
 
     Attributes:
         names: unique, a path relative to the data set's folder where there is one.
-        labels: class number per picture; None where only reading tells.
+        labels: class number per image; None where only reading tells.
         classes: names, sorted.
-        load: index → picture and class number; may raise what pillow raises.
+        load: index → image and class number; may raise what pillow raises.
     """
 
     names: Sequence[str]
@@ -73,7 +73,7 @@ class Pictures:
         return len(self.names)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        """The decoded picture in RGB, and its class number.
+        """The decoded image in RGB, and its class number.
 
         Raises:
             UnreadablePicture: it cannot be decoded.
@@ -83,7 +83,7 @@ class Pictures:
             return picture if picture.mode == "RGB" else picture.convert("RGB"), label
 
     def subset(self, indices: Sequence[int]) -> Pictures:
-        """The pictures at `indices`, with all classes."""
+        """The images at `indices`, with all classes."""
         labels = None if self.labels is None else [self.labels[i] for i in indices]
         return replace(
             self,
@@ -102,7 +102,7 @@ def open_both(
     seed: int = 0,
     upright: bool = True,
 ) -> tuple[Pictures, Pictures]:
-    """Training and validation pictures of a data set, with the same classes.
+    """Training and validation images of a data set, with the same classes.
 
     Args:
         root: the data set's folder.
@@ -110,7 +110,7 @@ def open_both(
         split_file: written by `save_split`; for a data set that comes in one piece.
         holdout: without a split file, share of every class that is held out of that piece.
         seed: of that choice.
-        upright: turn pictures as their EXIF orientation says; see `open_split`.
+        upright: turn images as their EXIF orientation says; see `open_split`.
 
     Raises:
         UserError: a folder is missing or empty, or the classes of the two differ, with their names.
@@ -125,7 +125,7 @@ def open_both(
     )
     if not dataset:  # what lies in zips is no file, and passes
         refuse_shared(*([root / name for name in pictures.names] for pictures in (training, validation_set)))
-    check_classes(validation_set.classes, training.classes, f"{root}: the validation pictures", "the training pictures")
+    check_classes(validation_set.classes, training.classes, f"{root}: the validation images", "the training images")
     return training, validation_set
 
 
@@ -139,7 +139,7 @@ def open_split(
         split: "train", "validation", or "any" for the only one there is.
         dataset: a name of timm's dataset factory; "" for folders and zips.
         split_file: written by `save_split`.
-        upright: turn pictures as their EXIF orientation says. The release does not, so ImageNet's published
+        upright: turn images as their EXIF orientation says. The release does not, so ImageNet's published
             scores need False; 1 of its photographs in some thousands is stored on its side. timm's data
             sets decode by themselves and are left as they are.
 
@@ -165,14 +165,14 @@ def open_split(
             return _from_names(root, pictures, str(root), upright)
     found = sorted(f"{path.name}/" if path.is_dir() else path.name for path in root.iterdir())[:6]
     raise UserError(
-        f"{root}: no {split} pictures (expected {names[0]}/<class>/* or {names[0]}.zip), found "
+        f"{root}: no {split} images (expected {names[0]}/<class>/* or {names[0]}.zip), found "
         f"{', '.join(found) or 'nothing'}; name a --split-file or a --holdout if the set comes in one piece, "
         f"else {_EXPECTED}"
     )
 
 
 def list_pictures(source: Path, *, outside: Path | None = None) -> list[Path]:
-    """The picture, or the sorted pictures of a folder at any depth.
+    """The image, or the sorted images of a folder at any depth.
 
     Args:
         outside: the script's own output, left out.
@@ -183,15 +183,15 @@ def list_pictures(source: Path, *, outside: Path | None = None) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
-        raise UserError(f"{printable(source)}: no such picture or folder; correct --input")
+        raise UserError(f"{printable(source)}: no such image or folder; correct --input")
     found = list_images(source, outside=outside)
     if not found:
-        raise UserError(f"{printable(source)}: found no pictures, expected files ending in {', '.join(SUFFIXES)}")
+        raise UserError(f"{printable(source)}: found no images, expected files ending in {', '.join(SUFFIXES)}")
     return found
 
 
 def relative(file: Path, source: Path) -> str:
-    """How results name a picture: relative to the input folder; bytes that are no UTF-8 as escapes."""
+    """How results name an image: relative to the input folder; bytes that are no UTF-8 as escapes."""
     return printable(file.relative_to(source).as_posix() if source.is_dir() else file.name)
 
 
@@ -215,10 +215,10 @@ def check_classes(found: Sequence[str], expected: Sequence[str], whose: str, oth
 
 
 def stratified_split(pictures: Pictures, holdout: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices for training and validation; of every class the same share, at least one picture each.
+    """Indices for training and validation; of every class the same share, at least one image each.
 
     Raises:
-        UserError: the share is not between 0 and 1, or a class has a single picture.
+        UserError: the share is not between 0 and 1, or a class has a single image.
     """
     if not 0 < holdout < 1:
         raise UserError(f"--holdout {holdout}: expected a share between 0 and 1")
@@ -229,7 +229,7 @@ def stratified_split(pictures: Pictures, holdout: float, seed: int) -> tuple[lis
     for label, name in enumerate(pictures.classes):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
-            raise UserError(f"class {name}: {len(members)} pictures cannot be split; expected at least two")
+            raise UserError(f"class {name}: {len(members)} images cannot be split; expected at least two")
         members = np.random.default_rng([seed, label]).permutation(members)
         held_out = min(max(round(holdout * len(members)), 1), len(members) - 1)
         validation += members[:held_out].tolist()
@@ -252,13 +252,13 @@ def _from_split_file(root: Path, path: Path, split: str, upright: bool) -> Pictu
         raise UserError(f"{path}: is not a split file ({error}); expected JSON with train and validation") from None
     both = set(lists["train"]) & set(lists["validation"])
     if both:
-        raise UserError(f"{path}: {len(both)} pictures are in both splits (first: {min(both)}); write it anew")
+        raise UserError(f"{path}: {len(both)} images are in both splits (first: {min(both)}); write it again")
     if len(set(lists[split])) < len(lists[split]):
-        raise UserError(f"{path}: a picture stands twice in {split} and would count twice; write it anew")
+        raise UserError(f"{path}: an image stands twice in {split} and would count twice; write it again")
     missing = [name for name in lists[split] if not (root / name).is_file()]
     if missing:
         raise UserError(
-            f"{root}: {len(missing)} of {len(lists[split])} pictures that {path.name} lists are missing "
+            f"{root}: {len(missing)} of {len(lists[split])} images that {path.name} lists are missing "
             f"(first: {missing[0]}); finish copying the data set"
         )
     return _from_names(root, lists[split], f"{path}: the split {split}", upright)
@@ -300,11 +300,11 @@ def _from_timm(name: str, root: Path, split: str) -> Pictures:
 
 
 def _classes(names: Sequence[str], whose: str) -> tuple[list[str], list[int]]:
-    """Class names and numbers of pictures, by their parent folders."""
+    """Class names and numbers of images, by their parent folders."""
     parents = [PurePosixPath(name).parent.name for name in names]
     classes = sorted(set(parents))
     if len(classes) < 2:
-        raise UserError(f"{whose}: found {len(names)} pictures in {len(classes)} class folders, expected at least two")
+        raise UserError(f"{whose}: found {len(names)} images in {len(classes)} class folders, expected at least two")
     if len({PurePosixPath(name).parent for name in names}) > len(classes):
         raise UserError(
             f"{whose}: class folders of one name lie in several places; expected <class>/* with one of each"
@@ -314,7 +314,7 @@ def _classes(names: Sequence[str], whose: str) -> tuple[list[str], list[int]]:
 
 
 def _walk(root: Path, folder: Path) -> list[str]:
-    """Pictures below `folder`, as sorted paths relative to `root`."""
+    """Images below `folder`, as sorted paths relative to `root`."""
     return sorted(path.relative_to(root).as_posix() for path in list_images(folder))
 
 
@@ -336,7 +336,7 @@ def _load_file(
 def _load_member(
     path: Path, names: Sequence[str], labels: Sequence[int], upright: bool, index: int
 ) -> tuple[Image.Image, int]:
-    # Opened anew: a handle that loading processes share would share its position too.
+    # Opened again: a handle that loading processes share would share its position too.
     with zipfile.ZipFile(path) as archive, archive.open(names[index]) as member:
         return read_rgb(member, name=f"{path}:{names[index]}", upright=upright), labels[index]
 

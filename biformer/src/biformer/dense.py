@@ -27,7 +27,7 @@ from common.networks.weights import load_strictly
 
 
 class DenseBiFormer(nn.Module):
-    """Four normalised maps of a picture, at 1/4, 1/8, 1/16 and 1/32 of its sides.
+    """Four normalised maps of an image, at 1/4, 1/8, 1/16 and 1/32 of its sides.
 
     Args:
         variant: a name of `list_models`.
@@ -43,10 +43,10 @@ class DenseBiFormer(nn.Module):
         strides: pixels per position of the four maps.
 
     Shape:
-        `(B, 3, H, W)`, normalised with ImageNet's mean and deviation → four `(B, C_i, ⌈H / s_i⌉, ⌈W / s_i⌉)`.
+        `(B, 3, H, W)`, normalised with ImageNet's mean and standard deviation → four `(B, C_i, ⌈H / s_i⌉, ⌈W / s_i⌉)`.
 
     Raises:
-        ValueError: unknown variant or keyword; in `forward`, a picture smaller than `least_size`.
+        ValueError: unknown variant or keyword; in `forward`, an image smaller than `least_size`.
     """
 
     strides = (4, 8, 16, 32)
@@ -76,7 +76,7 @@ class DenseBiFormer(nn.Module):
 
     @property
     def least_size(self) -> int:
-        """Smallest side of a picture, in pixels."""
+        """Smallest side of an image, in pixels."""
         return self.backbone.least_size
 
     def train(self, mode: bool = True) -> DenseBiFormer:
@@ -89,7 +89,7 @@ class DenseBiFormer(nn.Module):
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute blocks in the backward pass instead of keeping their inside."""
+        """Recompute blocks in the backward pass instead of storing their intermediate results."""
         self.backbone.set_grad_checkpointing(enable)
 
     def load_classifier(self, path: str | Path) -> None:

@@ -15,4 +15,4 @@ class EvaluationFlags:
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the forward pass."""
     device: str = "auto"
-    """auto (a GPU where there is one, of several processes each its own), cpu, cuda or cuda:1."""
+    """auto (a GPU if there is one, each process its own), cpu, cuda or cuda:1."""

@@ -11,7 +11,7 @@ from common.networks.exporting import write_onnx
 
 
 def export_onnx(model: BiFormer, path: str | Path, *, height: int = 224, width: int = 224) -> Path:
-    """Write the network for pictures of one size.
+    """Write the network for images of one size.
 
     One file serves one size and any batch. Input `pictures` is `(batch, channels, height, width)`
     float32, normalised as in training; output `logits` is `(batch, classes)`.
@@ -19,14 +19,14 @@ def export_onnx(model: BiFormer, path: str | Path, *, height: int = 224, width: 
     Args:
         model: in evaluation mode; its device is left as it is.
         path: the `.onnx` file to write.
-        height: of the pictures, in pixels.
-        width: of the pictures, in pixels.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
 
     Returns:
         the path.
 
     Raises:
-        ValueError: the model is in training mode, or the pictures are smaller than its region grid.
+        ValueError: the model is in training mode, or the images are smaller than its region grid.
     """
     if model.training:
         raise ValueError("the model is in training mode; call model.eval() before exporting")

@@ -17,7 +17,7 @@ from common.errors import UserError
 def starting_model(config: Config, classes: Sequence[str]) -> BiFormer:
     """Build `config.model` for `classes`, with `config.weights` if there are any.
 
-    Weights of the same classes keep their classifier; for others it starts anew.
+    Weights of the same classes keep their classifier; for others it starts again.
 
     Raises:
         UserError: no such variant, or the weights are of another one, with both sizes.

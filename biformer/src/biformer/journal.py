@@ -1,4 +1,4 @@
-"""Results of a folder that end in one file: kept picture by picture until then, so that a kill costs nothing."""
+"""Store the results of single images until all go into one file, so that an interruption loses none."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Journal:
     """The results so far.
 
     Each process adds lines to a file of its own beside the output, `.NAME.0.partial`. After a kill the same command
-    goes on from these files. They stay while pictures fail, so that `--existing skip` tries just those again.
+    goes on from these files. They stay while images fail, so that `--existing skip` tries just those again.
 
     Args:
         output: the file that the results end in.
         checkpoint: made them; a journal of other weights is refused.
         flags: others that change a result.
-        existing: the flag; `replace` begins anew.
+        existing: the flag; `replace` begins again.
 
     Attributes:
-        places: of every finished picture, by its name.
+        places: of every finished image, by its name.
 
     Raises:
         UserError: another model or other flags left a journal there.
@@ -47,7 +47,7 @@ class Journal:
         return sorted(self._output.parent.glob(f".{self._output.name}.*.partial"))
 
     def add(self, name: str, result: Any, rank: int) -> None:
-        """Keep a picture's result, anything that JSON takes, from now on."""
+        """Keep an image's result, anything that JSON takes, from now on."""
         if self._file is None:
             path = self._output.with_name(f".{self._output.name}.{rank}.partial")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,8 +82,8 @@ class Journal:
                 header = file.readline()
                 if header.endswith(b"\n") and header != self._header:
                     raise UserError(
-                        f"{printable(path)}: holds results of another model or other flags; give those to go on, or "
-                        "begin anew with --existing replace"
+                        f"{printable(path)}: holds results of another model or other flags; use the same ones "
+                        "to continue, or start over with --existing replace"
                     )
                 start = len(header) if header.endswith(b"\n") else 0
                 while start and (line := file.readline()).endswith(b"\n"):

@@ -24,7 +24,7 @@ from common.networks.linear import linear
 from common.networks.weights import Pretrained
 
 CROP_SHARE = 224 / 256
-"""Share of the resized picture's side that the published evaluation keeps."""
+"""Share of the resized image's side that the published evaluation keeps."""
 
 
 class PatchConv(nn.Conv2d):
@@ -95,7 +95,7 @@ class BiFormer(Pretrained, nn.Module):
     """The backbone: four stages, bi-level routing attention in three of them, full attention in the last.
 
     Args:
-        in_chans: channels of the pictures.
+        in_chans: channels of the images.
         num_classes: 0 for no classifier.
         global_pool: timm's pooling before the classifier; "" for none.
         depths: blocks of the four stages.
@@ -112,13 +112,13 @@ class BiFormer(Pretrained, nn.Module):
         drop_path_rate: stochastic depth of the last block, rising linearly from 0.
         class_names: names of the classes, carried along in the saved folder for `predict.py`.
         image_size: side in pixels that the weights were trained for, carried along likewise. Other sizes work.
-        crop_pct: share of the resized picture that evaluation keeps, carried along likewise.
+        crop_pct: share of the resized image that evaluation keeps, carried along likewise.
 
     Shape:
-        `(B, in_chans, H, W)`, normalised with ImageNet's mean and deviation → `(B, num_classes)` logits.
+        `(B, in_chans, H, W)`, normalised with ImageNet's mean and standard deviation → `(B, num_classes)` logits.
 
     Raises:
-        ValueError: options that do not fit together, or a picture smaller than the region grid.
+        ValueError: options that do not fit together, or an image smaller than the region grid.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class BiFormer(Pretrained, nn.Module):
         """Maps of several stages, as timm defines it.
 
         Args:
-            x: pictures.
+            x: images.
             indices: which stages; the last n if a number, all if None.
             norm: apply the last norm to the last stage's map.
             stop_early: do not compute stages after the last one wanted.
@@ -241,7 +241,7 @@ class BiFormer(Pretrained, nn.Module):
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier; the names of the former classes go."""
+        """Replace the classifier; the former class names are removed."""
         self.num_classes, self.class_names = num_classes, None
         self.head.reset(num_classes, global_pool, in_features=self.num_features)
         if isinstance(self.head.fc, nn.Linear):
@@ -253,7 +253,7 @@ class BiFormer(Pretrained, nn.Module):
 
     @property
     def least_size(self) -> int:
-        """Smallest side of a picture, in pixels: one token of the first map per region."""
+        """Smallest side of an image, in pixels: one token of the first map per region."""
         return 4 * (self.num_regions - 1) + 1
 
     def each_stage(self) -> list[BiFormerStage]:
@@ -261,7 +261,7 @@ class BiFormer(Pretrained, nn.Module):
         return [stage for stage in self.stages if isinstance(stage, BiFormerStage)]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute blocks in the backward pass instead of keeping their inside."""
+        """Recompute blocks in the backward pass instead of storing their intermediate results."""
         for stage in self.each_stage():
             stage.grad_checkpointing = enable
 
@@ -285,7 +285,7 @@ class BiFormer(Pretrained, nn.Module):
     def _stem(self, x: Tensor) -> Tensor:
         if min(x.shape[-2:]) < self.least_size:
             raise ValueError(
-                f"a picture of {x.shape[-2]}x{x.shape[-1]} pixels is smaller than the grid of its first map, "
+                f"an image of {x.shape[-2]}x{x.shape[-1]} pixels is smaller than the grid of its first map, "
                 f"{self.num_regions}x{self.num_regions} regions; {self.least_size} pixels are the least"
             )
         return self.stem(x.contiguous(memory_format=torch.channels_last))

@@ -1,6 +1,6 @@
-"""The demo's data: crops of photographs and textures that scikit-image installs, one class per picture.
+"""The demo's data: crops of photographs and textures that scikit-image installs, one class per image.
 
-Training crops come from the left part of a picture, test crops from the right part; the parts share
+Training crops come from the left part of an image, test crops from the right part; the parts share
 no pixel and have a gap between them. Nothing is downloaded.
 """
 
@@ -32,10 +32,10 @@ FILES = {
 CROP = 96
 """Side of a crop in pixels."""
 TRAINING_SHARE = 0.6
-"""Share of a picture's width for training; a gap of 8 pixels follows, then the test part."""
+"""Share of an image's width for training; a gap of 8 pixels follows, then the test part."""
 GAP = 8
 _HEIGHT = 320
-"""Larger pictures are reduced to this height, so that a crop shows something of them."""
+"""Larger images are reduced to this height, so that a crop shows something of them."""
 
 
 def demo_pictures(training_crops: int = 60, test_crops: int = 20) -> tuple[Pictures, Pictures]:
@@ -44,7 +44,7 @@ def demo_pictures(training_crops: int = 60, test_crops: int = 20) -> tuple[Pictu
 
 
 def part(name: str, split: str) -> tuple[int, int]:
-    """Columns `[first, end)` of the picture `name` that belong to a split."""
+    """Columns `[first, end)` of the image `name` that belong to a split."""
     width = photograph(name).width
     border = int(TRAINING_SHARE * width)
     return (0, border) if split == "train" else (border + GAP, width)
@@ -52,7 +52,7 @@ def part(name: str, split: str) -> tuple[int, int]:
 
 @cache
 def photograph(name: str) -> Image.Image:
-    """A picture in RGB, reduced where it is large."""
+    """An image in RGB, reduced where it is large."""
     with Image.open(Path(skimage.__file__).parent / "data" / FILES[name]) as file:
         picture = file.convert("RGB")
     if picture.height > _HEIGHT:

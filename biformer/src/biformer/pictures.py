@@ -1,4 +1,4 @@
-"""Pictures of what the network does: the classes it names, and the regions that a query attends to."""
+"""Figures of what the network does: the classes it names, and the regions that a query attends to."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def routes_of(model: BiFormer, image: Tensor) -> list[Tensor]:
 
 
 def region_box(region: int, num_regions: int, stride: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """Left, top, width and height in pixels of a region, cut at the picture's border.
+    """Left, top, width and height in pixels of a region, cut at the image's border.
 
     Args:
         region: its number, row by row.
         num_regions: regions along each side, S.
         stride: pixels per token of the stage's map.
-        height, width: of the picture.
+        height, width: of the image.
     """
     tokens = [math.ceil(math.ceil(length / stride) / num_regions) for length in (height, width)]
     row, column = divmod(region, num_regions)
@@ -68,7 +68,7 @@ def region_box(region: int, num_regions: int, stride: int, height: int, width: i
 def routing_figure(
     model: BiFormer, images: Tensor, queries: Sequence[tuple[float, float]], names: Sequence[str]
 ) -> Figure:
-    """One row per picture: the query's region, then what it attends to in the last block of stages 1, 2 and 3.
+    """One row per image: the query's region, then what it attends to in the last block of stages 1, 2 and 3.
 
     Regions that are attended to stay bright; the query's own region has a red border. Stage 4 attends
     to everything and is left out.
@@ -76,7 +76,7 @@ def routing_figure(
     Args:
         model: in evaluation mode.
         images: `(N, 3, H, W)`, normalised, on the model's device.
-        queries: a place per picture, as shares of height and width in [0, 1).
+        queries: a place per image, as shares of height and width in [0, 1).
         names: titles of the rows.
     """
     height, width = images.shape[-2:]
@@ -121,7 +121,7 @@ def region_at(query: tuple[float, float], num_regions: int, stride: int, height:
 def routing_sheet(
     model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, *, rows: int = 4
 ) -> Path:
-    """Draw `routing_figure` for pictures of different classes, queries a little above the middle."""
+    """Draw `routing_figure` for images of different classes, queries a little above the middle."""
     images, labels = _spread(pictures, transform, rows)
     names = [pictures.classes[label] for label in labels]
     return save(routing_figure(model, images.to(device), [(0.45, 0.5)] * len(images), names), path)
@@ -130,7 +130,7 @@ def routing_sheet(
 def prediction_sheet(
     model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, *, count: int = 24
 ) -> Path:
-    """Draw pictures with the class that the network names, green where it is right."""
+    """Draw images with the class that the network names, green where it is right."""
     images, labels = _spread(pictures, transform, count)
     with torch.inference_mode():
         shares = model(images.to(device)).float().softmax(dim=1).cpu()
@@ -158,7 +158,7 @@ def to_picture(image: Tensor) -> np.ndarray:
 
 
 def _spread(pictures: Pictures, transform: Transform, count: int) -> tuple[Tensor, list[int]]:
-    """Up to `count` readable pictures, evenly spread over the split."""
+    """Up to `count` readable images, evenly spread over the split."""
     images, labels = [], []
     for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist():
         try:

@@ -19,7 +19,7 @@ class Config(LoaderConfig):
     model: str = "biformer_small"
     """Variant: biformer_tiny, biformer_small, biformer_base or biformer_stl."""
     num_regions: Positive[int] = 7
-    """Regions along each side of a map; 7 as released, fewer for small pictures."""
+    """Regions along each side of a map; 7 as released, fewer for small images."""
     network: tuple[str, ...] = ()
     """Keywords of the network as KEY=VALUE, on top of what the other flags say; BiFormer explains them."""
     weights: Path | None = None
@@ -28,25 +28,25 @@ class Config(LoaderConfig):
     dataset: str = ""
     """A name of timm's dataset factory (torch/cifar100, hfds/owner/name); empty for class folders and zips."""
     split_file: Path | None = None
-    """Names of the training and validation pictures, for a data set that comes in one piece."""
+    """Names of the training and validation images, for a data set that comes in one piece."""
     holdout: Fraction[float] = 0.0
     """Share of every class held out for validation where there is neither a split nor a split file."""
     strict: bool = False
-    """Refuse pictures that cannot be read, instead of skipping and counting them."""
+    """Refuse images that cannot be read, instead of skipping and counting them."""
     upright: bool = True
-    """Turn pictures as their EXIF orientation says. The release does not, so ImageNet's presets leave them."""
+    """Turn images as their EXIF orientation says. The release does not, so ImageNet's presets leave them."""
     image_size: Positive[int] = 224
-    """Side of the pictures in pixels, in training and evaluation."""
+    """Side of the images in pixels, in training and evaluation."""
     crop_pct: Positive[float] = CROP_SHARE
-    """Share of the resized picture's side that evaluation keeps."""
+    """Share of the resized image's side that evaluation keeps."""
     epochs: Positive[int] = 300
-    """Passes over the training pictures, warm-up included."""
+    """Passes over the training images, warm-up included."""
     cooldown_epochs: int = 10
     """Further passes at the final learning rate."""
     warmup_epochs: int = 5
     """Passes with a linearly rising learning rate."""
     learning_rate: float = 5e-4
-    """For 512 pictures per update; scaled linearly by the true global batch."""
+    """For 512 images per update; scaled linearly by the true global batch."""
     final_learning_rate: float = 1e-5
     """At the end of the cosine; not scaled."""
     warmup_learning_rate: float = 1e-6
@@ -74,13 +74,13 @@ class Config(LoaderConfig):
     erasing: Fraction[float] = 0.25
     """Probability that a rectangle is replaced by noise."""
     crop_area: Positive[float] = 0.08
-    """Smallest share of a picture's area in a training crop."""
+    """Smallest share of an image's area in a training crop."""
     crop_ratio: Positive[float] = 0.75
     """Smallest aspect ratio of a training crop; the largest is its inverse."""
     flip: Fraction[float] = 0.5
     """Probability of a horizontal flip."""
     repeats: Positive[int] = 3
-    """How often an epoch repeats a picture, with other augmentation, in one global batch; 1 is off."""
+    """How often an epoch repeats an image, with other augmentation, in one global batch; 1 is off."""
     ema: BelowOne[float] = 0.99996
     """Decay of the averaged weights, exported to model_ema; 0 is off. The released weights are the raw ones."""
     grad_checkpointing: bool = False
@@ -154,7 +154,7 @@ def finetune() -> Config:
 
 
 def cifar10_subset() -> Config:
-    """3,000 training and 1,000 test pictures of CIFAR-10, from scratch, tiny model in 2 x 2 regions of 32 pixels.
+    """3,000 training and 1,000 test images of CIFAR-10, from scratch, tiny model in 2 x 2 regions of 32 pixels.
 
     accelerate launch biformer/train.py --preset cifar10_subset --data-root DIR
     """
@@ -191,7 +191,7 @@ def demo() -> Config:
     """Crops of photographs and textures that scikit-image installs, one class each, a minute on two CPU cores.
 
     accelerate launch biformer/train.py
-    Expected: about 80 % top-1 on other parts of the twelve pictures, where guessing gives 8 %.
+    Expected: about 80 % top-1 on other parts of the twelve images, where guessing gives 8 %.
     """
     return replace(
         _small(),

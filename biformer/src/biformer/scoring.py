@@ -1,4 +1,4 @@
-"""Top-1 and top-5 accuracy over whole splits, each picture counted once in any number of processes."""
+"""Top-1 and top-5 accuracy over whole splits, each image counted once in any number of processes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def score(
     workers: int = 0,
     strict: bool = False,
 ) -> Scores:
-    """Score a network, shared out over the processes.
+    """Score a network, divided over the processes.
 
     Sums and counts are added up over processes, not accuracies, so uneven last batches weigh right.
 
@@ -64,13 +64,13 @@ def score(
         transform: from `evaluation_transform`.
         batch_size: per process.
         workers: loading processes per process.
-        strict: refuse unreadable pictures.
+        strict: refuse unreadable images.
 
     Returns:
         the same in every process.
 
     Raises:
-        UserError: no picture could be read.
+        UserError: no image could be read.
     """
     rank, processes = accelerator.process_index, accelerator.num_processes
     device = next(model.parameters()).device
@@ -79,7 +79,7 @@ def score(
     loader: DataLoader[Any] = DataLoader(
         share, batch_size, num_workers=workers, worker_init_fn=begin_worker, generator=torch.Generator()
     )
-    sums = torch.zeros(5, dtype=torch.float64)  # right, right among five, loss, pictures, unreadable
+    sums = torch.zeros(5, dtype=torch.float64)  # right, right among five, loss, images, unreadable
     for images, labels, _ in tqdm(loader, unit="batch", disable=rank > 0, leave=False):
         with torch.inference_mode(), accelerator.autocast():
             logits = model(images.to(device)).float().cpu()
@@ -93,7 +93,7 @@ def score(
     total = accelerator.reduce(sums.float().to(accelerator.device), reduction="sum") if processes > 1 else sums
     right, right5, loss_sum, count, unreadable = total.tolist()
     if not count:
-        raise UserError(f"none of the {len(pictures)} pictures could be read (first: {pictures.names[0]})")
+        raise UserError(f"none of the {len(pictures)} images could be read (first: {pictures.names[0]})")
     top5 = 100 * right5 / count if len(pictures.classes) > 5 else None
     return Scores(100 * right / count, top5, loss_sum / count, int(count), int(unreadable))
 
@@ -105,7 +105,7 @@ def rows(
 
     Args:
         seeds: that the weights were trained with; none for released ones.
-        crop: how pictures were resized and cropped, for the definition.
+        crop: how images were resized and cropped, for the definition.
     """
     left_out = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
     found = []
@@ -118,7 +118,7 @@ def rows(
                 paper="biformer",
                 preset=preset,
                 dataset=dataset,
-                split=f"{split}, {scores.pictures:,} pictures{left_out}",
+                split=f"{split}, {scores.pictures:,} images{left_out}",
                 metric=metric,
                 definition=f"{definition}; {crop}",
                 value=value,
@@ -136,7 +136,7 @@ def crop_text(image_size: int, crop_pct: float) -> str:
 
 
 def dataset_name(root: Path | None, classes: Sequence[str]) -> str:
-    """What the rows call a data set: ImageNet-1K by its class folders, else the folder's name."""
+    """The data set's name in the rows: ImageNet-1K by its class folders, else the folder's name."""
     if len(classes) == 1000 and list(classes) == ImageNetInfo("imagenet-1k").label_names():
         return "ImageNet-1K"
     return root.resolve().name if root else "demo photographs"

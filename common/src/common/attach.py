@@ -1,4 +1,4 @@
-"""Put a block behind a named layer of any network, and keep the network's trained weights.
+"""Attach a block behind a named layer of any network, which keeps its trained weights.
 
     network = torchvision.models.resnet50(weights="DEFAULT")
     attach(network, "layer3.5", BRABlock(1024))
@@ -31,7 +31,7 @@ class _Behind:
     def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise TypeError(f"{self.layer} gives {found}; a block goes behind a layer that gives a map (B, C, H, W)")
+            raise TypeError(f"{self.layer} returns {found}; a block needs a layer that returns a map (B, C, H, W)")
         return module.get_submodule(NAME)(output)
 
 

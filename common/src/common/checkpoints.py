@@ -1,4 +1,4 @@
-"""Training state on disk: complete or absent, verified on reading, never executed.
+"""Checkpoints of a training: written atomically and verified when read; reading executes no code.
 
     checkpoints/step_00012000/  state.pt  random_<rank>.pt  progress.json  manifest.json
 
@@ -97,7 +97,7 @@ def load(folder: Path, parts: Mapping[str, Any], *, rank: int = 0) -> dict[str, 
 
 
 def find(root: Path, resume: str) -> Path | None:
-    """Return the checkpoint folder that `--resume` means, or None to start anew.
+    """Return the checkpoint folder that `--resume` means, or None to start a new run.
 
     Raises:
         UserError: a named folder is missing or damaged, or all of the run's checkpoints are.
@@ -121,7 +121,7 @@ def newest(root: Path) -> Path | None:
 
 
 def remove_partial(root: Path) -> None:
-    """Remove what a kill in the middle of a save left behind."""
+    """Remove the partial folder of an interrupted save."""
     for folder in root.glob(".step_*.partial"):
         shutil.rmtree(folder)
 

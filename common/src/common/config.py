@@ -63,7 +63,7 @@ BelowOne = Annotated[Number, Bound(high=1, below=True)]
 AnyNumber = Annotated[Number, Bound(low=-math.inf, finite=False)]
 """Negative numbers, NaN and infinities too."""
 Seed = Annotated[Number, Bound(high=2**31 - 1)]
-"""What NumPy and torch both take, with room for the ranks that are added."""
+"""A seed that NumPy and torch both accept, with room for adding the rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class RunConfig:
     seed: Seed[int] = 0
     """Seeds weights, sample order and augmentation, in every process and worker."""
     resume: str = "auto"
-    """auto: continue from the newest intact checkpoint in the run's folder. none: start anew in an
+    """auto: continue from the newest intact checkpoint in the run's folder. none: start a new run in an
     empty folder. Otherwise the path of a checkpoint folder (.../checkpoints/step_00012000)."""
     max_steps: Positive[int] | None = None
     """Stop after this many optimiser updates in all, at least one; schedules keep their full length."""
@@ -93,7 +93,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig(RunConfig):
-    """The flags of a trainer that draws batches from a data set. Each of them must act."""
+    """The flags of a trainer that draws batches from a data set. Each flag must have an effect."""
 
     batch_size: Positive[int] = 8
     """Samples per process and forward pass."""

@@ -102,7 +102,7 @@ def weights(name: str) -> Path:
     """
     known = released()
     if name not in known:
-        raise UserError(f"{name}: no such file or folder, and no released weights; known are {', '.join(known)}")
+        raise UserError(f"{name}: no such file or folder, and no released weights; known names: {', '.join(known)}")
     entry = known[name]
     if "url" not in entry:
         raise UserError(f"{name} cannot be fetched; get it by hand at {entry['place']} ({entry.get('note', '')})")

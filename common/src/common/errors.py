@@ -1,8 +1,8 @@
-"""One sentence instead of a traceback, for everything that is the input's fault.
+"""Wrong input gives an error message of one sentence instead of a traceback.
 
 Library code raises `UserError` with the file, what was found, what was expected and the
 remedy. A script decorates its `main` with `command`, which prints that sentence and ends with
-exit status 2. Any other exception is a bug of ours and keeps its traceback.
+exit status 2. Any other exception is a bug in this code and keeps its traceback.
 """
 
 from __future__ import annotations

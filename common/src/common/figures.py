@@ -1,4 +1,4 @@
-"""Pictures of a run: before/after sheets and training curves, as PNG.
+"""Figures of a run: before/after sheets and training curves, as PNG.
 
 Matplotlib's object interface is used throughout, so nothing depends on a display or on global state.
 """
@@ -23,12 +23,12 @@ def comparison_sheet(
     *,
     width: float = 4.0,
 ) -> Path:
-    """Save pictures side by side, one row per sample.
+    """Save images side by side, one row per sample.
 
     Args:
-        rows: pictures `(H, W, 3)` or `(H, W)` in [0, 1], equally many per row.
+        rows: images `(H, W, 3)` or `(H, W)` in [0, 1], equally many per row.
         titles: one per column.
-        captions: text below each picture, for example its PSNR.
+        captions: text below each image, for example its PSNR.
         width: of a column, in inches at 100 dots per inch.
     """
     heights = [width * max(picture.shape[0] / picture.shape[1] for picture in row) + 0.45 for row in rows]
@@ -52,7 +52,7 @@ def curves(metrics: str | Path, path: str | Path, names: Sequence[str] | None = 
         names: which scalars; by default all but the speed.
 
     Returns:
-        The picture's path, or None when nothing has been recorded.
+        The image's path, or None when nothing has been recorded.
     """
     if not Path(metrics).exists():  # a run with --log-every 0 and no validation
         return None

@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk never leaves half of one."""
+"""Atomic writing: an interruption or a full disk never leaves a partial file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path, names: Container[str]) -> None:
-    """Remove what killed processes left of `atomic_path` in a folder; nobody may be writing files of these names."""
+    """Remove temporary files that killed processes left in a folder; no process may be writing these names now."""
     for path in folder.glob(".*.partial.*"):
         name, _, suffix = path.name[1:].rpartition(".partial")
         if f"{name.rpartition('.')[0]}{suffix}" in names:
@@ -60,7 +60,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def is_wanted(output: Path, existing: str) -> bool:
-    """Whether an output is to be made, as `--existing` says; where it exists and is to be skipped, a line says so.
+    """Whether to write an output, according to `--existing`; prints a line if an existing output is skipped.
 
     Raises:
         UserError: it exists and may not be replaced.

@@ -48,7 +48,7 @@ def accelerator(
 
 
 def on_device(flag: str, **options: Any) -> tuple[Accelerator, torch.device]:
-    """Join the other processes, and choose this one's device as `--device` says; of several each has a GPU of its own.
+    """Join the other processes, and choose this one's device as `--device` says; each process gets its own GPU.
 
     Args:
         flag: see `choose_device`.
@@ -60,7 +60,7 @@ def on_device(flag: str, **options: Any) -> tuple[Accelerator, torch.device]:
 
 
 def check_precision(mixed_precision: str, device: torch.device) -> None:
-    """Refuse what accelerate would leave out without a word.
+    """Refuse a precision that accelerate would ignore without a message.
 
     Raises:
         UserError: fp16 on a CPU.
@@ -70,7 +70,7 @@ def check_precision(mixed_precision: str, device: torch.device) -> None:
 
 
 def prepare() -> None:
-    """Make accelerate see what the launcher meant; must run before the first `Accelerator` of a process."""
+    """Pass the launcher's settings on to accelerate; must run before the first `Accelerator` of a process."""
     if PartialState._shared_state:  # there is one already
         return
     if processes() > 1 and not _has_gpu():
@@ -105,13 +105,13 @@ def use_all_cores(device: torch.device) -> None:
 
 
 def _has_gpu() -> bool:
-    """Whether processes can have one each; Apple's cannot be shared out."""
+    """Whether each process can have its own GPU; Apple's GPU cannot be divided."""
     found = torch.accelerator.current_accelerator(check_available=True)
     return found is not None and found.type != "mps"
 
 
 def _asked_of_accelerate() -> int:
-    """What `--num_processes` said to the `accelerate launch` that started this process; 1 without either."""
+    """The `--num_processes` of the `accelerate launch` that started this process; 1 without it."""
     try:
         words = psutil.Process().parent().cmdline()  # type: ignore[union-attr]
     except (psutil.Error, AttributeError):

@@ -1,4 +1,4 @@
-"""The scalars of a run: means over some steps go to metrics.jsonl and TensorBoard, and nothing infinite passes."""
+"""The scalars of a run: means over some steps go to metrics.jsonl and TensorBoard; infinity and NaN stop the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from common.files import atomic_path
 
 
 class Log:
-    """Scalars of the steps since the last line, and the files that they end in.
+    """Collects the scalars of several steps and writes their means to the run's files.
 
     Args:
         accelerator: holds the trackers.
@@ -90,7 +90,7 @@ class Log:
         return self.pending
 
     def cut(self, *, after: int) -> None:
-        """Drop the lines that a killed run wrote after its last checkpoint; they come again."""
+        """Remove the lines that a killed run wrote after its last checkpoint; the resumed run writes them again."""
         path = self._folder / "metrics.jsonl"
         if self._is_main and path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -11,7 +11,7 @@
             run.log(loss=loss)
 
 The loop and everything that belongs to the paper stay in the project's `train.py`. A step is an
-optimiser update. Checkpoints are written after a step's body, so all that the body changed is
+optimiser update. A checkpoint is written after the body of a step, so everything that the body changed is
 in them. The folder is
 
     OUTPUT/  config.json  metrics.jsonl  tensorboard/  checkpoints/step_00012000/  model/  figures/  results.json
@@ -126,7 +126,7 @@ class Run(Generic[Configuration]):
             self.step, self.best, self._log.pending = progress["step"], progress["best"], progress["pending"]
             self.say(f"continuing from {self._restored}")
             if progress["processes"] != self.processes:
-                self.say(f"note: {progress['processes']} processes before, {self.processes} now: not bitwise the same")
+                self.say(f"note: {progress['processes']} processes before, {self.processes} now: not bitwise equal")
         self._log.cut(after=self.step)
         if self.is_main:
             purge = {"tensorboard": {"purge_step": self.step + 1}}
@@ -182,7 +182,7 @@ class Run(Generic[Configuration]):
                 signal.signal(name, handler)
 
     def log(self, **values: float | Tensor) -> None:
-        """Record scalars of this step; their means over `log_every` steps are written, none where that is 0."""
+        """Record scalars of this step. Their means over `log_every` steps are written; with 0, nothing is written."""
         self._log.add(**values)
 
     def write(self, **values: float) -> None:
@@ -195,7 +195,7 @@ class Run(Generic[Configuration]):
         tracker.add_image(name, np.asarray(Image.open(path).convert("RGB")), self.step, dataformats="HWC")
 
     def due(self, every: int) -> bool:
-        """Whether this update is a multiple of `every`, or the last one; for 0 the last one only."""
+        """Whether this update is a multiple of `every`, or the last one; with 0, only the last one."""
         return self.updated and (self.step == self.total or (every > 0 and self.step % every == 0))
 
     def keep_if_best(self, score: float, model: torch.nn.Module, name: str = "model") -> bool:
@@ -219,7 +219,7 @@ class Run(Generic[Configuration]):
                 buffer.copy_(broadcast(buffer))
         training = network.training
         network.eval()
-        # A compiled network would be compiled again, for minutes: without gradient, and for pictures of other sizes.
+        # Without gradients, or for images of another size, torch would compile the network again, for minutes.
         stance = torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
         try:
             with stance:
@@ -257,7 +257,9 @@ class Run(Generic[Configuration]):
         ours = to_json(self.config)
         files = _digests({name: value for name, value in ours.items() if name not in _MAY_CHANGE})
         if path.exists() and self.config.resume == "none" and any((self.folder / "checkpoints").glob("step_*")):
-            raise UserError(f"{self.folder}: already holds a run; choose another --output, or --resume auto to go on")
+            raise UserError(
+                f"{self.folder}: already holds a run; choose another --output, or continue with --resume auto"
+            )
         if path.exists() and self._restored is not None and self.config.resume == "auto":
             theirs = files | _read_flags(path)  # runs of earlier versions recorded no files
             changed = [
@@ -279,7 +281,7 @@ class Run(Generic[Configuration]):
             )
 
     def _save(self) -> None:
-        """Write a checkpoint; a NaN that is still pending does not get into it."""
+        """Write a checkpoint; refuse to do so if a scalar since the last line of metrics.jsonl is not finite."""
         pending = self._log.collect(self.step)
         progress = {"step": self.step, "best": self.best, "processes": self.processes, "pending": pending}
         folder = self.folder / "checkpoints" / f"step_{self.step:08d}"
@@ -295,7 +297,7 @@ class Run(Generic[Configuration]):
         self._stop = True
 
     def _asked_to_stop(self) -> bool:
-        """Whether any process got a signal; asked together, so that all stop after the same step."""
+        """Whether any process got a signal. All processes ask together, so that all stop after the same step."""
         if self.processes == 1:
             return self._stop
         if self.step % (self.config.log_every or _LOOK_EVERY) and self.step != self.total:

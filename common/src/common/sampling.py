@@ -1,4 +1,4 @@
-"""Sample order that is a function of (seed, position), so that resuming needs no memory of it.
+"""Sample order that is a function of (seed, position), so that a resumed run computes the same order.
 
 The order is an endless stream: permutation 0 of the data set, permutation 1, and so on, each a function of
 (seed, epoch). Global batch g holds the stream's positions [g·B, (g + 1)·B) whatever the number of processes, so two
@@ -75,7 +75,7 @@ def endless_loader(dataset: Dataset[Any], *, batch_size: int, workers: int, seed
 
 
 def begin_worker(_: int) -> None:
-    """Let a loading process outlive a signal, but not the process that it loads for; a loader's `worker_init_fn`.
+    """Make a loading process ignore signals and end with its training process; a loader's `worker_init_fn`.
 
     A signal to the whole group (a scheduler's, Ctrl-C) must not kill workers before the last step is saved. And a
     trainer killed with SIGKILL cannot end its workers; where a fork server starts them (the default from Python 3.14

@@ -33,7 +33,7 @@ def find_verbs(package: str) -> dict[str, Path]:
     folder = checkout if (checkout / "pyproject.toml").exists() else installed / "verbs"
     paths = [path for name in NAMES for pattern in (f"{name}.py", f"*/{name}.py") for path in folder.glob(pattern)]
     if not paths:
-        raise UserError(f"{installed}: holds none of the scripts {', '.join(NAMES)}; install the project anew")
+        raise UserError(f"{installed}: holds none of the scripts {', '.join(NAMES)}; install the project again")
     return {" ".join(path.relative_to(folder).with_suffix("").parts): path for path in paths}
 
 

@@ -30,7 +30,7 @@ class Script:
     """A project's script in one or several real processes on CPU, started as by a launcher.
 
     The processes fork from a server that has imported torch and done nothing else, which saves
-    the seconds of importing it anew. `accelerate launch --cpu --num_processes 2` would quietly
+    the seconds of importing it again. `accelerate launch --cpu --num_processes 2` would quietly
     run one process, so ranks are given through the environment as `torchrun` does.
     """
 
@@ -111,7 +111,7 @@ def run_here(script: str | Path, *arguments: object, loaded: ModuleType | None =
     Saves the seconds of importing torch, and lets a test make the network small with `monkeypatch`.
 
     Args:
-        loaded: the script from `load_script`, to run that instead of reading the script anew.
+        loaded: the script from `load_script`, to run that instead of reading the script again.
     """
     from accelerate.state import AcceleratorState, GradientState
 

@@ -1,4 +1,4 @@
-"""Training patches and evaluation pictures: the low-resolution input is made from the high-resolution truth.
+"""Training patches and evaluation images: the low-resolution input is made from the high-resolution truth.
 
 Scenes stay in memory in their files' type (that is the cache: the patches of one scene overlap); a patch is
 scaled, turned and reduced by MATLAB's `imresize` when it is asked for.

@@ -11,7 +11,7 @@ from essaformer.model import ESSAformer
 
 
 def export_onnx(model: ESSAformer, path: str | Path, *, height: int, width: int) -> Path:
-    """Write the network for pictures of one size.
+    """Write the network for images of one size.
 
     One file serves one size and any batch: the number of tokens is a constant of the attention. Input `low`
     `(batch, bands, height, width)`, output `enlarged`, float32, values as the network's.
@@ -19,7 +19,7 @@ def export_onnx(model: ESSAformer, path: str | Path, *, height: int, width: int)
     Args:
         model: in evaluation mode; left as it is.
         path: the `.onnx` file to write.
-        height, width: of the low-resolution pictures, in pixels.
+        height, width: of the low-resolution images, in pixels.
 
     Returns:
         the path.

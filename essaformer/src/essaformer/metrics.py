@@ -53,7 +53,7 @@ def score(
     protocol: Protocol = "sspsr",
     valid: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """All six measures of one picture.
+    """All six measures of one image.
 
     Args:
         predicted, truth: `(H, W, bands)`, values nominally in [0, 1]; at least as large as the SSIM's window.
@@ -102,7 +102,7 @@ def ssim(predicted: np.ndarray, truth: np.ndarray, *, gaussian: bool, valid: np.
     """
     window = 11 if gaussian else 7
     if min(truth.shape[:2]) < window:
-        raise ValueError(f"SSIM's window has {window} × {window} pixels, the picture only {truth.shape[:2]}")
+        raise ValueError(f"SSIM's window has {window} × {window} pixels, the image only {truth.shape[:2]}")
     correction = 1.0 if gaussian else window**2 / (window**2 - 1)
     inside = slice(window // 2, -(window // 2))
     counted = np.ones(truth.shape[:2], dtype=bool) if valid is None else ndimage.minimum_filter(valid, window)

@@ -161,9 +161,9 @@ class ESSAformer(Pretrained, nn.Module):
         self.grad_checkpointing = enable
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Enlarged pictures `(B, bands, h · scale, w · scale)`."""
+        """Enlarged images `(B, bands, h · scale, w · scale)`."""
         if picture.ndim != 4 or picture.shape[1] != self.bands:
-            raise ValueError(f"expected pictures (batch, {self.bands}, height, width), got {tuple(picture.shape)}")
+            raise ValueError(f"expected images (batch, {self.bands}, height, width), got {tuple(picture.shape)}")
         d = self.conv_first(picture.contiguous(memory_format=torch.channels_last))
         u = self._step(self.encode_up, self.upsample, d, None)
         for _ in range(self.refinements - 1):

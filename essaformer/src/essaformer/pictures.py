@@ -1,4 +1,4 @@
-"""Pictures of results: before/after sheets, error maps, spectra of single pixels."""
+"""Figures of results: before/after sheets, error maps, spectra of single pixels."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def shown_bands(scene: Scene) -> list[int]:
 
 
 def stretch(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Darkest and brightest shown value per band `(…, 3)`: the 2nd and 98th percentile of a picture."""
+    """Darkest and brightest shown value per band `(…, 3)`: the 2nd and 98th percentile of an image."""
     low, high = np.percentile(reference, (2, 98), axis=(0, 1))
     return low, np.maximum(high - low, 1e-9)
 
 
 def colours(cube: np.ndarray, bands: list[int], limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """False colours `(H, W, 3)` in [0, 1] of `(H, W, bands)`; one stretch makes pictures comparable."""
+    """False colours `(H, W, 3)` in [0, 1] of `(H, W, bands)`; one stretch makes images comparable."""
     return np.clip((cube[..., bands] - limits[0]) / limits[1], 0, 1).astype(np.float32)
 
 
@@ -45,7 +45,7 @@ def error_map(cube: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def picture_row(item: dict[str, Any], result: Tensor) -> list[np.ndarray]:
-    """Bicubic, result, truth and both error maps of one scored picture."""
+    """Bicubic, result, truth and both error maps of one scored image."""
     truth = item["high"].permute(1, 2, 0).numpy()
     bicubic = imresize(item["low"], size=(truth.shape[0], truth.shape[1])).permute(1, 2, 0).numpy()
     enlarged = result.permute(1, 2, 0).numpy()
@@ -56,7 +56,7 @@ def picture_row(item: dict[str, Any], result: Tensor) -> list[np.ndarray]:
 
 
 def captions(score: PictureScore) -> list[str]:
-    """What stands below the pictures of `picture_row`."""
+    """The captions of the images of `picture_row`."""
     texts = [
         f"{of['sspsr']['PSNR (dB)']:.2f} dB, SAM {of['sspsr']['SAM (°)']:.2f}°, ERGAS {of['sspsr']['ERGAS']:.2f}"
         for of in (score.bicubic, score.network)

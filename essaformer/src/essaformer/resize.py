@@ -2,10 +2,10 @@
 
 The degradation of every protocol and the "bicubic" row of every table are this function. Bicubic is
 Keys' kernel with a = −0.5; reducing, it is stretched by 1/scale (antialiasing); weights of every
-output pixel sum to one; beyond the border the picture is mirrored with its edge pixel repeated.
+output pixel sum to one; beyond the border the image is mirrored with its edge pixel repeated.
 `torch.nn.functional.interpolate` differs in kernel (a = −0.75) or in its borders.
 
-Resizing is separable and linear, so each axis is one matrix: `rows @ picture @ columnsᵀ`.
+Resizing is separable and linear, so each axis is one matrix: `rows @ image @ columnsᵀ`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def imresize(picture: Array, scale: float | None = None, *, size: tuple[int, int
         size: rows and columns of the result, instead of `scale`; each axis has its own factor then.
 
     Returns:
-        `(..., H', W')` in the picture's floating type. Bicubic overshoots: values may leave the range.
+        `(..., H', W')` in the image's floating type. Bicubic overshoots: values may leave the range.
 
     Raises:
         ValueError: neither or both of `scale` and `size`, or one that is not positive.
@@ -54,7 +54,7 @@ def imresize(picture: Array, scale: float | None = None, *, size: tuple[int, int
 
 
 def enlarge_bicubic(picture: Tensor, factor: int) -> Tensor:
-    """`imresize(picture, factor)` for a whole factor, in a form that can be compiled and exported for any size."""
+    """`imresize(image, factor)` for a whole factor, in a form that can be compiled and exported for any size."""
     height, width = picture.shape[-2:]
     if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
         return imresize(picture, float(factor))
@@ -62,11 +62,11 @@ def enlarge_bicubic(picture: Tensor, factor: int) -> Tensor:
 
 
 def _apply(picture: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows @ picture @ columnsᵀ in the picture's floating type, computed in float32 at least."""
+    """rows @ image @ columnsᵀ in the image's floating type, computed in float32 at least."""
     if not picture.is_floating_point():
         picture = picture.double()
     wide = picture.float() if picture.element_size() < 4 else picture
-    # Two matrix products without autocast: a bicubic picture in half precision would lose digits for nothing.
+    # Two matrix products without autocast: a bicubic image in half precision would lose digits for nothing.
     with torch.autocast(picture.device.type, enabled=False):
         return (rows.to(wide) @ wide @ columns.to(wide).T).to(picture.dtype)
 
@@ -91,7 +91,7 @@ def matrix(length: int, new_length: int, scale: float) -> Tensor:
     taps = left[:, None] + torch.arange(math.ceil(support) + 2)
     values = stretch * bicubic(stretch * (centres[:, None] - taps))
     values = values / values.sum(dim=1, keepdim=True)
-    # 1 2 … n n … 2 1 and again, as often as a kernel wider than the picture needs it.
+    # 1 2 … n n … 2 1 and again, as often as a kernel wider than the image needs it.
     place = (taps.long() - 1) % (2 * length)
     mirrored = torch.where(place < length, place, 2 * length - 1 - place)
     return torch.zeros(new_length, length, dtype=torch.float64).scatter_add(1, mirrored, values)

@@ -283,7 +283,7 @@ def _cave(data_root: Path, scaling: Scaling) -> Regions:
             plane = plane[..., 0] if plane.ndim == 3 else plane
             bands.append(plane.astype(np.uint16) * np.uint16(257 if plane.dtype == np.uint8 else 1))
         if len(bands) != 31 or len({band.shape for band in bands}) != 1:
-            raise UserError(f"{folder}: found {len(bands)} bands; expected 31 pictures of one size, copy it again")
+            raise UserError(f"{folder}: found {len(bands)} bands; expected 31 images of one size, copy it again")
         name = folder.name.removesuffix("_ms")
         scenes.append(
             make_scene(name, np.stack(bands, axis=-1), source=str(folder), wavelengths=np.arange(400.0, 701.0, 10.0))

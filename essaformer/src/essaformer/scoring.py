@@ -1,4 +1,4 @@
-"""Scores of whole pictures, the network's beside bicubic's, as result rows."""
+"""Scores of whole images, the network's beside bicubic's, as result rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class PictureScore:
-    """Scores of one picture, of the network's result and of bicubic's."""
+    """Scores of one image, of the network's result and of bicubic's."""
 
     name: str
     network: Scores
@@ -41,7 +41,7 @@ def score_pictures(
     show: Callable[[dict[str, Any], Tensor, PictureScore], None] | None = None,
     protocols: Sequence[Protocol] = PROTOCOLS,
 ) -> list[PictureScore]:
-    """Enlarge and score pictures, shared out over the processes, each counted exactly once.
+    """Enlarge and score images, divided over the processes, each counted exactly once.
 
     Args:
         items: a sequence as `EvaluationPictures`.
@@ -49,10 +49,10 @@ def score_pictures(
         show: called with every item of this process, its result and its scores.
 
     Returns:
-        the scores of all pictures in the order of `items`, in every process.
+        the scores of all images in the order of `items`, in every process.
     """
     mine = []
-    for index in tqdm(range(rank, len(items), processes), unit="picture", disable=rank > 0, leave=False):
+    for index in tqdm(range(rank, len(items), processes), unit="image", disable=rank > 0, leave=False):
         item = items[index]
         result = enlarge(item["low"])
         truth = _hwb(item["high"])
@@ -73,7 +73,7 @@ def score_pictures(
 
 
 def mean(scores: Sequence[PictureScore], metric: str, of: str = "network", protocol: Protocol = "sspsr") -> float:
-    """Mean of one metric over pictures, of the network or of bicubic."""
+    """Mean of one metric over images, of the network or of bicubic."""
     return float(np.mean([getattr(found, of)[protocol][metric] for found in scores]))
 
 
@@ -83,10 +83,10 @@ def rows(  # noqa: PLR0917
     """Result rows: every metric of both protocols, the network's and bicubic's.
 
     Args:
-        scores: of all pictures.
+        scores: of all images.
         dataset: its name.
         scale: of the super-resolution.
-        split: which pictures were scored.
+        split: which images were scored.
         preset: what trained the network.
         seeds: of that training, if known.
 
@@ -94,7 +94,7 @@ def rows(  # noqa: PLR0917
         UserError: there are no scores.
     """
     if not scores:
-        raise UserError(f"{dataset}: no pictures were scored")
+        raise UserError(f"{dataset}: no images were scored")
     found = []
     for protocol in scores[0].network:
         for of in ("network", "bicubic"):

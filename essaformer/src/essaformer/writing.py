@@ -1,4 +1,4 @@
-"""Enlarged scenes in the format of their input, with wavelengths, and the place scaled with the pixels.
+"""Enlarged scenes in the format of their input, with wavelengths, and the georeference scaled with the pixels.
 
 `common.hyperspectral` reads ENVI, GeoTIFF, MATLAB and NumPy files; this module writes what it reads.
 """
@@ -106,7 +106,7 @@ def check_type(path: Path, dtype: np.dtype) -> None:
 
 
 def scaled_georeference(georeference: Georeference, scale: int) -> Georeference:
-    """The place of a picture whose pixels are `scale` times smaller; its upper left corner stays where it is.
+    """The georeference of an image whose pixels are `scale` times smaller; its upper left corner stays where it is.
 
     A tie point names a pixel position, counted from the upper left corner of the first pixel or, where the file
     says so (key 1025 is 2), from its centre; counted from the corner, positions grow with the scale.

@@ -1,4 +1,4 @@
-"""Scoring against a target that is not registered to the blurred picture.
+"""Scoring against a target that is not registered to the blurred image.
 
 RealBlur's two cameras and Levin's repeated exposures leave a small displacement between input
 and target, which no restoration can know. Their published protocols remove it before scoring:
@@ -8,7 +8,7 @@ and target, which no restoration can know. Their published protocols remove it b
   the warped output is defined.
 - Levin et al. (CVPR 2009): the best of all whole-pixel shifts, borders cut off.
 
-Pictures are `(H, W, 3)` in [0, 1].
+Images are `(H, W, 3)` in [0, 1].
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from common.errors import UserError
 
 REALBLUR_PSNR = "PSNR after the RealBlur authors' ECC homography alignment, over the overlap, data range 1"
 REALBLUR_SSIM = "SSIM per channel (Gaussian, sigma 1.5) after the RealBlur authors' alignment, over the overlap"
-LEVIN_PSNR = "PSNR at the best whole-pixel shift within 6, 20 px border cut, data range 1"
+LEVIN_PSNR = "PSNR at the best whole-pixel shift within 6, 20-pixel border left out, data range 1"
 
-_SSIM_BORDER = 5  # half the 11x11 window: positions whose window leaves the picture do not count
+_SSIM_BORDER = 5  # half the 11x11 window: positions whose window leaves the image do not count
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def align(output: np.ndarray, target: np.ndarray, *, iterations: int = 100) -> A
 
     Raises:
         ValueError: the shapes differ.
-        UserError: ECC does not converge, for example on a picture without any structure.
+        UserError: ECC does not converge, for example on an image without any structure.
     """
     output, target = _check(output, target)
     matched = output * np.float32((target * output).sum() / max(float((output * output).sum()), 1e-12))
@@ -139,5 +139,5 @@ def best_shift(
 
 def _check(output: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if output.ndim != 3 or output.shape != target.shape:
-        raise ValueError(f"expected two (H, W, 3) pictures, got {output.shape} and {target.shape}")
+        raise ValueError(f"expected two (H, W, 3) images, got {output.shape} and {target.shape}")
     return np.ascontiguousarray(output, np.float32), np.ascontiguousarray(target, np.float32)

@@ -1,8 +1,8 @@
-"""A cache from which a training crop is read without decoding a whole picture.
+"""A cache from which a training crop is read without decoding a whole image.
 
 Decoding two 720x1280 PNGs for one 128x128 crop throws 98 % of the work away. The field cuts such
 data sets into overlapping 512x512 PNGs, which still decodes sixteen times the pixels needed,
-biases which positions are seen, and stores overlaps twice. Here every picture is stored once as
+biases which positions are seen, and stores overlaps twice. Here every image is stored once as
 an uncompressed array that is mapped into memory: a crop reads only its own rows, and every key
 gives bit for bit the crop that the published files give.
 
@@ -39,7 +39,7 @@ def prepare(pairs: Sequence[Pair], folder: str | Path, *, workers: int) -> Itera
     """Write or complete the cache of one split.
 
     Files that an earlier, interrupted run finished are read and compared with their recorded
-    SHA-256; those that are missing, half written or made from other sources are made anew.
+    SHA-256; those that are missing, half written or made from other sources are made again.
 
     Args:
         pairs: from `find_pairs`.
@@ -93,7 +93,7 @@ def verified_names(folder: str | Path) -> list[str]:
     if damaged or not records:
         raise UserError(
             f"{manifest}: {len(damaged)} of {2 * len(records)} files are missing or cut off "
-            f"(first: {', '.join(map(str, damaged[:3])) or 'none listed'}); run prepare.py again, it makes them anew"
+            f"(first: {', '.join(map(str, damaged[:3])) or 'none listed'}); run prepare.py again, it makes them again"
         )
     return [record["name"] for record in records]
 

@@ -1,4 +1,4 @@
-"""Blurred and sharp pictures in the folder layouts in which the data sets are published.
+"""Blurred and sharp images in the folder layouts in which the data sets are published.
 
 | layout | files under the root |
 |---|---|
@@ -39,7 +39,7 @@ _RED_GREEN_BLUE = np.array([0.2989, 0.587, 0.114], dtype=np.float32)  # luma wei
 
 @dataclass(frozen=True)
 class Pair:
-    """A blurred picture and its sharp one.
+    """A blurred image and its sharp one.
 
     Attributes:
         name: unique in its data set, a relative path without suffix.
@@ -72,7 +72,7 @@ def find_pairs(
         raise UserError(f"layout {layout} does not exist; choose auto or one of {', '.join(LAYOUTS)}")
     pairs = _gopro(root, split, gopro_blur) if layout == "gopro" else _READERS[layout](root, split)
     if not pairs:
-        raise UserError(f"{root}: found no pictures for the split {split} in the layout {layout}; {_EXPECTED}")
+        raise UserError(f"{root}: found no images for the split {split} in the layout {layout}; {_EXPECTED}")
     name, count = Counter(pair.name for pair in pairs).most_common(1)[0]
     if count > 1:
         raise UserError(f"{root}: found {count} pairs of the name {name}, expected one; remove or rename the others")
@@ -121,19 +121,19 @@ class TrainingPairs(Dataset[dict[str, Tensor]]):
     """Random crops of pairs, augmented alike.
 
     Flips and quarter turns as published. The released loader also jitters saturation, by
-    mistake for validation pictures too; here training only.
+    mistake for validation images too; here training only.
 
     Args:
         pairs: from `find_pairs`.
         crop: side of the square crops in pixels.
         seed: of every random choice.
-        saturation_jitter: factor 0.8 to 1.2 on both pictures, with probability 1/3, as released.
+        saturation_jitter: factor 0.8 to 1.2 on both images, with probability 1/3, as released.
 
     Item `(epoch, index)`:
         `{"blurred", "sharp"}`, each `(3, crop, crop)` float32 in [0, 1].
 
     Raises:
-        UserError: on access, when a picture is damaged or smaller than the crop.
+        UserError: on access, when an image is damaged or smaller than the crop.
     """
 
     def __init__(self, pairs: Sequence[Pair], crop: int, seed: int, *, saturation_jitter: bool = True) -> None:
@@ -187,7 +187,7 @@ class EvaluationPairs(Dataset[dict[str, Any]]):
 
 
 def random_turn(random: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
-    """Draw one of the eight flips and quarter turns of an `(H, W, C)` picture, all equally likely."""
+    """Draw one of the eight flips and quarter turns of an `(H, W, C)` image, all equally likely."""
     flip_vertical, flip_horizontal, transpose = random.integers(2, size=3)
 
     def turn(picture: np.ndarray) -> np.ndarray:
@@ -198,7 +198,7 @@ def random_turn(random: np.random.Generator) -> Callable[[np.ndarray], np.ndarra
 
 
 def to_tensor(picture: np.ndarray) -> Tensor:
-    """Turn an `(H, W, 3)` picture into a contiguous `(3, H, W)` tensor."""
+    """Turn an `(H, W, 3)` image into a contiguous `(3, H, W)` tensor."""
     return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
 
 
@@ -219,7 +219,7 @@ def _gopro(root: Path, split: str, blur: str) -> list[Pair]:
 
 
 def _hide(root: Path, split: str) -> list[Pair]:
-    # GT holds the sharp pictures of both splits.
+    # GT holds the sharp images of both splits.
     part = _split_folder(root, split)
     sharp = _named(_pictures(root / "GT"))
     blurred = _named(
@@ -247,7 +247,7 @@ def _realblur(letter: str) -> Callable[[Path, str], list[Pair]]:
             pairs.append(Pair(f"{blurred.parent.parent.name}/{blurred.stem}", blurred, sharp))
         if missing:
             raise UserError(
-                f"{listing}: {len(missing)} of {2 * len(pairs)} listed pictures are missing "
+                f"{listing}: {len(missing)} of {2 * len(pairs)} listed images are missing "
                 f"(first: {', '.join(map(str, missing[:3]))}); finish copying the data set"
             )
         return pairs
@@ -308,7 +308,7 @@ def _join(blurred: dict[str, Path], sharp: dict[str, Path], where: str) -> list[
     unpaired = sorted(blurred.keys() ^ sharp.keys())
     if unpaired:
         raise UserError(
-            f"{where}: found {len(blurred)} blurred and {len(sharp)} sharp pictures, {len(unpaired)} without a partner "
+            f"{where}: found {len(blurred)} blurred and {len(sharp)} sharp images, {len(unpaired)} without a partner "
             f"(first: {', '.join(unpaired[:3])}); finish copying the data set"
         )
     return [Pair(name, path, sharp[name]) for name, path in blurred.items()]
@@ -341,7 +341,7 @@ def _matches(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
 
 _LEVIN = re.compile(r"im\d+_kernel\d+_img\.png")
 _SIDE_BY_SIDE = re.compile(r"(?P<name>.+)_(?P<side>blur|sharp)(?P<number>\d*)\.\w+")
-_EXPECTED = "the layouts that are read stand at the top of fftformer/data.py and in the README"
+_EXPECTED = "the supported layouts are listed at the top of fftformer/data.py and in the README"
 _READERS: dict[str, Callable[[Path, str], list[Pair]]] = {
     "hide": _hide,
     "realblur_j": _realblur("J"),

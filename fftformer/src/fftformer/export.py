@@ -11,17 +11,17 @@ from fftformer.model import FFTformer
 
 
 def export_onnx(model: FFTformer, path: str | Path, *, height: int, width: int) -> Path:
-    """Write the network for pictures of one size.
+    """Write the network for images of one size.
 
     One file serves one size and any batch: ONNX has no operator for the reflection that fits a
-    picture to multiples of 32, so it is computed here. Input `blurred` and output `restored` are
+    image to multiples of 32, so it is computed here. Input `blurred` and output `restored` are
     `(batch, 3, height, width)` in float32, values as the network's.
 
     Args:
         model: its device and mode are left as they are.
         path: the `.onnx` file to write.
-        height: of the pictures, in pixels.
-        width: of the pictures, in pixels.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
 
     Returns:
         the path.

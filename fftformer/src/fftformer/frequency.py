@@ -109,7 +109,7 @@ def half_matrices(name: str, like: Tensor, *, transposed: bool = False) -> Tenso
 
 
 def to_patches(x: Tensor) -> Tensor:
-    """`(B, H, W, C)` → `(64, N, C)` with N = B · H/8 · W/8 patches, row by row of the picture."""
+    """`(B, H, W, C)` → `(64, N, C)` with N = B · H/8 · W/8 patches, row by row of the image."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // PATCH, PATCH, w // PATCH, PATCH, c)
     return x.permute(2, 4, 0, 1, 3, 5).reshape(PATCH * PATCH, b * (h // PATCH) * (w // PATCH), c)

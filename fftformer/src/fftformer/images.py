@@ -1,9 +1,9 @@
-"""Reading and writing pictures without losing their form.
+"""Reading and writing images, keeping their format, bit depth, alpha channel and colour profile.
 
 Two readers, because neither library does everything: Pillow reads JPEG and every 8-bit form and
 notices a truncated JPEG, which OpenCV completes with grey; OpenCV reads 16 bits per colour, which
 Pillow silently cuts to 8, and decodes an 8-bit PNG in less than half of Pillow's time.
-No picture is ever half decoded: what cannot be read to its end is refused by name.
+No image is ever half decoded: what cannot be read to its end is refused by name.
 `tiff` and `png` hold what neither of them does.
 """
 
@@ -31,10 +31,10 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture file, upright, with what is needed to write a restored one in the same form.
+    """One image file, upright, with what is needed to write a restored one in the same form.
 
     Attributes:
-        rgb: `(H, W, 3)` uint8 or uint16; a grey picture has three equal channels.
+        rgb: `(H, W, 3)` uint8 or uint16; a grey image has three equal channels.
         alpha: `(H, W)` of the same type, or None.
         grey: whether the file holds one colour channel.
         format: "PNG", "JPEG" or "TIFF".
@@ -63,7 +63,7 @@ def to_float(pixels: np.ndarray) -> np.ndarray:
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """Read a picture as `(H, W, 3)` float32 in [0, 1], upright, without its alpha channel.
+    """Read an image as `(H, W, 3)` float32 in [0, 1], upright, without its alpha channel.
 
     Raises:
         UserError: the file is missing, truncated or not a still JPEG, PNG or TIFF.
@@ -72,7 +72,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
 
 def read_pixels(path: str | Path) -> np.ndarray:
-    """Read a picture's colours as stored, `(H, W, 3)` uint8 or uint16, by the fastest way.
+    """Read an image's colours as stored, `(H, W, 3)` uint8 or uint16, by the fastest way.
 
     A `.npy` of the crop cache is mapped into memory instead: only what is sliced is read.
 
@@ -113,15 +113,15 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         else:
             image, exif = _header(path, file)
             (width, height), orientation = image.size, _orientation(exif)
-        # The orientations 5 to 8 turn a picture by a quarter.
+        # The orientations 5 to 8 turn an image by a quarter.
         return (width, height) if orientation >= 5 else (height, width)
 
 
 def read_picture(path: str | Path) -> Picture:
-    """Read a picture with its form.
+    """Read an image with its form.
 
     Raises:
-        UserError: as `read_rgb`; also for several pictures in one file, CMYK and floating point.
+        UserError: as `read_rgb`; also for several images in one file, CMYK and floating point.
     """
     path = Path(path)
     data = _read(path)
@@ -132,11 +132,11 @@ def read_picture(path: str | Path) -> Picture:
         return _picture(pixels, "TIFF", profile=stored.profile, compression=stored.compression)
     image, exif = _header(path, io.BytesIO(data))
     form, orientation = image.format or "", _orientation(exif)
-    # Phones write JPEGs with a second, hidden picture (MPO); the first is the photograph.
+    # Phones write JPEGs with a second, hidden image (MPO); the first is the photograph.
     if form == "MPO":
         form = "JPEG"
     elif getattr(image, "n_frames", 1) > 1:
-        raise UserError(f"{path}: found several pictures in one file, expected one; split the file")
+        raise UserError(f"{path}: found several images in one file, expected one; split the file")
     if form == "PNG" and data[24] == 16:
         pixels = _decode(path, data, cv2.IMREAD_UNCHANGED)
         if pixels.ndim == 3:
@@ -161,7 +161,7 @@ def write_picture(path: str | Path, rgb: np.ndarray, like: Picture) -> None:
 
     Args:
         rgb: `(H, W, 3)` floating, clipped to [0, 1] and rounded here.
-        like: the picture that was restored, of the same size.
+        like: the image that was restored, of the same size.
 
     Raises:
         UserError: the suffix is unknown, or JPEG is asked for 16 bits or an alpha channel.
@@ -243,14 +243,14 @@ def _file(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise UserError(f"{path}: the picture does not exist") from None
+        raise UserError(f"{path}: the image does not exist") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _header(path: Path, file: IO[bytes]) -> tuple[Image.Image, Image.Exif]:
     """Open a JPEG or PNG without decoding it; its EXIF data is empty where there is none or it is damaged."""
-    # Big pictures are wanted here, they are no attack; without this Pillow stops at 180 megapixels.
+    # Large images are expected here; without this line Pillow refuses more than 180 megapixels.
     Image.MAX_IMAGE_PIXELS = None
     try:
         image = Image.open(file, formats=("PNG", "JPEG"))
@@ -261,15 +261,15 @@ def _header(path: Path, file: IO[bytes]) -> tuple[Image.Image, Image.Exif]:
             if exif:
                 image.info["exif"] = exif
     except UnidentifiedImageError:
-        raise UserError(f"{path}: found no picture that can be read, expected JPEG, PNG or TIFF") from None
+        raise UserError(f"{path}: found no image that can be read, expected JPEG, PNG or TIFF") from None
     except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
         raise _damaged(path) from None
     check_extent(image.width, image.height, file.seek(0, io.SEEK_END), path)
     file.seek(0)
     try:
-        # Pillow's own method for a PNG decodes the whole picture, to look for EXIF data behind it.
+        # Pillow's own method for a PNG decodes the whole image, to look for EXIF data behind it.
         return image, Image.Image.getexif(image)
-    except Exception:  # damaged EXIF data must not cost the picture
+    except Exception:  # damaged EXIF data must not cost the image
         return image, Image.Exif()
 
 
@@ -282,7 +282,7 @@ def _orientation(exif: Image.Exif) -> int:
 
 
 def _without_orientation(exif: Image.Exif) -> bytes | None:
-    """EXIF data for a picture that stands upright; None if it holds nothing else or cannot be written again."""
+    """EXIF data for an image that stands upright; None if it holds nothing else or cannot be written again."""
     exif.pop(_ORIENTATION, None)
     try:
         # Only data that holds something: an empty block would add a segment to the written file.
@@ -314,7 +314,7 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path}: the picture is truncated or damaged; copy it again")
+    return UserError(f"{path}: the image is truncated or damaged; copy it again")
 
 
 def _empty(path: Path) -> UserError:

@@ -1,4 +1,4 @@
-"""The published objective: L1 between pictures plus a tenth of L1 between their spectra."""
+"""The published objective: L1 between images plus a tenth of L1 between their spectra."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 def fourier_l1(output: Tensor, target: Tensor) -> Tensor:
     """Mean absolute difference of the 2-D spectra, real and imaginary parts counted alike.
 
-    The transform is linear, so one FFT of the difference serves for both pictures. float32
+    The transform is linear, so one FFT of the difference serves for both images. float32
     whatever the autocast type. Source: the released training code (`FFTLoss`).
 
     Args:
         output, target: `(B, C, H, W)`.
 
     Returns:
-        a scalar; unnormalised transforms, so it grows with the picture's size.
+        a scalar; unnormalised transforms, so it grows with the image's size.
     """
     with torch.autocast(output.device.type, enabled=False):
         spectrum = torch.fft.fft2(output.float() - target.float())

@@ -1,7 +1,7 @@
 """PSNR and SSIM, each in the definition that its name says.
 
 Papers print "SSIM" for several formulas that differ by up to 0.02; a row is only comparable
-with a definition beside it. All functions take one picture `(C, H, W)` in [0, 1], compute in
+with a definition beside it. All functions take one image `(C, H, W)` in [0, 1], compute in
 float64 and return a number.
 """
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-PSNR = "PSNR over all channels and pixels, data range 1, no border crop"
+PSNR = "PSNR over all channels and pixels, data range 1, no border left out"
 SSIM_3D = "SSIM with an 11x11x11 Gaussian (sigma 1.5) over height, width and channels, replicated borders"
 SSIM_2D = "SSIM with an 11x11 Gaussian (sigma 1.5) per channel, valid positions, mean over channels"
 
@@ -24,7 +24,7 @@ def quantise(picture: Tensor) -> Tensor:
 
 
 def psnr(picture: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio in dB, infinite for equal pictures.
+    """Peak signal-to-noise ratio in dB, infinite for equal images.
 
     Args:
         mask: `(H, W)` of 0 and 1; only pixels with 1 count.
@@ -86,4 +86,4 @@ def _gaussian() -> Tensor:
 
 def _check(picture: Tensor, target: Tensor) -> None:
     if picture.ndim != 3 or picture.shape != target.shape:
-        raise ValueError(f"expected two (C, H, W) pictures, got {tuple(picture.shape)} and {tuple(target.shape)}")
+        raise ValueError(f"expected two (C, H, W) images, got {tuple(picture.shape)} and {tuple(target.shape)}")

@@ -1,7 +1,7 @@
 """FFTformer: *Efficient Frequency Domain-based Transformers for High-Quality Image Deblurring*.
 
 Kong, Dong, Ge, Li, Pan; CVPR 2023, arXiv 2211.12250. Every number is the release's; the inside is
-channels-last, and pictures of any size are padded in `forward`. State-dict names are the
+channels-last, and images of any size are padded in `forward`. State-dict names are the
 release's without a few inner levels (`checkpoints` lists them).
 """
 
@@ -135,13 +135,13 @@ class FFTformer(Pretrained, nn.Module):
         self.output = conv3x3(dim, 3)
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Restored pictures `(B, 3, H, W)`.
+        """Restored images `(B, 3, H, W)`.
 
         Raises:
-            ValueError: not a batch of three-channel pictures.
+            ValueError: not a batch of three-channel images.
         """
         if picture.ndim != 4 or picture.shape[1] != 3:
-            raise ValueError(f"expected pictures (batch, 3, height, width), got {tuple(picture.shape)}")
+            raise ValueError(f"expected images (batch, 3, height, width), got {tuple(picture.shape)}")
         height, width = picture.shape[-2:]
         picture = pad_to_multiple(picture).contiguous(memory_format=torch.channels_last)
         level1 = self.encoder_level1(_conv(self.patch_embed, picture.permute(0, 2, 3, 1)))
@@ -157,7 +157,7 @@ class FFTformer(Pretrained, nn.Module):
 def pad_to_multiple(picture: Tensor, multiple: int = MULTIPLE) -> Tensor:
     """Reflect `(B, C, H, W)` at its right and bottom border up to the next multiples.
 
-    Equals `F.pad(..., mode="reflect")` where that is defined; a picture smaller than its padding
+    Equals `F.pad(..., mode="reflect")` where that is defined; an image smaller than its padding
     is reflected back and forth.
     """
     for axis in (-2, -1):

@@ -27,7 +27,7 @@ class Config(LoaderConfig):
     crop: Positive[int] = 128
     """Side of the training crops in pixels."""
     saturation_jitter: bool = True
-    """Scale the saturation by 0.8 to 1.2 with probability 1/3, as released (training pictures only)."""
+    """Scale the saturation by 0.8 to 1.2 with probability 1/3, as released (training images only)."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """The release trains with AdamW, the paper says Adam."""
     learning_rate: float = 1e-3
@@ -43,17 +43,17 @@ class Config(LoaderConfig):
     clip: Positive[float] = 0.01
     """Largest global norm of the gradient."""
     frequency_weight: float = 0.1
-    """Weight of the L1 between spectra beside the L1 between pictures."""
+    """Weight of the L1 between spectra beside the L1 between images."""
     ema: BelowOne[float] = 0.0
     """Decay of an average of the weights that is validated and exported instead of them; 0 is off."""
     validate_every: int = 20_000
-    """Optimiser updates between two validations on whole pictures."""
+    """Optimiser updates between two validations on whole images."""
     validation: Literal["test", "held_out"] = "test"
-    """What is scored while training. test: pictures of the test split, as the release does; no weights are chosen
+    """What is scored while training. test: images of the test split, as the release does; no weights are chosen
     by them. held_out: pairs of the training split that are not trained on; OUTPUT/model_best holds the weights
     that score best on them."""
     validation_pictures: Positive[int] = 20
-    """How many pictures to validate on, evenly spread."""
+    """How many images to validate on, evenly spread."""
 
 
 def demo() -> Config:

@@ -1,4 +1,4 @@
-"""Scores of whole pictures, under each data set's published protocol."""
+"""Scores of whole images, under each data set's published protocol."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REALBLUR_DEFINITIONS = {"PSNR (dB)": alignment.REALBLUR_PSNR, "SSIM": alignment.
 
 @dataclass(frozen=True)
 class PictureScore:
-    """Scores of one picture: metric → value, for the restored and for the blurred one."""
+    """Scores of one image: metric → value, for the restored and for the blurred one."""
 
     name: str
     restored: Scores
@@ -44,7 +44,7 @@ class PictureScore:
 
 
 def score_pair(output: Tensor, target: Tensor, layout: str) -> Scores:
-    """Score one picture against its target, both clipped and rounded to 8 bits.
+    """Score one image against its target, both clipped and rounded to 8 bits.
 
     Args:
         output, target: `(3, H, W)` in [0, 1].
@@ -72,18 +72,18 @@ def score_pictures(
     processes: int = 1,
     show: Callable[[dict[str, Any], Tensor, PictureScore], None] | None = None,
 ) -> list[PictureScore]:
-    """Restore and score pictures, shared out over the processes, each counted exactly once.
+    """Restore and score images, divided over the processes, each counted exactly once.
 
     Args:
-        items: a sequence of `{"name", "blurred", "sharp"}` with pictures `(3, H, W)` in [0, 1].
+        items: a sequence of `{"name", "blurred", "sharp"}` with images `(3, H, W)` in [0, 1].
         restore: blurred `(3, H, W)` → restored `(3, H, W)` on the host.
         show: called with every item of this process, its restoration and its scores.
 
     Returns:
-        the scores of all pictures in the order of `items`, in every process.
+        the scores of all images in the order of `items`, in every process.
     """
     mine = []
-    for index in tqdm(range(rank, len(items), processes), unit="picture", disable=rank > 0, leave=False):
+    for index in tqdm(range(rank, len(items), processes), unit="image", disable=rank > 0, leave=False):
         item = items[index]
         restored = restore(item["blurred"])
         restored_scores = score_pair(restored, item["sharp"], layout)
@@ -96,7 +96,7 @@ def score_pictures(
 
 
 def mean(scores: Sequence[PictureScore], metric: str, of: str = "restored") -> float:
-    """Mean of one metric over pictures, of the restored or the blurred ones."""
+    """Mean of one metric over images, of the restored or the blurred ones."""
     return sum(getattr(score, of)[metric] for score in scores) / len(scores)
 
 
@@ -111,16 +111,16 @@ def rows(  # noqa: PLR0917
     of: Literal["restored", "blurred"] = "restored",
     tile: tuple[int, int] | None = None,
 ) -> list[Row]:
-    """Result rows: the mean of every metric, of restored pictures beside the published one where there is one.
+    """Result rows: the mean of every metric, of restored images beside the published one where there is one.
 
     Args:
-        tile: the smallest one, where pictures were restored in tiles. The published scores are of whole pictures.
+        tile: the smallest one, where images were restored in tiles. The published scores are of whole images.
 
     Raises:
         UserError: there are no scores.
     """
     if not scores:
-        raise UserError(f"{dataset}: no pictures were scored")
+        raise UserError(f"{dataset}: no images were scored")
     definitions = REALBLUR_DEFINITIONS if layout.startswith("realblur") else DEFINITIONS
     pictures = f"{split}, {len(scores)} {'picture' if len(scores) == 1 else 'pictures'}"
     if tile:
@@ -147,7 +147,7 @@ def rows(  # noqa: PLR0917
 
 
 def write_csv(path: str | Path, scores: Sequence[PictureScore]) -> None:
-    """Write every picture's scores, blurred and restored, as CSV."""
+    """Write every image's scores, blurred and restored, as CSV."""
     metrics = list(scores[0].restored)
     lines = [",".join(["name", *(f"{metric} {of}" for metric in metrics for of in ("blurred", "restored"))])]
     for score in scores:

@@ -52,7 +52,7 @@ def random_kernel(random: np.random.Generator) -> np.ndarray:
 
     Returns:
         `(KERNEL_SIZE, KERNEL_SIZE)` float32, non-negative, sum 1, its centre of mass in the middle so that
-        blurred and sharp picture are registered.
+        blurred and sharp image are registered.
     """
     steps = 256
     drift = random.standard_normal(2)

@@ -54,18 +54,18 @@ def read_tiff(path: Path, file: IO[bytes], *, pixels: bool = True) -> Stored:
     """Read a TIFF file, or with `pixels=False` only its form.
 
     Raises:
-        UserError: the file is damaged, or holds what is no picture of 8 or 16 bits: floating point, signed values,
-            several pictures, more channels, another colour model.
+        UserError: the file is damaged, or holds what is no image of 8 or 16 bits: floating point, signed values,
+            several images, more channels, another colour model.
     """
     try:
         with tifffile.TiffFile(file) as tiff:
             page, *following = list[Any](tiff.pages)
             _check_form(path, page)
             check_extent(page.imagewidth, page.imagelength, tiff.filehandle.size, path)
-            # Reduced copies and masks of the picture may follow it.
+            # Reduced copies and masks of the image may follow it.
             others = [other for other in following if not (other.is_reduced or other.is_mask)]
             if others or (tiff.imagej_metadata or {}).get("images", 1) > 1:
-                raise UserError(f"{path}: found several pictures in one file, expected one; split the file")
+                raise UserError(f"{path}: found several images in one file, expected one; split the file")
             orientation = page.tags.valueof(_ORIENTATION, 1)
             profile = page.tags.valueof(34675)
             return Stored(
@@ -79,9 +79,9 @@ def read_tiff(path: Path, file: IO[bytes], *, pixels: bool = True) -> Stored:
     except UserError:
         raise
     except MemoryError:
-        raise UserError(f"{path}: the picture does not fit into memory") from None
+        raise UserError(f"{path}: the image does not fit into memory") from None
     except Exception:  # the parsers raise whatever they meet in a damaged file
-        raise UserError(f"{path}: the picture is truncated or damaged; copy it again") from None
+        raise UserError(f"{path}: the image is truncated or damaged; copy it again") from None
 
 
 def _check_form(path: Path, page: Any) -> None:

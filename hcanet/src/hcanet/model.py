@@ -198,7 +198,7 @@ class HCANet(Pretrained, nn.Module):
         return image + self.output(x)[..., :height, :width]
 
     def published_parameters(self) -> int:
-        """Parameters of the published 3-D form; those beside its middle slices never meet data."""
+        """Parameters of the published 3-D form; those outside its middle slices have no effect."""
         shapes = (published_shape(name, value.shape) for name, value in self.named_parameters())
         return sum(torch.Size(shape).numel() for shape in shapes)
 
@@ -224,7 +224,7 @@ def published_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def narrow(bands: int, dim: int) -> str:
-    """What a network of this width keeps of the noise, in one sentence."""
+    """A sentence about the noise that a network of this width cannot remove."""
     share = (bands - dim) / bands
     return (
         f"a network of width {dim} passes at least {share:.0%} of the white noise of {bands} bands through its skip "

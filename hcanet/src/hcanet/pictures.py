@@ -1,4 +1,4 @@
-"""Pictures of noisy and denoised scenes: false colours on one stretch, residuals, spectra."""
+"""Figures of noisy and denoised scenes: false colours on one stretch, residuals, spectra."""
 
 from __future__ import annotations
 

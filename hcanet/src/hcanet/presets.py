@@ -79,7 +79,7 @@ class Config(LoaderConfig):
     schedule: Schedule = "cosine"
     """cosine to zero, halving (after 10, 50, 100 and 150 epochs) or qrnn3d (its table)."""
     restart: bool = True
-    """Cosine and halving begin anew with every stage; the released trainer goes on with its lowest rate."""
+    """Cosine and halving begin again with every stage; the released trainer goes on with its lowest rate."""
     validate_every: Positive[int] = 500
     """Optimiser updates between two validations on the validation regions."""
     test_cases: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Learning rates as functions of the epoch: what the first rate is multiplied by."""
+"""Learning-rate schedules: the factor of the first rate as a function of the epoch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Schedule = Literal["cosine", "halving", "qrnn3d"]
 HALVED_AFTER = (10, 50, 100, 150)
 """Epochs of the released trainer."""
 QRNN3D = ((20, 0.1), (30, 1.0), (35, 0.1), (45, 0.01), (50, 1.0), (85, 0.1), (95, 0.01))
-"""From which epoch which factor: σ 50 to epoch 30, blind to 50, complex noise to 100."""
+"""First epoch of each factor: σ 50 to epoch 30, blind to 50, complex noise to 100."""
 WARM_UP = 50
 """Updates in which the cosine's rate rises linearly."""
 
@@ -28,7 +28,7 @@ def factor(schedule: Schedule, step: int, updates: int, epochs: Sequence[int], *
         schedule: "cosine" to zero, "halving" as the released trainer, or "qrnn3d".
         updates: of all stages together.
         epochs: of each stage.
-        restart: cosine and halving begin anew with every stage.
+        restart: cosine and halving begin again with every stage.
     """
     epoch = step * sum(epochs) / updates
     if schedule == "qrnn3d":

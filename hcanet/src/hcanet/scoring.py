@@ -90,7 +90,7 @@ def score_scenes(
     processes: int = 1,
     show: Show | None = None,
 ) -> list[SceneScore]:
-    """Score regions under every case, shared out over processes.
+    """Score regions under every case, divided over processes.
 
     Args:
         regions: clean ones; only pixels with data count where a scene has others.
@@ -122,7 +122,7 @@ def score_scenes(
 
 
 def without_training(name: str, noisy: Noisy, case: str) -> np.ndarray:
-    """One of the classical methods; the fixed σ of `gaussian` is told to it, other levels are estimated."""
+    """One of the classical methods; it gets the fixed σ of `gaussian`; other levels are estimated."""
     if name == VARIATION:
         return classical.total_variation(noisy.image)
     if name == OUTLIERS:
@@ -194,5 +194,5 @@ def comparison(scores: Sequence[SceneScore]) -> str:
 
 
 def caption(values: dict[str, Any]) -> str:
-    """What stands below a picture."""
+    """The caption of an image."""
     return f"{values['PSNR (dB)']:.2f} dB, SAM {values['SAM (rad)']:.3f}"

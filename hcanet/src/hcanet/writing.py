@@ -1,4 +1,4 @@
-"""Denoised scenes in the format of their input: same type, wavelengths, place, and pixels without data.
+"""Denoised scenes in the format of their input: same type, wavelengths, georeference and pixels without data.
 
 `common.hyperspectral` reads ENVI, GeoTIFF, MATLAB and NumPy files; this module writes what it reads.
 """
@@ -59,7 +59,7 @@ def restored(values: np.ndarray, offset: float, divisor: float, scene: Scene) ->
 
 
 def write_scene(path: Path, cube: np.ndarray, scene: Scene) -> list[Path]:
-    """Write `(H, W, bands)`; the suffix chooses the format, `scene` says what the input knew.
+    """Write `(H, W, bands)`; the suffix chooses the format, `scene` holds the input's metadata.
 
     Returns:
         the files written. NumPy and GeoTIFF have the wavelengths beside them, in `NAME.wavelengths.txt`.
@@ -118,7 +118,7 @@ def _write_envi(path: Path, cube: np.ndarray, scene: Scene, declared: float | No
 
 
 def _of_input(scene: Scene) -> dict[str, str]:
-    """What the input's ENVI header says of place and bands; of other files, the wavelengths."""
+    """The input's ENVI fields about georeference and bands; for other files, the wavelengths."""
     path = Path(scene.source)
     found = envi.find_header(path) if path.is_file() and path.suffix.lower() not in FORMATS[3:] else None
     if found is not None:

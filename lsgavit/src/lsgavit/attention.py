@@ -140,7 +140,7 @@ class LSGAttention(nn.Module):
         self.bias = bias.to("cpu" if weight.is_meta else weight.device, weight.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """What `to`, `half`, `to_empty` and the like call: the constant is computed anew, never moved or left empty."""
+        """Called by `to`, `half`, `to_empty` and the like: computes the constant again instead of moving it."""
         super()._apply(fn, recurse)
         self._compute_bias()
         return self

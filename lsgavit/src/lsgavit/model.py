@@ -154,7 +154,7 @@ class LSGAViT(Pretrained, nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Linear layers from a normal of deviation 0.02 cut at ±2, biases zero; the rest keeps torch's or its own."""
+    """Linear layers: normal with standard deviation 0.02 cut at ±2, biases zero; others keep their initial values."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -15,7 +15,7 @@ class Config(LoaderConfig):
     """What training LSGA-ViT depends on. A step is one optimiser update."""
 
     dataset: str = "demo"
-    """Scene of the catalogue below --data-root, or demo for the made-up one; --cube replaces it."""
+    """Scene of the catalogue below --data-root, or demo for the synthetic one; --cube replaces it."""
     cube: str | None = None
     """Your own scene: FILE[:KEY], MATLAB, .npy, .npz, ENVI or GeoTIFF."""
     labels: str | None = None
@@ -67,7 +67,7 @@ class Config(LoaderConfig):
 
 
 def demo() -> Config:
-    """Made-up scene that the installation brings, one seed, half a minute on two CPU cores.
+    """Synthetic scene that the installation brings, one seed, half a minute on two CPU cores.
 
     accelerate launch lsgavit/train.py
     """

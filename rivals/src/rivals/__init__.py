@@ -1,4 +1,4 @@
-"""Methods that are no paper of this repository, on the splits of its scene classifiers."""
+"""Other methods on the splits of this repository's scene classifiers."""
 
 from rivals.hybridsn import HybridSN
 

@@ -1,4 +1,4 @@
-"""The fast paths of AMGCFN. Whoever skips this folder loses nothing of the idea: the plain forms give the same.
+"""The fast paths of AMGCFN. The plain forms give the same results, so you can skip this folder.
 
 Each has a backward pass of its own and visits the scene in pieces that stay in the processor's cache.
 """

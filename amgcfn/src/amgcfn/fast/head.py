@@ -164,7 +164,7 @@ class _Head(torch.autograd.Function):
             means, nodes, average, maximum = (t.detach().requires_grad_() for t in (means, nodes, average, maximum))
             weight = ctx.small.attend(means)
             mixed = ctx.small.mix(average, maximum, nodes)
-        # All that is added to below are buffers made here.
+        # The sums below are added to buffers that were created here.
         grad_x, grad_weight, grad_thin, grad_mixing = _summarise_backward(
             x, weight.detach(), mixed[0].detach(), mixed[1].detach(), winner, gradients=(grad_products, grad_best)
         )

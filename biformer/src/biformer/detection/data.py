@@ -1,13 +1,13 @@
-"""Pictures with annotated objects, in COCO's published layout.
+"""Images with annotated objects, in COCO's published layout.
 
     DIR/annotations/instances_train2017.json   DIR/annotations/instances_val2017.json
     DIR/train2017/*.jpg                        DIR/val2017/*.jpg
 
-Own pictures go into the same layout. Category numbers may have gaps (COCO's run from 1 to 90 for 80
+Own images go into the same layout. Category numbers may have gaps (COCO's run from 1 to 90 for 80
 categories): networks count 0, 1, 2 and so on in their order, and results name the file's numbers again.
 
 As in mmdetection, which the authors used: crowd regions are left out of training (COCO's metric ignores
-what is found in them), and so are boxes narrower or lower than one pixel inside the picture.
+what is found in them), and so are boxes narrower or lower than one pixel inside the image.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from common.photographs.images import read_rgb
 
 SPLITS = {"train": "train2017", "validation": "val2017"}
 LAYOUT = "expected COCO's layout, annotations/instances_train2017.json with train2017/, and the same for val2017"
-_LEAST_SIDE = 32  # mmdetection trains on no smaller pictures
+_LEAST_SIDE = 32  # mmdetection trains on no smaller images
 _LARGEST_ID = 2**53  # pycocotools sorts ids in arrays
 _LARGEST = 1e5  # pixels; from larger coordinates pycocotools would draw outlines that fill the memory
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The annotated objects of one picture, without crowd regions.
+    """The annotated objects of one image, without crowd regions.
 
     Attributes:
         boxes: `(N, 4)` float32, left, top, right, bottom in pixels.
@@ -51,15 +51,15 @@ class Objects:
 
 @dataclass(frozen=True)
 class CocoPictures:
-    """One split, read one picture at a time.
+    """One split, read one image at a time.
 
     Attributes:
-        folder: of the pictures.
+        folder: of the images.
         annotation_file: that describes them.
         names: file names.
         ids: their numbers in the file.
         sizes: height and width in pixels, as the file says.
-        objects: per picture.
+        objects: per image.
         category_ids: the file's number of every class, rising.
         classes: their names.
         crowds, degenerate: how many annotations were left out as crowd regions or as too small.
@@ -80,20 +80,20 @@ class CocoPictures:
         return len(self.names)
 
     def read(self, index: int) -> Image.Image:
-        """The picture in RGB, turned as the annotations have it.
+        """The image in RGB, turned as the annotations have it.
 
         Raises:
             UserError: it is missing, cannot be decoded, or has another size than annotated.
         """
         path, (height, width) = self.folder / self.names[index], self.sizes[index]
-        # A camera's picture may be stored on its side: the annotated size tells whether it was annotated upright.
+        # A camera's image may be stored on its side: the annotated size tells whether it was annotated upright.
         for upright in (False, True):
             picture = read_rgb(path, upright=upright)
             if picture.size == (width, height):
                 return picture
         raise UserError(
             f"{path}: has {picture.width}x{picture.height} pixels, {self.annotation_file.name} says "
-            f"{width}x{height}; copy the pictures that belong to the annotations"
+            f"{width}x{height}; copy the images that belong to the annotations"
         )
 
     def masks(self, index: int) -> np.ndarray:
@@ -103,7 +103,7 @@ class CocoPictures:
         return np.ascontiguousarray(coco_mask().decode(shapes).transpose(2, 0, 1))
 
     def subset(self, indices: Sequence[int]) -> CocoPictures:
-        """The pictures at `indices`, with all classes."""
+        """The images at `indices`, with all classes."""
         return replace(
             self,
             names=[self.names[i] for i in indices],
@@ -113,7 +113,7 @@ class CocoPictures:
         )
 
     def for_training(self) -> CocoPictures:
-        """The pictures that have an object and 32 pixels or more on each side.
+        """The images that have an object and 32 pixels or more on each side.
 
         Raises:
             UserError: there is none.
@@ -121,7 +121,7 @@ class CocoPictures:
         kept = [i for i, size in enumerate(self.sizes) if len(self.objects[i].labels) and min(size) >= _LEAST_SIDE]
         if not kept:
             raise UserError(
-                f"{self.annotation_file}: none of its {len(self)} pictures has an object to learn and "
+                f"{self.annotation_file}: none of its {len(self)} images has an object to learn and "
                 f"{_LEAST_SIDE} pixels or more on each side; annotate some"
             )
         return self.subset(kept)
@@ -144,7 +144,7 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
         raise UserError(f"{root}: the folder does not exist; put the data set there or correct --data-root")
     content = read_annotations(path)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder of pictures; {LAYOUT}")
+        raise UserError(f"{folder}: no such folder of images; {LAYOUT}")
     categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
     labels = {number: label for label, number in enumerate(categories)}
     by_picture: dict[int, list[tuple[list[float], int, Any]]] = {image["id"]: [] for image in content["images"]}
@@ -165,12 +165,12 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
     names = [image["file_name"] for image in content["images"]]
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
-        raise UserError(f"{path}: lists the picture {twice} twice, so it would count twice; join its entries")
+        raise UserError(f"{path}: lists the image {twice} twice, so it would count twice; join its entries")
     there = {entry.name for entry in os.scandir(folder)}
     missing = [name for name in names if name not in there and not (folder / name).is_file()]
     if missing:
         raise UserError(
-            f"{folder}: {len(missing)} of {len(names)} pictures that {path.name} lists are missing "
+            f"{folder}: {len(missing)} of {len(names)} images that {path.name} lists are missing "
             f"(first: {missing[0]}); finish copying the data set"
         )
     return CocoPictures(
@@ -220,7 +220,7 @@ def read_annotations(path: Path) -> dict[str, Any]:
                     )
         numbers = [entry["id"] for entry in content[part]] if kinds else []
         if len(set(numbers)) < len(numbers):
-            raise UserError(f"{path}: two entries of {part} have the same id; number them anew")
+            raise UserError(f"{path}: two entries of {part} have the same id; number them again")
     for image in content["images"]:
         if min(image["height"], image["width"]) < 1:
             raise UserError(
@@ -234,10 +234,10 @@ def read_annotations(path: Path) -> dict[str, Any]:
 def check_categories(
     found: Sequence[str], found_ids: Sequence[int], expected: Sequence[str], expected_ids: Sequence[int], *, whose: str
 ) -> None:
-    """Refuse pictures whose categories are not the ones expected.
+    """Refuse images whose categories are not the ones expected.
 
     Args:
-        whose: the file of the pictures and what is expected instead, "A, expected those of B".
+        whose: the file of the images and what is expected instead, "A, expected those of B".
 
     Raises:
         UserError: names what differs.
@@ -248,7 +248,7 @@ def check_categories(
     only = [[f"{i} {name}" for i, name in a if (i, name) not in b] for a, b in (pairs, pairs[::-1])]
     raise UserError(
         f"{whose}: has other categories ({_few(only[0])} instead of {_few(only[1])}); "
-        "use pictures annotated with the same ones"
+        "use images annotated with the same ones"
     )
 
 
@@ -257,7 +257,7 @@ def run_lengths(shape: Any, height: int, width: int) -> Any:
 
     Args:
         shape: polygons or run lengths, as `Objects` holds them.
-        height, width: of the picture.
+        height, width: of the image.
     """
     if isinstance(shape, Mapping):
         return shape if isinstance(shape["counts"], (str, bytes)) else coco_mask().frPyObjects(shape, height, width)
@@ -267,7 +267,7 @@ def run_lengths(shape: Any, height: int, width: int) -> Any:
 def _checked(
     annotation: Mapping[str, Any], where: str, labels: Mapping[int, int], sizes: Mapping[int, tuple[int, int]]
 ) -> tuple[int, list[float] | None, int]:
-    """Picture, box cut at its border (None if nothing is left) and label of an annotation."""
+    """Image, box cut at its border (None if nothing is left) and label of an annotation."""
     box: Any = annotation.get("bbox")
     picture: Any = annotation.get("image_id")
     category: Any = annotation.get("category_id")
@@ -276,7 +276,7 @@ def _checked(
             raise UserError(f"{where}: has the {name} {_shown(value)}; expected a whole number, as the id it refers to")
     if picture not in sizes:
         raise UserError(
-            f"{where}: belongs to picture {_shown(picture)}, which the file does not list; correct its image_id"
+            f"{where}: belongs to image {_shown(picture)}, which the file does not list; correct its image_id"
         )
     if category not in labels:
         raise UserError(
@@ -301,13 +301,13 @@ def shape_of(segmentation: Any, where: str, size: tuple[int, int]) -> Any:
     Args:
         segmentation: as the file has it.
         where: names the annotation in errors.
-        size: height and width of the picture.
+        size: height and width of the image.
 
     Returns:
         None without a shape, an empty list for polygons that enclose nothing.
 
     Raises:
-        UserError: neither polygons nor run lengths of a picture of this size.
+        UserError: neither polygons nor run lengths of an image of this size.
     """
     if not segmentation:  # absent, null or an empty list
         return None
@@ -327,10 +327,10 @@ def shape_of(segmentation: Any, where: str, size: tuple[int, int]) -> Any:
         valid = False
     if not valid:
         raise UserError(f"{where}: has the run lengths {_shown(counts)}; expected numbers or COCO's text")
-    # pycocotools writes as many pixels as are counted, beyond the picture too.
+    # pycocotools writes as many pixels as are counted, beyond the image too.
     if segmentation["size"] != expected or sum(runs) != size[0] * size[1]:
         raise UserError(
-            f"{where}: its run lengths are of a picture of {_shown(segmentation['size'])}; expected {expected}, "
+            f"{where}: its run lengths are of an image of {_shown(segmentation['size'])}; expected {expected}, "
             "height and width, all pixels counted"
         )
     return segmentation

@@ -1,8 +1,8 @@
-"""The demo's data, in COCO's layout: coins, cups and horses cut out of pictures that scikit-image installs.
+"""The demo's data, in COCO's layout: coins, cups and horses cut out of images that scikit-image installs.
 
 They lie, turned and in several sizes, on photographed grass, gravel and brick, which are grey and tinted
 here, some a little behind others; each has its box, polygons and area. A heap of coins is a crowd region, and
-one picture of each split is empty. Category numbers have gaps, as COCO's. Nothing is downloaded, and every
+one image of each split is empty. Category numbers have gaps, as COCO's. Nothing is downloaded, and every
 call writes the same.
 """
 
@@ -34,11 +34,11 @@ _SIZES = ((128, 96), (112, 96), (120, 96))
 _SIDES = {"coin": (26, 38), "horse": (48, 72), "cup": (44, 68)}
 _LEAST_VISIBLE = 0.85
 _CROWD = 1
-"""Number of the training picture with the heap of coins."""
+"""Number of the training image with the heap of coins."""
 
 
 def write_demo(folder: Path, *, training: int = 97, validation: int = 8) -> Path:
-    """Write the data set, `training` and `validation` pictures; return `folder`."""
+    """Write the data set, `training` and `validation` images; return `folder`."""
     for split, count in (("train", training), ("validation", validation)):
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
@@ -102,7 +102,7 @@ def _annotation(category: int, mask: np.ndarray, *, crowd: bool = False) -> dict
         segmentation: Any = {"size": list(mask.shape), "counts": [0, *counts] if runs[0] else counts}
     else:
         lines = measure.find_contours(np.pad(mask, 1).astype(float), 0.5)
-        # Contours run through pixel centres, row first, in the padded picture; COCO counts from pixel corners.
+        # Contours run through pixel centres, row first, in the padded image; COCO counts from pixel corners.
         segmentation = [np.round(line[:, ::-1] - 0.5, 1).flatten().tolist() for line in lines if len(line) >= 8]
     return {
         "category_id": category,
@@ -128,7 +128,7 @@ def _turned(name: str, random: np.random.Generator) -> Image.Image:
 
 @cache
 def _cut_outs(name: str) -> list[Image.Image]:
-    """Pictures of one category with a transparent surrounding."""
+    """Images of one category with a transparent surrounding."""
     if name == "horse":
         horse = _installed("horse.png").convert("RGBA")
         dark = np.array(horse.convert("L")) < 128

@@ -6,15 +6,15 @@ themselves differ, it stands at the line. Not the same either, and without a lin
 | | mmdetection 2 | torchvision, here |
 |---|---|---|
 | box loss of RPN and Mask R-CNN | L1 | smooth L1 with beta 1/9 |
-| RetinaNet's losses | sum over the batch / its positive anchors | mean over pictures of each one's own quotient |
+| RetinaNet's losses | sum over the batch / its positive anchors | mean over images of each one's own quotient |
 | RPN: best anchor of an object below IoU 0.3 | ignored | a positive |
 | anchors' corners | fractions of pixels | rounded to pixels |
 | P7 of RetinaNet | convolution of P6 | convolution of ReLU(P6) |
 | mask targets | RoIAlign with half-pixel alignment | RoIAlign without it |
-| resizing | pictures of 8 bits, rounded | tensors, not rounded |
+| resizing | images of 8 bits, rounded | tensors, not rounded |
 
 Box encodings (deviations 1 for anchors, 0.1 and 0.2 for regions), sampling, suppression per class at 0.5, the
-score threshold 0.05 and 100 detections per picture are the same.
+score threshold 0.05 and 100 detections per image are the same.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class Detector(Pretrained, nn.Module):
         drop_path_rate: stochastic depth of the last block.
         freeze_batch_norm: keep the running statistics of every BatchNorm in training.
         channels: of the pyramid and the heads; the hidden layers of the box head have four times as many.
-        proposals: regions per picture that Mask R-CNN's first stage hands to the second, best first. Suppression
+        proposals: regions per image that Mask R-CNN's first stage hands to the second, best first. Suppression
             gets as many of each level, in training twice as many.
         regions_per_picture: proposals that Mask R-CNN learns from, a quarter of them objects.
-        short_side, long_side: pictures are resized to this shorter side, or to less if the longer one
+        short_side, long_side: images are resized to this shorter side, or to less if the longer one
             would exceed the other number.
 
     Raises:
@@ -114,7 +114,7 @@ class Detector(Pretrained, nn.Module):
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """The losses by name in training, what is found otherwise.
+        """In training the losses by name, otherwise the detections.
 
         Args:
             images: `(3, H, W)` in [0, 1] each, of any sizes.
@@ -122,7 +122,7 @@ class Detector(Pretrained, nn.Module):
                 0 and, for Mask R-CNN, `masks` `(N, H, W)`.
 
         Returns:
-            in evaluation per picture `boxes`, `labels`, `scores` `(N,)` in [0, 1], best first, and for
+            in evaluation per image `boxes`, `labels`, `scores` `(N,)` in [0, 1], best first, and for
             Mask R-CNN `masks` `(N, 28, 28)`: probabilities inside the box, for `pasted`.
         """
         background = int(self.method == "mask_rcnn")  # torchvision's class 0; the last one in mmdetection
@@ -138,7 +138,7 @@ class Detector(Pretrained, nn.Module):
         return found
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the backbone's blocks in the backward pass instead of keeping their inside."""
+        """Recompute the backbone's blocks in the backward pass instead of storing their intermediate results."""
         self.body.set_grad_checkpointing(enable)
 
 
@@ -168,10 +168,10 @@ class Pyramid(nn.Module):
 
 
 class Resizing(GeneralizedRCNNTransform):
-    """Resize, normalise and pad pictures to multiples of 32; boxes back to the picture's own pixels.
+    """Resize, normalise and pad images to multiples of 32; boxes back to the image's own pixels.
 
     Differs from torchvision's: masks stay small, because pasting a hundred of them into a large
-    picture takes gigabytes (`pasted` does one); a batch is at least as large as the region grid.
+    image takes gigabytes (`pasted` does one); a batch is at least as large as the region grid.
     """
 
     def __init__(self, short_side: int, long_side: int, *, least_size: int) -> None:
@@ -179,7 +179,7 @@ class Resizing(GeneralizedRCNNTransform):
         self.least = -(-least_size // 32) * 32
 
     def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
-        """Pictures of different sizes → `(B, 3, H, W)`, padded with zeros right and bottom."""
+        """Images of different sizes → `(B, 3, H, W)`, padded with zeros right and bottom."""
         batch = super().batch_images(images, size_divisible)
         height, width = batch.shape[-2:]
         return F.pad(batch, (0, max(0, self.least - width), 0, max(0, self.least - height)))
@@ -190,7 +190,7 @@ class Resizing(GeneralizedRCNNTransform):
         image_shapes: list[tuple[int, int]],
         original_image_sizes: list[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Boxes of resized pictures → boxes of the pictures as they came."""
+        """Boxes of resized images → boxes of the images as they came."""
         if not self.training:
             for found, resized, original in zip(result, image_shapes, original_image_sizes, strict=True):
                 found["boxes"] = resize_boxes(found["boxes"], list(resized), list(original))
@@ -210,7 +210,7 @@ class AlignedRoIAlign(nn.Module):
         self.level_of = LevelMapper(2, 1 + len(strides))  # a box of 224 pixels goes to stride 16
 
     def forward(self, maps: Mapping[str, Tensor], boxes: list[Tensor], sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Boxes per picture → `(all boxes, C, size, size)`; picture sizes are not needed."""
+        """Boxes per image → `(all boxes, C, size, size)`; image sizes are not needed."""
         rows = [F.pad(each, (1, 0), value=float(picture)) for picture, each in enumerate(boxes)]
         regions, levels = torch.cat(rows), self.level_of(boxes)
         # Half-precision maps are raised to the boxes' precision: half a coordinate of 1,333 pixels is off by one.
@@ -257,12 +257,12 @@ def mask_rcnn(body: DenseBiFormer, classes: int, channels: int, proposals: int, 
 
 
 def pasted(mask: Tensor, box: Tensor, height: int, width: int) -> Tensor:
-    """A box's mask in its picture, `(H, W)` of booleans, as mmdetection pastes it: sampled at pixel centres.
+    """A box's mask in its image, `(H, W)` of booleans, as mmdetection pastes it: sampled at pixel centres.
 
     Args:
         mask: `(28, 28)`, probabilities.
         box: `(4,)`, left, top, right, bottom in pixels.
-        height, width: of the picture.
+        height, width: of the image.
     """
     inside = torch.zeros(height, width, dtype=torch.bool)
     left, top, right, bottom = box.tolist()
@@ -293,12 +293,12 @@ def load_detector(path: Path) -> Detector:
 
 
 def check_size(size: tuple[int, int], detector: Detector, name: Any) -> None:
-    """Refuse a picture so narrow that nothing of it is left after resizing.
+    """Refuse an image so narrow that nothing of it is left after resizing.
 
     Args:
         size: width and height in pixels.
         detector: that resizes it.
-        name: of the picture.
+        name: of the image.
 
     Raises:
         UnreadablePicture: with its size.

@@ -1,4 +1,4 @@
-"""Boxes, masks, names and scores drawn into a picture, and annotated beside detected ones."""
+"""Boxes, masks, names and scores drawn into an image, and annotated beside detected ones."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def draw(
     captions: Sequence[str],
     masks: Sequence[np.ndarray] | None = None,
 ) -> Image.Image:
-    """A copy of an RGB picture with objects drawn in their class's colour, the last one on top.
+    """A copy of an RGB image with objects drawn in their class's colour, the last one on top.
 
-    A picture below 320 pixels is enlarged by a whole factor, so that names can be read.
+    An image below 320 pixels is enlarged by a whole factor, so that names can be read.
 
     Args:
         picture: to draw on.
@@ -76,7 +76,7 @@ def draw_found(
 
 
 def draw_annotated(pictures: CocoPictures, index: int) -> Image.Image:
-    """Draw a picture's annotated objects, with masks where they have shapes."""
+    """Draw an image's annotated objects, with masks where they have shapes."""
     objects = pictures.objects[index]
     labels = objects.labels.tolist()
     shaped = bool(objects.shapes) and all(shape is not None for shape in objects.shapes)
@@ -87,7 +87,7 @@ def draw_annotated(pictures: CocoPictures, index: int) -> Image.Image:
 def detection_sheet(
     detector: Detector, pictures: CocoPictures, device: torch.device, path: Path, *, count: int = 2
 ) -> Path:
-    """Save annotated beside detected objects of a split's first pictures."""
+    """Save annotated beside detected objects of a split's first images."""
     rows = []
     for index in range(min(count, len(pictures))):
         picture = pictures.read(index)

@@ -2,7 +2,7 @@
 
 Numbers are those of the release's `object_detection/configs`. They build on mmdetection's `_base_` files, which
 are not in the release; those of mmdetection 2 (the authors name mmcv 1.7) give batch 16, the 12 epochs with
-steps after 8 and 11, the 500 warm-up updates from a thousandth, and the sizes of pictures: unconfirmed.
+steps after 8 and 11, the 500 warm-up updates from a thousandth, and the sizes of images: unconfirmed.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ class Config(LoaderConfig):
     """Backbone: biformer_tiny, biformer_small, biformer_base or biformer_stl."""
     weights: Path | None = None
     """ImageNet weights of the backbone: a model folder or the authors' released file. The published
-    experiments start from them; without, everything starts anew."""
+    experiments start from them; without, everything starts again."""
     num_regions: Positive[int] = 16
-    """Regions along each side of a map; 16 as released, fewer for small pictures."""
+    """Regions along each side of a map; 16 as released, fewer for small images."""
     depths: tuple[Positive[int], Positive[int], Positive[int], Positive[int]] | None = None
     """Blocks of the four stages, instead of the variant's."""
     channels: Positive[int] = 256
     """Of the feature pyramid and the heads."""
     proposals: Positive[int] = 1000
-    """Regions per picture that the first stage of Mask R-CNN hands to the second, best first."""
+    """Regions per image that the first stage of Mask R-CNN hands to the second, best first."""
     regions_per_picture: Positive[int] = 512
     """Proposals that Mask R-CNN learns from, a quarter of them objects."""
     freeze_batch_norm: bool = True
     """Keep the running statistics of every BatchNorm, as released; they are ImageNet's with --weights."""
     short_side: Positive[int] = 800
-    """Pictures are resized to this shorter side in pixels ..."""
+    """Images are resized to this shorter side in pixels ..."""
     long_side: Positive[int] = 1333
     """... or to less, if their longer side would exceed this."""
     flip: Fraction[float] = 0.5
     """Probability of a horizontal flip."""
     epochs: Positive[int] = 12
-    """Passes over the training pictures."""
+    """Passes over the training images."""
     steps_after: tuple[int, ...] = (8, 11)
     """Epochs after which the learning rate falls to a tenth."""
     warmup_steps: int = 500
     """Updates with a learning rate that rises linearly from a thousandth."""
     learning_rate: float = 1e-4
-    """For 16 pictures per update; scaled linearly by the true global batch."""
+    """For 16 images per update; scaled linearly by the true global batch."""
     weight_decay: float = 0.05
     """AdamW's."""
     decay_norms: bool = False
@@ -121,7 +121,7 @@ def demo() -> Config:
     """Coins, cups and horses pasted on photographs, in COCO's layout, reduced Mask R-CNN, 90 s on one core.
 
     accelerate launch biformer/detection/train.py
-    Expected: box AP50 and mask AP50 above 95, box AP of 64 to 75, on 8 other pictures.
+    Expected: box AP50 and mask AP50 above 95, box AP of 64 to 75, on 8 other images.
     With 1000 proposals, the 48 that a step learns from seldom show a part of an object, and the network takes
     parts for whole objects. With 100 it learns from half of them.
     """

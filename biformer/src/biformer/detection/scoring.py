@@ -1,7 +1,7 @@
-"""COCO's average precision over whole splits, by pycocotools, each picture counted once in any number of processes.
+"""COCO's average precision over whole splits, by pycocotools, each image counted once in any number of processes.
 
-Pictures go through the network one at a time: what a network with attention finds depends on the padding
-of its batch, and a score must not depend on how pictures were shared out.
+Images go through the network one at a time: what a network with attention finds depends on the padding
+of its batch, and a score must not depend on how images were divided.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Scores:
 
 
 def score(detector: Detector, pictures: CocoPictures, accelerator: Accelerator, *, workers: int = 0) -> Scores:
-    """Detect in every picture and score, shared out over the processes.
+    """Detect in every image and score, divided over the processes.
 
     Args:
         detector: in evaluation mode, on the accelerator's device.
@@ -85,7 +85,7 @@ def shared(scores: Scores | None, accelerator: Accelerator) -> Scores:
 
 
 def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator, *, workers: int = 0) -> list[Result]:
-    """What a detector finds, in COCO's results format, ordered by picture, in every process."""
+    """What a detector finds, in COCO's results format, ordered by image, in every process."""
     rank, processes = accelerator.process_index, accelerator.num_processes
     device = next(detector.parameters()).device
     share = EvaluationPictures(pictures, rank=rank, processes=processes)
@@ -99,7 +99,7 @@ def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator,
         collate_fn=_as_it_is,
     )
     results: list[tuple[int, list[Result]]] = []
-    for image, index in tqdm(loader, unit="picture", disable=rank > 0, leave=False):
+    for image, index in tqdm(loader, unit="image", disable=rank > 0, leave=False):
         height, width = image.shape[-2:]
         check_size((width, height), detector, pictures.names[index])
         with torch.inference_mode(), accelerator.autocast():
@@ -110,12 +110,12 @@ def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator,
 
 
 def results_of(found: dict[str, Tensor], detector: Detector, picture: int, height: int, width: int) -> list[Result]:
-    """One picture's detections in COCO's results format: numbers of the data set, boxes by width and height.
+    """One image's detections in COCO's results format: numbers of the data set, boxes by width and height.
 
     Args:
         found: what the detector returned.
         picture: its number.
-        height, width: of the picture.
+        height, width: of the image.
     """
     results = []
     boxes = found["boxes"].float().cpu()
@@ -141,7 +141,7 @@ def average_precision(results: Sequence[Result], pictures: CocoPictures, detecto
     """Score results in COCO's format with pycocotools.
 
     Args:
-        results: of all pictures.
+        results: of all images.
         pictures: that were looked at.
         detector: a Mask R-CNN's masks are scored too.
     """
@@ -181,7 +181,7 @@ def rows(
                     paper="biformer",
                     preset=preset,
                     dataset=dataset,
-                    split=f"{split}, {scores.pictures:,} pictures",
+                    split=f"{split}, {scores.pictures:,} images",
                     metric=metric,
                     definition=definition(metric),
                     value=value,
@@ -194,16 +194,16 @@ def rows(
 
 
 def definition(metric: str) -> str:
-    """Exactly which metric "box AP" and the others are."""
+    """The definition of "box AP" and of the other metrics."""
     kind, _, name = metric.partition(" ")
-    return f"COCO's {kind} {_MEANINGS[name]}, at most 100 detections per picture, in percent (pycocotools)"
+    return f"COCO's {kind} {_MEANINGS[name]}, at most 100 detections per image, in percent (pycocotools)"
 
 
 COCO_2017 = "COCO 2017"
 
 
 def dataset_name(root: Path | None, pictures: CocoPictures) -> str:
-    """What the rows call a data set: COCO 2017 by its 80 categories, else the folder's name."""
+    """The data set's name in the rows: COCO 2017 by its 80 categories, else the folder's name."""
     coco = len(pictures.classes) == 80 and pictures.classes[0] == "person" and pictures.category_ids[-1] == 90
     return COCO_2017 if coco else root.resolve().name if root else "demo objects"
 

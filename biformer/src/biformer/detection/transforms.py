@@ -1,6 +1,6 @@
-"""What an annotated picture becomes before the network sees it: a flip in training, a tensor, nothing else.
+"""Transforms of an annotated image before the network: a flip in training, then conversion to a tensor.
 
-Resizing, normalisation and padding happen in the network (`model.Resizing`), so pictures of any size go in
+Resizing, normalisation and padding happen in the network (`model.Resizing`), so images of any size go in
 and boxes come out in their own pixels. The flip is drawn from (seed, epoch, index), so that a sample is
 the same in any loading process and after any restart.
 
@@ -24,9 +24,9 @@ Target = dict[str, Tensor]
 
 
 class TrainingPictures(Dataset[Any]):
-    """Flipped training pictures; item `(epoch, index)` → picture and target.
+    """Flipped training images; item `(epoch, index)` → image and target.
 
-    A whole batch is fetched as one sample: a list of pictures and one of targets, whose sizes differ.
+    A whole batch is fetched as one sample: a list of images and one of targets, whose sizes differ.
     The loader stacks this single sample, which puts a dimension of 1 in front of everything;
     `unstacked` takes it away.
 
@@ -68,7 +68,7 @@ class TrainingPictures(Dataset[Any]):
 
 
 class EvaluationPictures(Dataset[tuple[Tensor, int]]):
-    """One process's share of the pictures to score; item → `(3, H, W)` in [0, 1], and its index."""
+    """One process's share of the images to score; item → `(3, H, W)` in [0, 1], and its index."""
 
     def __init__(self, pictures: CocoPictures, *, rank: int = 0, processes: int = 1) -> None:
         self.pictures = pictures
@@ -83,11 +83,11 @@ class EvaluationPictures(Dataset[tuple[Tensor, int]]):
 
 
 def unstacked(batch: tuple[list[Tensor], list[Target]]) -> tuple[list[Tensor], list[Target]]:
-    """What the loader makes of one fetched batch → lists of pictures and targets."""
+    """What the loader makes of one fetched batch → lists of images and targets."""
     images, targets = batch
     return [image[0] for image in images], [{key: value[0] for key, value in target.items()} for target in targets]
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
-    """An RGB picture → `(3, H, W)` float32 in [0, 1]."""
+    """An RGB image → `(3, H, W)` float32 in [0, 1]."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255

@@ -1,4 +1,4 @@
-"""Depth-wise convolution whose gradient is quick on a CPU.
+"""Depth-wise convolution with a fast gradient on a CPU.
 
 BiFormer's local terms are 5×5 depth-wise convolutions. oneDNN computes the gradient of such a
 kernel some 50 times slower than that of a 5×3 kernel (one thread of an AMD EPYC, 56×56×64 and

@@ -1,4 +1,4 @@
-"""Attention to routed regions by PyTorch's `flex_attention`: another's kernels, to judge ours by and to race them.
+"""Attention to routed regions by PyTorch's `flex_attention`, to test and time our kernels against.
 
 A route table is a block mask's index where a block is one region, so no mask is computed. It takes regions of a
 power of two of tokens, from 16 on, and packs no heads, so stage 3 at 224 pixels is out of its reach; on a CPU it has no

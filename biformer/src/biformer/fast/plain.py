@@ -3,7 +3,7 @@
 Equations 5 and 6 of BiFormer (arXiv 2303.08810), the same numbers as `literal`. Differs from the
 release in what is written to memory: no attention weights, and where the map is small no copied
 keys and values either. Gradients come from autograd; a copy's gradient is one indexed sum, where
-the release's `gather` fills a zero tensor with R² instead of R regions for every picture.
+the release's `gather` fills a zero tensor with R² instead of R regions for every image.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _masked(q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, sca
 
 
 def _selected(q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float) -> Tensor:  # noqa: PLR0917
-    """Each query region gets a copy of its routed regions: rows of a table of all pictures' regions."""
+    """Each query region gets a copy of its routed regions: rows of a table of all images' regions."""
     batch, regions, tokens, _ = q.shape
     first = torch.arange(batch, device=routes.device)[:, None, None] * k.shape[1]
     rows = (routes + first).flatten()

@@ -34,7 +34,7 @@ class Augmentation:
 
     Attributes:
         size: side of the crop, and of the shorter side before it is scaled, in pixels.
-        scale: smallest and largest factor of the resized picture.
+        scale: smallest and largest factor of the resized image.
         category_share: ten crops are tried for one in which no class covers more than this share.
         flip: probability of mirroring.
         distort: change brightness, contrast, saturation and hue.
@@ -49,7 +49,7 @@ class Augmentation:
     def __call__(self, picture: Tensor, labels: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """`(3, H, W)` uint8 and `(H, W)` uint8 → `(3, size, size)` normalised and `(size, size)` uint8.
 
-        What lies outside of the picture is 0 after normalisation and 255 in the labels.
+        What lies outside of the image is 0 after normalisation and 255 in the labels.
         """
         height, width = fitted(labels.shape[0], labels.shape[1], self.size, random.uniform(*self.scale))
         picture = resized(picture, height, width)
@@ -85,7 +85,7 @@ def distorted(x: Tensor, random: np.random.Generator) -> Tensor:
 
     Args:
         x: `(3, H, W)`, RGB in [0, 1].
-        random: drawn from in an order that does not depend on the picture.
+        random: drawn from in an order that does not depend on the image.
     """
     contrast_first = bool(random.integers(2))
     brightness = random.uniform(-_BRIGHTNESS, _BRIGHTNESS) * random.integers(2)
@@ -117,7 +117,7 @@ class TrainingScenes(Dataset[tuple[Tensor, Tensor]]):
     """Augmented training scenes; item `(epoch, index)` → `(3, S, S)` and labels `(S, S)` uint8.
 
     Raises:
-        UserError: on access, for a picture or annotation that cannot be used.
+        UserError: on access, for an image or annotation that cannot be used.
     """
 
     def __init__(self, scenes: Scenes, augmentation: Augmentation, seed: int) -> None:

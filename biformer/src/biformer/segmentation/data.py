@@ -1,4 +1,4 @@
-"""Pictures with a class for each pixel, in ADE20K's published layout.
+"""Images with a class for each pixel, in ADE20K's published layout.
 
     ADEChallengeData2016/
         images/training/ADE_train_00000001.jpg   images/validation/ADE_val_00000001.jpg
@@ -31,11 +31,11 @@ _TABLE = "objectInfo150.txt"
 
 @dataclass(frozen=True)
 class Scenes:
-    """Annotated pictures of one split, read one at a time.
+    """Annotated images of one split, read one at a time.
 
     Attributes:
         root: the data set's folder.
-        names: picture files relative to images/<split>, sorted.
+        names: image files relative to images/<split>, sorted.
         split: training or validation.
         classes: names.
     """
@@ -49,7 +49,7 @@ class Scenes:
         return len(self.names)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """A picture `(3, H, W)` uint8 in RGB, and its labels `(H, W)` uint8: class numbers from 0, 255 for none.
+        """An image `(3, H, W)` uint8 in RGB, and its labels `(H, W)` uint8: class numbers from 0, 255 for none.
 
         Raises:
             UserError: a file cannot be decoded, their sizes differ, or a label is beyond the classes.
@@ -62,17 +62,17 @@ class Scenes:
             raise UserError(str(error)) from None
         if labels.shape != picture.shape[1:]:
             raise UserError(
-                f"{path}: is {labels.shape[1]}x{labels.shape[0]} pixels, its picture "
+                f"{path}: is {labels.shape[1]}x{labels.shape[0]} pixels, its image "
                 f"{picture.shape[2]}x{picture.shape[1]}; copy both again"
             )
         return picture, labels
 
 
 def open_both(root: Path) -> tuple[Scenes, Scenes]:
-    """Training and validation pictures, none of them in both.
+    """Training and validation images, none of them in both.
 
     Raises:
-        UserError: as `open_scenes`, or a picture is in both.
+        UserError: as `open_scenes`, or an image is in both.
     """
     training, validation = open_scenes(root, "training"), open_scenes(root, "validation")
     refuse_shared(*([s.root / "images" / s.split / name for name in s.names] for s in (training, validation)))
@@ -87,7 +87,7 @@ def open_scenes(root: Path, split: str) -> Scenes:
         split: training or validation.
 
     Raises:
-        UserError: a folder is missing or empty, pictures without annotation, or an unreadable class table.
+        UserError: a folder is missing or empty, images without annotation, or an unreadable class table.
     """
     root = data_folder(root)
     images, annotations = root / "images" / split, root / "annotations" / split
@@ -99,12 +99,12 @@ def open_scenes(root: Path, split: str) -> Scenes:
             )
     names = sorted(path.relative_to(images).as_posix() for path in list_images(images))
     if not names:
-        raise UserError(f"{images}: holds no pictures, expected files ending in {', '.join(SUFFIXES)}")
+        raise UserError(f"{images}: holds no images, expected files ending in {', '.join(SUFFIXES)}")
     there = {path.relative_to(annotations).as_posix() for path in list_images(annotations, suffixes=(".png",))}
     missing = [name for name in names if annotation_of(Path(), name).as_posix() not in there]
     if missing:
         raise UserError(
-            f"{annotations}: {len(missing)} of {len(names)} pictures have no annotation (first: "
+            f"{annotations}: {len(missing)} of {len(names)} images have no annotation (first: "
             f"{annotation_of(Path(), missing[0])}); finish copying the data set"
         )
     return Scenes(root, names, split, read_classes(root / _TABLE))
@@ -122,7 +122,7 @@ def data_folder(root: Path) -> Path:
 
 
 def annotation_of(folder: Path, name: str) -> Path:
-    """Where the annotation of a picture lies."""
+    """Where the annotation of an image lies."""
     return (folder / name).with_suffix(".png")
 
 
@@ -146,7 +146,7 @@ def read_classes(table: Path) -> list[str]:
 
 
 def read_picture(path: Path) -> Tensor:
-    """A picture in upright position: `(3, H, W)` uint8, RGB.
+    """An image in upright position: `(3, H, W)` uint8, RGB.
 
     Raises:
         UnreadablePicture: it cannot be decoded.

@@ -61,7 +61,7 @@ class SemanticFPNHead(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Logits at a quarter of the picture's sides."""
+        """Logits at a quarter of the image's sides."""
         pyramid = self.neck(OrderedDict((str(i), each) for i, each in enumerate(maps)))
         x = self.levels[0](pyramid["0"])
         for i in range(1, len(maps)):
@@ -84,7 +84,7 @@ class UPerNetHead(nn.Module):
 
     Shape:
         four maps at strides 4, 8, 16, 32 → logits `(B, num_classes, ⌈H / 4⌉, ⌈W / 4⌉)`. In training mode the
-        pooled 1×1 maps are normalised over the batch, which must hold two pictures or more.
+        pooled 1×1 maps are normalised over the batch, which must hold two images or more.
     """
 
     def __init__(self, channels: Sequence[int], num_classes: int, *, width: int = 512, dropout: float = 0.1) -> None:
@@ -98,13 +98,13 @@ class UPerNetHead(nn.Module):
         _init_head(self)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Logits at a quarter of the picture's sides."""
+        """Logits at a quarter of the image's sides."""
         nothing = maps[0].new_empty(0)
         return self.classifier(self.decoder([nothing, nothing, *maps]))
 
 
 class AuxiliaryHead(nn.Module):
-    """mmseg's `FCNHead` with one convolution, on stage 3; UPerNet's loss has 0.4 of its loss added.
+    """mmseg's `FCNHead` with one convolution, on stage 3; its loss is added to UPerNet's with weight 0.4.
 
     Args:
         channels: of the map.
@@ -138,7 +138,7 @@ def _classifier(width: int, num_classes: int, dropout: float) -> nn.Sequential:
 
 
 def _init_head(head: nn.Module) -> None:
-    """mmseg's initial values: He's for convolutions, deviation 0.01 for the classifier, biases 0."""
+    """mmseg's initial values: He's for convolutions, standard deviation 0.01 for the classifier, biases 0."""
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

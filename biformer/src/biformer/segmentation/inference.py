@@ -1,6 +1,6 @@
-"""From a picture of any size to a class for each of its pixels, as mmsegmentation's whole-picture test does it.
+"""From an image of any size to a class for each of its pixels, as mmsegmentation's whole-picture test does it.
 
-The picture is resized, the logits enlarged bilinearly to the resized picture and then to the original
+The image is resized, the logits enlarged bilinearly to the resized image and then to the original
 one; several views (scales, mirrored) are averaged as shares (softmax). The same here, in strips of rows,
 so that a large photograph with 150 classes needs no more memory than a strip.
 """
@@ -27,7 +27,7 @@ _STRIP = 2**24
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a picture is shown to the network.
+    """How an image is shown to the network.
 
     Attributes:
         image_size: shorter side in pixels.
@@ -50,7 +50,7 @@ class Protocol:
             views = f"mean share over scales {', '.join(f'{s:g}' for s in self.scales)}"
             views += ", mirrored too" if self.flip else ""
         return (
-            f"whole picture, shorter side {self.image_size} and longer at most {LONG_SIDE * self.image_size} pixels"
+            f"whole image, shorter side {self.image_size} and longer at most {LONG_SIDE * self.image_size} pixels"
             f"{stretched}; {views}"
         )
 
@@ -66,7 +66,7 @@ def fitted(height: int, width: int, image_size: int, scale: float = 1.0) -> tupl
 
 
 def normalised(picture: Tensor) -> Tensor:
-    """`(..., 3, H, W)` uint8 or floats in [0, 1] → normalised with ImageNet's mean and deviation."""
+    """`(..., 3, H, W)` uint8 or floats in [0, 1] → normalised with ImageNet's mean and standard deviation."""
     if not picture.is_floating_point():
         picture = picture.float() / 255
     return TF.normalize(picture, list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD))
@@ -127,7 +127,7 @@ def enlarged_rows(logits: Tensor, between: tuple[int, int], size: tuple[int, int
 
     Args:
         logits: `(classes, h, w)`.
-        between: height and width of the resized picture.
+        between: height and width of the resized image.
         size: height and width of the original one.
 
     Returns:

@@ -34,16 +34,16 @@ class Segmenter(Pretrained, nn.Module):
         freeze_batch_norm: keep the running statistics of the backbone's BatchNorms in training. The
             authors' segmentation does not (its detection does).
         class_names: names of the classes, carried along in the saved folder.
-        image_size: shorter side in pixels that pictures are resized to, carried along likewise.
+        image_size: shorter side in pixels that images are resized to, carried along likewise.
         size_divisor: what the sides are stretched to multiples of, carried along likewise.
         backbone: further keywords of `BiFormer`.
 
     Shape:
-        `(B, 3, H, W)`, normalised with ImageNet's mean and deviation → logits `(B, num_classes, ⌈H / 4⌉, ⌈W / 4⌉)`;
-        with labels `(B, H, W)`, class numbers or 255 → the loss, a scalar.
+        `(B, 3, H, W)`, normalised with ImageNet's mean and standard deviation →
+        logits `(B, num_classes, ⌈H / 4⌉, ⌈W / 4⌉)`; with labels `(B, H, W)`, class numbers or 255 → the loss, a scalar.
 
     Raises:
-        ValueError: options that do not fit together, or a picture smaller than the region grid.
+        ValueError: options that do not fit together, or an image smaller than the region grid.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class Segmenter(Pretrained, nn.Module):
 
     @property
     def least_size(self) -> int:
-        """Smallest side of a picture, in pixels."""
+        """Smallest side of an image, in pixels."""
         return self.backbone.least_size
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the backbone's blocks in the backward pass instead of keeping their inside."""
+        """Recompute the backbone's blocks in the backward pass instead of storing their intermediate results."""
         self.backbone.set_grad_checkpointing(enable)
 
 
@@ -114,7 +114,7 @@ def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy at the labels' size.
 
     As released (mmsegmentation's default) the sum is divided by all pixels, ignored ones included, so a
-    picture that is mostly padding weighs less.
+    image that is mostly padding weighs less.
 
     Args:
         logits: `(B, classes, h, w)` of any size; enlarged bilinearly.

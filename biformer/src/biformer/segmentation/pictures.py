@@ -1,4 +1,4 @@
-"""Pictures of a segmentation: colours per class, overlays with a legend, and sheets beside the annotation."""
+"""Figures of a segmentation: colours per class, overlays with a legend, and sheets beside the annotation."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def palette(classes: int) -> np.ndarray:
 
 
 def label_picture(labels: np.ndarray, classes: int) -> Image.Image:
-    """Labels as an 8-bit palette picture in the data set's codes: 1 for the first class, 0 for unlabelled.
+    """Labels as an 8-bit palette image in the data set's codes: 1 for the first class, 0 for unlabelled.
 
     Args:
         labels: `(H, W)` class numbers from 0, 255 for none.
-        classes: for the colours, which picture viewers show.
+        classes: for the colours, which image viewers show.
     """
     codes = (labels.astype(np.uint8) + np.uint8(1)).astype(np.uint8)
     picture = Image.fromarray(codes)
@@ -45,7 +45,7 @@ def label_picture(labels: np.ndarray, classes: int) -> Image.Image:
 
 
 def blended(picture: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Colours laid over a picture, both `(H, W, 3)` uint8; unlabelled pixels stay as they are."""
+    """Colours laid over an image, both `(H, W, 3)` uint8; unlabelled pixels stay as they are."""
     colours = np.vstack([palette(classes), np.zeros((IGNORED + 1 - classes, 3), np.uint8)])[labels]
     mixed = (1 - _OPACITY) * picture + _OPACITY * colours
     return np.where((labels == IGNORED)[..., None], picture, mixed.round()).astype(np.uint8)
@@ -56,7 +56,7 @@ def overlay(picture: Image.Image, labels: np.ndarray, names: Sequence[str]) -> I
 
     Args:
         picture: RGB, reduced to 1600 pixels if it is larger.
-        labels: `(H, W)` class numbers from 0, of the picture's size.
+        labels: `(H, W)` class numbers from 0, of the image's size.
         names: of the classes.
     """
     shares = np.bincount(labels.flatten(), minlength=len(names))[: len(names)] / labels.size

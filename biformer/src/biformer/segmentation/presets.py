@@ -34,11 +34,11 @@ class Config(LoaderConfig):
     head_width: Positive[int] | None = None
     """Channels of the head; by default 128 for semantic_fpn, 512 for upernet."""
     image_size: Positive[int] = 512
-    """Side of the training crop, and shorter side of resized pictures, in pixels."""
+    """Side of the training crop, and shorter side of resized images, in pixels."""
     size_divisor: Positive[int] = 1
     """Evaluation stretches the resized sides to multiples of this."""
     scale: tuple[Positive[float], Positive[float]] = (0.5, 2.0)
-    """Smallest and largest random factor of the resized picture."""
+    """Smallest and largest random factor of the resized image."""
     category_share: Fraction[float] = 0.75
     """Largest share of a training crop that one class should cover; ten crops are tried."""
     flip: Fraction[float] = 0.5

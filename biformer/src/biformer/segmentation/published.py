@@ -12,4 +12,4 @@ PUBLISHED: dict[tuple[str, str, bool], tuple[float, str]] = {
     ("biformer_small", "upernet", True): (50.8, _README),
     ("biformer_base", "upernet", True): (51.7, _README),
 }
-"""(variant, head, several scales and mirrored) → mIoU in percent on ADE20K's validation pictures."""
+"""(variant, head, several scales and mirrored) → mIoU in percent on ADE20K's validation images."""

@@ -25,8 +25,9 @@ from common.sampling import begin_worker
 DEFINITIONS = {
     "mIoU": "intersection over union in percent, mean over the classes that occur in labels or prediction, from "
     "one confusion matrix of all labelled pixels",
-    "mAcc": "share of a class's labelled pixels that are right, in percent, mean over the classes that occur in labels",
-    "aAcc": "share of all labelled pixels that are right, in percent",
+    "mAcc": "percentage of a class's labelled pixels whose predicted class is correct, mean over the classes "
+    "that occur in labels",
+    "aAcc": "percentage of all labelled pixels whose predicted class is correct",
 }
 
 
@@ -80,19 +81,19 @@ class EvaluationScenes(Dataset[tuple[Tensor, Tensor]]):
 def score(
     model: Segmenter, scenes: Scenes, accelerator: Accelerator, protocol: Protocol, *, workers: int = 0
 ) -> Scores:
-    """Score a network, shared out over the processes, one picture at a time because their sizes differ.
+    """Score a network, divided over the processes, one image at a time because their sizes differ.
 
     Args:
         model: in evaluation mode.
         scenes: of the split.
-        protocol: how pictures are shown.
+        protocol: how images are shown.
         workers: loading processes per process.
 
     Returns:
         the same in every process; whole numbers are added, so the number of processes does not matter.
 
     Raises:
-        UserError: a picture or annotation cannot be used.
+        UserError: an image or annotation cannot be used.
     """
     rank, processes = accelerator.process_index, accelerator.num_processes
     device = next(model.parameters()).device
@@ -102,7 +103,7 @@ def score(
         share, batch_size=None, num_workers=workers, worker_init_fn=begin_worker, generator=torch.Generator()
     )
     total = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64, device=device)
-    for picture, labels in tqdm(loader, unit="picture", disable=rank > 0, leave=False):
+    for picture, labels in tqdm(loader, unit="image", disable=rank > 0, leave=False):
         with accelerator.autocast():
             found = predict_labels(model, picture.to(device), protocol)
         total += confusion(labels.to(device), found, model.num_classes)
@@ -133,7 +134,7 @@ def rows(
                 paper="biformer",
                 preset=preset,
                 dataset=dataset,
-                split=f"{split}, {scores.pictures:,} pictures",
+                split=f"{split}, {scores.pictures:,} images",
                 metric=f"{metric}, multi-scale" if several else metric,
                 definition=f"{DEFINITIONS[metric]}; {protocol.describe()}",
                 value=value,
@@ -146,7 +147,7 @@ def rows(
 
 
 def dataset_name(scenes: Scenes, demo: bool) -> str:
-    """What the rows call a data set: ADE20K by its folder and 150 classes, else the folder's name."""
+    """The data set's name in the rows: ADE20K by its folder and 150 classes, else the folder's name."""
     if demo:
         return "demo scenes"
     root = scenes.root.resolve()

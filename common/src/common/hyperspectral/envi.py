@@ -217,20 +217,18 @@ def declared(header: Path, fields: dict[str, str]) -> float | None:
 
 
 def notes(fields: dict[str, str]) -> tuple[str, ...]:
-    """What the header says of the numbers and is not applied."""
+    """What the header declares about the stored numbers but is not applied."""
     good = re.split(r"[,\s]+", fields.get("bbl", ""))
     bad = [band for band, flag in enumerate(good) if flag and not flag.strip(".0")]
     found = []
     if bad:
         listed = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-        found.append(
-            f"the header marks {len(bad)} bands as bad (counted from 0: {listed}), they are used like all others"
-        )
+        found.append(f"the header marks {len(bad)} bands as bad (counted from 0: {listed}); they are used nevertheless")
     scaled = [name for name in ("data gain values", "data offset values") if fields.get(name)]
     if scaled:
         found.append(f"the header gives {' and '.join(scaled)}, the numbers are taken as they are stored")
     if fields.get("map info") and _place(fields) is None:
-        found.append("the header's map info is not understood, outputs get no place")
+        found.append("the header's map info cannot be read, outputs get no georeference")
     return tuple(found)
 
 
@@ -256,7 +254,7 @@ def _place(fields: dict[str, str]) -> Georeference | None:
     """`map info = {projection, column, row, x, y, width, height, zone, hemisphere, datum}`; pixels from 1.
 
     The coordinate system is kept for UTM on WGS-84 and for plain longitude and latitude; otherwise
-    only the coordinates are. What is no such list says nothing about the place.
+    only the coordinates are. Any other text gives no georeference.
     """
     info = [value.strip() for value in fields.get("map info", "").split(",")]
     if len(info) < 7:

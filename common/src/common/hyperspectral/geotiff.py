@@ -27,7 +27,7 @@ _ALPHA = (1, 2)  # of ExtraSamples: associated and unassociated
 
 
 def read(path: Path) -> Stored:
-    """Read the first picture of a file, with its place and what it declares about pixels without data.
+    """Read the first image of a file, with its georeference and its no-data declaration.
 
     Returns:
         values `(rows, columns)` or `(rows, columns, bands)` from samples or planes, `(pages, rows, columns)`
@@ -47,7 +47,7 @@ def read(path: Path) -> Stored:
         tags = {tag: known[tag].value for tag in _TAGS if tag in known}
         said = declared(path, known)
         notes = [*said.notes]
-        # Overviews and masks belong to the first picture; any other is a further one.
+        # Overviews and masks belong to the first image; any other is a further one.
         others = [one.keyframe for one in file.series[1:]]
         mask = next((page.asarray() != 0 for page in others if page.is_mask and page.shape == values.shape[:2]), None)
         if (beside := path.with_name(f"{path.name}.msk")).is_file():
@@ -55,7 +55,7 @@ def read(path: Path) -> Stored:
             mask = mask if mask.ndim == 2 else mask.all(axis=-1)
         further = sum(not (page.is_mask or page.is_reduced) for page in others)
         if further:
-            notes.append(f"the file holds {further} more pictures of other sizes or types, the first is read")
+            notes.append(f"the file holds {further} more images of other sizes or types, the first is read")
     bands: Literal["last", "pages"] | None = None
     if values.ndim == 3:
         bands = "last" if "S" in axes else "pages"
@@ -69,12 +69,12 @@ def read(path: Path) -> Stored:
 
 @dataclass(frozen=True)
 class Declared:
-    """What a file, or GDAL's `.aux.xml` beside it, says of its numbers.
+    """What a file, or GDAL's `.aux.xml` beside it, declares about its numbers.
 
     Attributes:
         no_data: the value of pixels without data.
         wavelengths: in nm, `(bands,)`, or None.
-        alpha: the sample, from 0, that is no band but says where there are data; None without one.
+        alpha: the sample, from 0, that is a data mask and not a band; None without one.
         notes: see `Stored`.
     """
 
@@ -85,7 +85,7 @@ class Declared:
 
 
 def read_declared(path: Path) -> Declared:
-    """What a file says of its numbers, which are not read."""
+    """What a file declares about its numbers, without reading them."""
     import tifffile  # noqa: PLC0415 - slow to import
 
     with tifffile.TiffFile(path) as file:
@@ -110,11 +110,11 @@ def declared(path: Path, tags: Any) -> Declared:
         try:
             no_data = as_number(text)
         except ValueError:
-            notes.append(f"the file declares {text!r} for pixels without data, no number; name it with --no-data")
+            notes.append(f"the file declares {text!r} for pixels without data, which is not a number; use --no-data")
     samples, extras = tags.valueof("SamplesPerPixel", 1), tags.valueof("ExtraSamples") or ()
     alpha = next((samples - len(extras) + i for i, kind in enumerate(extras) if kind in _ALPHA), None)
     if alpha is not None:
-        notes.append(f"band {alpha + 1} is marked as alpha: it says where there are data and is no band of the scene")
+        notes.append(f"band {alpha + 1} is marked as alpha: it is used as a data mask, not as a band of the scene")
     named = dict(re.findall(r'name="CENTRAL_WAVELENGTH_UM" sample="(\d+)"[^>]*>([\d.eE+-]+)<', metadata))
     centres = np.array([float(named.get(str(i), "nan")) for i in range(samples) if i != alpha])
     wavelengths = None if np.isnan(centres).any() else 1e3 * centres
@@ -122,7 +122,7 @@ def declared(path: Path, tags: Any) -> Declared:
 
 
 def _decoded(path: Path, series: Any) -> np.ndarray:
-    """The numbers of a picture; through GDAL, where it is installed, for compressions that tifffile cannot undo."""
+    """The numbers of an image; through GDAL, where it is installed, for compressions that tifffile cannot undo."""
     try:
         return series.asarray()
     except (ImportError, NotImplementedError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Pixels without data: borders of a turned scene, clouds cut out, lines that a sensor lost.
+"""Pixels without data, for example borders of a rotated scene, removed clouds and lost lines.
 
 Such a pixel holds a declared value (a GeoTIFF's, an ENVI header's, or `--no-data`), NaN or infinity. It takes
 part in no statistics, no training and no score, and is without data in every output. Networks see the nearest
@@ -34,7 +34,7 @@ def valid_pixels(cube: np.ndarray, no_data: float | None) -> np.ndarray:
 
 
 def check_size(cube: np.ndarray, valid: np.ndarray, source: str) -> None:
-    """Refuse numbers that nothing measures and that overflow in statistics: a value for no data, not declared.
+    """Refuse numbers too large to be measurements, which overflow in statistics: an undeclared no-data value.
 
     Raises:
         UserError: the largest.
@@ -46,7 +46,7 @@ def check_size(cube: np.ndarray, valid: np.ndarray, source: str) -> None:
         if largest > _LARGE:
             value = line[inside].flat[np.abs(line[inside]).argmax()]
             raise UserError(
-                f"{source}: holds {value:g}, which nothing measures; if it stands for no data, say so with --no-data"
+                f"{source}: holds {value:g}, which is no measured value; if it marks pixels without data, use --no-data"
             )
 
 

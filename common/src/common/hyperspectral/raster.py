@@ -37,11 +37,11 @@ TIFF = (".tif", ".tiff")
 def larger_than(memory: int, reference: str, beside: float) -> bool:
     """Whether a scene is a GeoTIFF or ENVI file that has to be read by windows.
 
-    That is so when its values and what is made of them would take more than half of `memory`; the other half is
+    That is so when its values and intermediate results would take more than half of `memory`; the other half is
     for the network. Only the header is read.
 
     Args:
-        beside: bytes that are made of every value of the scene.
+        beside: bytes of intermediate results per value of the scene.
     """
     path = Path(reference)
     if not path.is_file():
@@ -70,7 +70,7 @@ class Raster:
         shape: rows and columns.
         bands, dtype, no_data: as of a `Scene`.
         wavelengths: in nm, `(bands,)`, or None.
-        notes: what the file says of its numbers, a sentence each.
+        notes: what the file declares about its numbers, a sentence each.
         block_bytes: size of the pieces in which the file is stored.
         file: the data set that rasterio opened.
 
@@ -96,7 +96,7 @@ class Raster:
                     raise
                 raise UserError(f"{header}: GDAL does not take this header; save it as plain ASCII text") from None
         if self.file.count == 1 and self.file.subdatasets:
-            raise UserError(f"{self.path}: holds its bands as pages; save them as bands of one picture")
+            raise UserError(f"{self.path}: holds its bands as pages; save them as bands of one image")
         flags, self._alpha = self.file.mask_flag_enums[0], 0
         if self._layout and header:
             # GDAL takes such a header in another way where it is written loosely, so it tells the place alone.
@@ -117,7 +117,7 @@ class Raster:
         if self.dtype.kind not in "iuf":
             raise UserError(f"{self.path}: holds values of type {self.dtype}; expected real numbers")
         if no_data is not None and not np.isnan(no_data) and in_type(no_data, self.dtype) is None:
-            raise UserError(f"{self.path}: holds {self.dtype} numbers, of which none can be --no-data {no_data:g}")
+            raise UserError(f"{self.path}: holds {self.dtype} numbers, which can never be --no-data {no_data:g}")
         self.no_data = found if no_data is None else no_data
         self.notes += note_on(found, self.dtype)
         self._masked = rasterio.enums.MaskFlags.per_dataset in flags and rasterio.enums.MaskFlags.alpha not in flags

@@ -1,4 +1,4 @@
-"""Arrays out of the files hyperspectral scenes come in: MATLAB, NumPy, ENVI and GeoTIFF.
+"""Read arrays from the file formats of hyperspectral scenes: MATLAB, NumPy, ENVI and GeoTIFF.
 
 `read_array("FILE[:KEY]", ranks)` returns one array with whatever the file knows of wavelengths
 and place. Nothing is converted: the type stays the file's, the axes become (rows, columns, bands).
@@ -74,7 +74,7 @@ def _read(path: Path, key: str | None, ranks: Collection[int]) -> Stored:
     elif (header := envi.find_header(path)) is None:
         raise UserError(f"{path}: unknown kind of file; expected {FORMATS}, or an ENVI binary beside {path.stem}.hdr")
     if key is not None:
-        raise UserError(f"{path}: holds one array without a name; leave :{key} away")
+        raise UserError(f"{path}: holds one array without a name; remove :{key}")
     if header is not None:
         return envi.read(header, None if header == path else path)
     return Stored(np.load(path, allow_pickle=False), str(path)) if suffix == ".npy" else geotiff.read(path)
@@ -119,7 +119,7 @@ def _datasets(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _fill_value(dataset: Any) -> float | None:
-    """What netCDF's attributes declare of values without data."""
+    """What netCDF's attributes declare about values without data."""
     declared = [dataset.attrs[name] for name in ("_FillValue", "missing_value") if name in dataset.attrs]
     value = np.ravel(declared[0])[0] if declared else None
     return value.item() if isinstance(value, np.number) and np.isrealobj(value) else None
@@ -177,7 +177,7 @@ def _describe(ranks: Collection[int]) -> str:
 
 @contextlib.contextmanager
 def damage_reported(path: Path) -> Iterator[None]:
-    """Whatever a format's library stumbles over becomes one sentence; they raise all kinds of errors."""
+    """Turn any error of a format's library into an error message of one sentence."""
     try:
         yield
     except (UserError, MemoryError):

@@ -33,12 +33,12 @@ class Scene:
         class_names: K names, class 1 first.
         codes: what classes 1..K were called in the file; codes may have gaps there.
         wavelengths: band centres in nm, `(bands,)`, or None.
-        georeference: where the scene lies, or None.
-        composite_bands: red, green and blue band for pictures, where wavelengths are not given.
+        georeference: position and coordinate system of the scene, or None.
+        composite_bands: red, green and blue band for images, where wavelengths are not given.
         source: the files, for messages.
         valid: `(H, W)` bool, where there are data; everywhere by default.
         no_data: the value that the file declares, or the user named, for pixels without data.
-        remarks: what is to be known of the files, see `notes`.
+        remarks: sentences about the files, see `notes`.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Scene:
         if not missing:
             return self.remarks
         share = 100 * missing / self.valid.size
-        return (*self.remarks, f"{missing:,} pixels ({share:.1f} %) hold no data and take part in nothing")
+        return (*self.remarks, f"{missing:,} pixels ({share:.1f} %) hold no data and are left out")
 
     @property
     def note(self) -> str:
@@ -143,7 +143,7 @@ def open_scene(
     stored = read_array(cube, (3,))
     if no_data is not None and not np.isnan(no_data) and in_type(no_data, stored.values.dtype) is None:
         raise UserError(
-            f"{stored.source}: holds {stored.values.dtype} numbers, of which none can be {no_data:g}; "
+            f"{stored.source}: holds {stored.values.dtype} numbers, which can never be {no_data:g}; "
             "pass --no-data the value that its pixels without data hold"
         )
     if stored.bands is not None:
@@ -177,7 +177,7 @@ def open_scene(
 
 
 def refuse_without_cube(cube: str | None, **flags: object) -> None:
-    """Refuse flags that say something of a user's own scene where none is named.
+    """Refuse flags for a user's own scene when no such scene is given.
 
     Raises:
         UserError: the flag.
@@ -185,7 +185,7 @@ def refuse_without_cube(cube: str | None, **flags: object) -> None:
     for name, value in flags.items():
         if cube is None and value is not None:
             flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"{flag} belongs to --cube, a scene of your own; name that too, or leave {flag} away")
+            raise UserError(f"{flag} is only for your own scene, --cube; add --cube or remove {flag}")
 
 
 def make_scene(

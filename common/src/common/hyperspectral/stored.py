@@ -1,4 +1,4 @@
-"""One array of a file, with what the file knows of it."""
+"""One array of a file, with the file's metadata."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where a picture lies, as the tags with which a GeoTIFF says it.
+    """The georeference of an image as GeoTIFF tags.
 
     Attributes:
         tags: number → values: 33550 pixel size, 33922 tie point, 34264 matrix, 34735 keys of the

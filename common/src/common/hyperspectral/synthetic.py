@@ -1,4 +1,4 @@
-"""A made-up labelled scene, for demonstrations, tests and measurements of memory.
+"""A synthetic labelled scene, for demonstrations, tests and measurements of memory.
 
 How a pixel comes about, in this order:
 

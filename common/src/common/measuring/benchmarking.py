@@ -43,7 +43,7 @@ class Benchmark:
 
     Attributes:
         device: of the work.
-        small: everything tiny, to try the script.
+        small: use tiny sizes, to test the script.
     """
 
     def __init__(self, doc: str | None, **parts: Callable[[Benchmark], Iterator[Row]]) -> None:
@@ -58,7 +58,7 @@ class Benchmark:
         add("--repeats", type=int, help="turns of each form; by default 7, on a GPU 20")
         add("--threads", type=int, help="CPU threads; by default PyTorch's choice")
         add("--no-memory", action="store_true", help="leave out the CPU's peak memory, a new process for each row")
-        add("--small", action="store_true", help="everything tiny, to try the script")
+        add("--small", action="store_true", help="use tiny sizes, to test the script")
         add("--output", type=Path, help="write the rows to this CSV file too, after each one")
         add("--append", action="store_true", help="keep the rows that the file holds")
         add("--peak-of", nargs=2, type=int, help=argparse.SUPPRESS)  # print the peak memory of one form of one race
@@ -115,7 +115,7 @@ class Benchmark:
     def race_loaders(
         self, setting: str, loaders: Mapping[str, Iterable[object]], batches: int, items: int
     ) -> Iterator[Row]:
-        """Loaders by turns, each begun anew; `ratio` is the seconds of the first one over the row's.
+        """Loaders by turns, each begun again; `ratio` is the seconds of the first one over the row's.
 
         Args:
             batches: to be timed in every turn, after the first ones.

@@ -1,4 +1,4 @@
-"""What a piece of work must do at the least: operations and bytes, counted, and what the device can do of both.
+"""Count the operations and bytes of a computation, and measure how many of both the device can do.
 
 `operations` are those of matrix products, convolutions, attention and Fourier transforms, two for each multiplication
 with addition; a sparse matrix counts as a dense one. `bytes` are those that the operators read and write, each operand
@@ -60,7 +60,7 @@ Formulas get shapes in place of tensors.
 
 @dataclass(frozen=True)
 class Count:
-    """Of one piece of work; None where an operator of a project's own hides what it does."""
+    """Counts of one computation; None where a project's own operator hides its operations."""
 
     operations: int | None
     bytes: int | None

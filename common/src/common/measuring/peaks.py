@@ -1,7 +1,7 @@
 """Peak memory of this process or of a GPU.
 
 On Linux the largest resident size so far (VmHWM) can be reset, so that one step is measured, not everything before
-it. Elsewhere `ru_maxrss` has to do. On Linux that one survives exec: a new process would begin with its starter's.
+it. Elsewhere `ru_maxrss` is used. On Linux it survives exec: a new process would start with its parent's value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Forms of the same work that take turns in one process, so that a disturbance of the machine affects all alike."""
+"""Time forms of the same computation in turns in one process, so that other load affects all of them equally."""
 
 from __future__ import annotations
 

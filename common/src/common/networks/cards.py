@@ -73,7 +73,7 @@ tags: [{paper}]
 - command: `{run["command"]}`
 - commit: {run["commit"] or "unknown"}
 - versions: {versions}; {run["device"]}
-- licence: MIT for the code. The data set has a licence of its own, which can bind what may be done with these weights.
+- licence: MIT for the code. The data set has its own licence, which can restrict the use of these weights.
 
 ## Scores
 

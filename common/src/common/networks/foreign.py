@@ -1,4 +1,4 @@
-"""Tensors out of any torch file, without importing or calling anything that the file names.
+"""Read the tensors of any torch file without importing or calling anything that the file names.
 
 Training checkpoints hold more than tensors: arguments, optimisers, NumPy numbers, whole modules. Loading them
 the usual way imports and calls whatever they name, and the safe way refuses them. Here torch reads the file with an
@@ -78,10 +78,10 @@ def module_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]
 
 
 class _Unpickler(pickle.Unpickler):
-    """Imports nothing; storages are torch's matter."""
+    """Unpickler that imports nothing from the file; torch reads the storages."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What makes tensors, a stand-in for all else."""
+        """The functions of torch that make tensors; a stand-in for every other name."""
         if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
             return vars(torch)[name]
         return _KNOWN.get((module, name)) or type(name, (StandIn,), {"__module__": module})

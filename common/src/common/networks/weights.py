@@ -1,4 +1,4 @@
-"""Weights in and out: published folders, foreign files, and nothing that runs code from a file.
+"""Reading and writing weights: model folders and files of other trainers, without executing code from them.
 
 A published folder holds `model.safetensors` and `config.json`. Files of other origin go through
 `read_tensors`, which takes their tensors and neither imports nor calls anything else.

@@ -1,4 +1,4 @@
-"""A folder of pictures through a network: what exists already, which process does what, what could not be done.
+"""Process a folder of images with a network: skip existing outputs, divide the work, list failures.
 
     refuse_overwriting(jobs, [failures], options.existing)
     todo = [job for job in jobs if options.existing != "skip" or not job[1].exists()]
@@ -10,7 +10,7 @@
             bar.update()
     share.finish(failures, "restored", of=len(jobs), see=options.output)
 
-Outputs are written atomically, so an output that exists is finished. Of the folder only names are in memory.
+Outputs are written atomically, so an output that exists is finished. Only the file names are in memory.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ Job = TypeVar("Job")
 
 
 class Share(Generic[Job]):
-    """This process's part of the pictures; all processes begin together.
+    """This process's part of the images; all processes begin together.
 
     Args:
         todo: what is to be done, the same list in every process; made before anybody writes.
-        source: the picture or the folder that `--input` names.
+        source: the image or the folder that `--input` names.
         device: what `--device` says.
 
     Attributes:
         mine: every n-th of `todo`, n being the number of processes that torchrun or accelerate started.
-        device: of several processes each has a GPU of its own.
-        is_main: whether this process writes what there is only one of.
+        device: with several processes, each has its own GPU.
+        is_main: whether this process writes the files that exist once per run.
 
     Raises:
         UserError: no such device.
     """
 
     def __init__(self, todo: Sequence[Job], source: Path, device: str) -> None:
-        # Shares differ; the first to finish waits.
+        # Some processes finish earlier; they wait here for the others.
         joined, self.device = launch.on_device(device, patience=timedelta(days=30))
         joined.wait_for_everyone()  # nobody writes before all have seen what exists
         self.rank, self.is_main, self._joined = joined.process_index, joined.is_main_process, joined
@@ -62,11 +62,11 @@ class Share(Generic[Job]):
 
     def progress(self, verb: str, **form: Any) -> Any:
         """A bar over this process's share, with its rate and the time left; the main process shows it."""
-        return tqdm(total=len(self.mine), unit="picture", desc=verb, disable=not self.is_main, **form)
+        return tqdm(total=len(self.mine), unit="image", desc=verb, disable=not self.is_main, **form)
 
     @contextlib.contextmanager
     def reported(self, source: Path) -> Iterator[None]:
-        """In a folder, note a picture's error and go on with the next; a single picture's error ends the run."""
+        """In a folder, note an image's error and go on with the next; a single image's error ends the run."""
         try:
             yield
         except UserError as error:
@@ -75,29 +75,29 @@ class Share(Generic[Job]):
             self._failed.append((printable(source.relative_to(self._source)), printable(str(error))))
             tqdm.write(f"error: {printable(str(error))}")
         except torch.OutOfMemoryError:
-            raise UserError("the device's memory does not suffice; state a smaller --memory or --batch-size") from None
+            raise UserError("the device's memory is too small; use a smaller --memory or --batch-size") from None
 
     def wait(self) -> None:
         """Wait until all processes have come here."""
         self._joined.wait_for_everyone()
 
     def finish(self, failures: Path, done: str, *, of: int, see: str | Path) -> None:
-        """Print the counts of all processes; list what failed. Without failures the list of an earlier run goes.
+        """Print the counts of all processes; list what failed. Without failures, the list of an earlier run is removed.
 
         Args:
             failures: the list, a CSV with `picture` and `reason`.
             done: what happened to the others, for example "restored".
-            of: how many pictures there are, those from before included.
+            of: how many images there are, those from before included.
             see: where the results are.
 
         Raises:
-            UserError: pictures failed; how many, and the first reason.
+            UserError: images failed; how many, and the first reason.
         """
         failed = sorted(gather_object(self._failed)) if self._joined.num_processes > 1 else sorted(self._failed)
         if not self.is_main:
             return
         before = f", {of - self._count} were there already" if of > self._count else ""
-        print(f"{self._count - len(failed)} of {of} pictures {done}{before}; see {printable(see)}")
+        print(f"{self._count - len(failed)} of {of} images {done}{before}; see {printable(see)}")
         if not failed:
             if self._source.is_dir():
                 failures.unlink(missing_ok=True)
@@ -105,7 +105,7 @@ class Share(Generic[Job]):
         with atomic_path(failures) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("picture", "reason"), *failed])
         raise UserError(
-            f"{len(failed)} of {of} pictures could not be {done}, listed in {printable(failures)}, "
+            f"{len(failed)} of {of} images could not be {done}, listed in {printable(failures)}, "
             f"the first: {failed[0][1]}"
         )
 
@@ -113,7 +113,7 @@ class Share(Generic[Job]):
 def refuse_overwriting(
     jobs: Sequence[tuple[Path, Path]], others: Sequence[Path], existing: str, *, inputs: Sequence[Path] = ()
 ) -> None:
-    """Refuse what would destroy a file that the user did not offer; remove what a killed command left half written.
+    """Refuse outputs that would overwrite files without permission; remove partial files of a killed command.
 
     Args:
         jobs: inputs and outputs; an input may have several.
@@ -139,7 +139,7 @@ def refuse_overwriting(
     read = {os.path.realpath(path) for path in (*(source for source, _ in jobs), *inputs)} if there else set()
     for path in there:
         if os.path.realpath(path) in read:
-            raise UserError(f"{printable(path)}: is an input picture too; choose another --output")
+            raise UserError(f"{printable(path)}: is an input image too; choose another --output")
     if there and existing == "refuse":
         raise UserError(
             f"{len(there)} of {len(outputs)} outputs exist already (first: {', '.join(map(printable, there[:3]))}); "

@@ -1,7 +1,7 @@
 """Photographs of any origin: one rule for listing a folder, one for reading a file.
 
-Every project lists and reads photographs through these two functions, so a picture that one script
-takes is a picture for all of them, with the same pixels.
+Every project lists and reads photographs through these two functions, so an image that one script
+takes is an image for all of them, with the same pixels.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TURNS = {
 def list_images(
     folder: str | Path, *, outside: str | Path | None = None, suffixes: Collection[str] = SUFFIXES
 ) -> list[Path]:
-    """List the pictures of a folder at any depth, sorted.
+    """List the images of a folder at any depth, sorted.
 
     Hidden files and folders are left out: macOS's companions `._a.png`, `.ipynb_checkpoints`, thumbnails.
     Linked files and folders are taken. A folder that can be reached in several ways, or that contains itself
@@ -56,7 +56,7 @@ def list_images(
         suffixes: file name endings, in lower case with the dot.
 
     Returns:
-        The paths, each beginning with `folder`. Empty where there is no picture.
+        The paths, each beginning with `folder`. Empty where there is no image.
 
     Raises:
         UserError: `folder` or a folder in it is missing, is no folder or may not be read.
@@ -91,20 +91,20 @@ def list_images(
 
 
 def refuse_shared(training: Iterable[Path], validation: Sequence[Path]) -> None:
-    """Refuse pictures that are in both splits, through links or because both are one folder.
+    """Refuse images that are in both splits, through links or because both are one folder.
 
-    Only files of equal names are compared, so that large data sets cost nothing.
+    Only files of equal names are compared, so that large data sets take no time.
 
     Raises:
-        UserError: one such picture.
+        UserError: one such image.
     """
     names = {path.name for path in validation}
     known = {os.path.realpath(path): path for path in training if path.name in names and path.is_file()}
     both = [path for path in validation if os.path.realpath(path) in known] if known else []
     if both:
         raise UserError(
-            f"{printable(both[0])}: is the training picture {printable(known[os.path.realpath(both[0])])} too, as are "
-            f"{len(both) - 1} others, so scores would say nothing; give both splits pictures of their own"
+            f"{printable(both[0])}: is the training image {printable(known[os.path.realpath(both[0])])} too, as are "
+            f"{len(both) - 1} others, so scores would say nothing; give both splits images of their own"
         )
 
 
@@ -115,7 +115,7 @@ def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None, 
     - 16 bits per channel are scaled to 8: the high byte counts. 12 bits likewise.
     - Grey, black-and-white, palette and CMYK become RGB.
     - Alpha is dropped: the colours are those stored under it, as torchvision and timm read them.
-    - Of an animation or a file of several pages the first picture is read, and a warning says so.
+    - Of an animation or a file of several pages the first image is read, and a warning says so.
 
     Args:
         source: a file's name, or an open binary file (a member of an archive).
@@ -131,11 +131,11 @@ def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None, 
     """
     shown = printable(name if name is not None else source if isinstance(source, (str, Path)) else "picture")
     data = _bytes(source, shown)
-    Image.MAX_IMAGE_PIXELS = None  # big pictures are wanted here, they are no attack
+    Image.MAX_IMAGE_PIXELS = None  # large images are expected here
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
-        raise UserError(f"{shown}: found no picture that can be read, expected {_EXPECTED}") from None
+        raise UserError(f"{shown}: found no image that can be read, expected {_EXPECTED}") from None
     except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
         raise _damaged(shown) from None
     check_extent(image.width, image.height, len(data), shown)
@@ -146,9 +146,9 @@ def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None, 
         raise UserError(f"{shown}: {image.width}x{image.height} pixels do not fit into memory") from None
     except Exception:
         raise _damaged(shown) from None
-    # Telephones write JPEGs with a second, hidden picture (MPO); the first is the photograph.
+    # Telephones write JPEGs with a second, hidden image (MPO); the first is the photograph.
     if pictures > 1 and image.format not in ("JPEG", "MPO"):
-        warnings.warn(f"{shown}: holds {pictures} pictures, the first is read", stacklevel=2)
+        warnings.warn(f"{shown}: holds {pictures} images, the first is read", stacklevel=2)
     turn = _TURNS.get(orientation(image)) if upright else None
     rgb = _eight_bit(image, shown)
     return rgb if turn is None else rgb.transpose(turn)
@@ -167,11 +167,11 @@ def check_extent(width: int, height: int, size: int, shown: str | Path) -> None:
 
 
 def orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of a loaded picture, 1 to 8; 1 where there is none or it cannot be read."""
+    """Return the EXIF orientation of a loaded image, 1 to 8; 1 where there is none or it cannot be read."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
         return int(value) if 1 <= int(value) <= 8 else 1
-    except Exception:  # a damaged EXIF block must not cost the picture
+    except Exception:  # a damaged EXIF block must not cost the image
         return 1
 
 
@@ -179,7 +179,7 @@ def _bytes(source: str | Path | IO[bytes], shown: str) -> bytes:
     try:
         data = Path(source).read_bytes() if isinstance(source, (str, Path)) else source.read()
     except FileNotFoundError:
-        raise UserError(f"{shown}: the picture does not exist") from None
+        raise UserError(f"{shown}: the image does not exist") from None
     except OSError as error:
         raise UserError(f"{shown}: cannot be read ({error.strerror or error})") from None
     if not data:
@@ -223,4 +223,4 @@ def _tiff_form(image: Image.Image, shown: str) -> tuple[int, bool]:
 
 
 def _damaged(shown: str) -> UserError:
-    return UserError(f"{shown}: the picture is truncated or damaged; copy it again")
+    return UserError(f"{shown}: the image is truncated or damaged; copy it again")

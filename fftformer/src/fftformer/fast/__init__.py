@@ -1,4 +1,4 @@
-"""The same numbers sooner: FSAS and DFFN on a CPU as one operator each, in pieces that stay in the cache.
+"""FSAS and DFFN on a CPU as one operator each, computed in pieces that fit into the cache.
 
-Nothing of the idea is here; `attention` and `feed_forward` of the package above are the paper's modules.
+The paper's modules are `attention` and `feed_forward` in the package above; the results are the same.
 """

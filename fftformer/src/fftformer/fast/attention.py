@@ -127,7 +127,7 @@ def _attend(
 
 
 class _Part:
-    """Some of the inner channels, those of q, k and v, on their way through a picture."""
+    """Some of the inner channels, those of q, k and v, on their way through an image."""
 
     def __init__(self, channels: slice, image: Tensor, w_in: Tensor, stencil: Tensor) -> None:
         self.channels = channels
@@ -157,7 +157,7 @@ class _Part:
     ) -> None:
         """From the gradients of attention and v to those of the strip's maps q, k and v: `g_maps` `(R, W, C')`."""
         g = to_coefficients(half_matrices("synthesis", q, transposed=True), g_attended[..., self.channels])
-        # For real pictures the transpose of "multiply by a spectrum" multiplies by its conjugate.
+        # For real images the transpose of "multiply by a spectrum" multiplies by its conjugate.
         g_q = _product(g, k, not conjugate)
         g_k = _product(q, g, True) if conjugate else _product(g, q, True)
         for i, coefficients in enumerate((g_q, g_k)):

@@ -109,7 +109,7 @@ def _feed_forward_backward(  # noqa: PLR0917
 
 
 class _Part:
-    """Some of the hidden channels, gates and values, on their way through a picture."""
+    """Some of the hidden channels, gates and values, on their way through an image."""
 
     def __init__(self, hidden: slice, image: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> None:
         w_in, factors, stencil = weights

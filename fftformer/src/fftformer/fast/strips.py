@@ -1,6 +1,6 @@
 """Work on a CPU in pieces that stay in the cache: what the operators of FSAS and DFFN share.
 
-The inner maps of both have six times the channels of the picture's features: at 256×256 one is
+The inner maps of both have six times the channels of the image's features: at 256×256 one is
 75 MB, and an operation on it waits for memory, not for arithmetic. `fast.feed_forward` and
 `fast.attention` therefore take one or a few rows of patches, a strip, and some of the inner
 channels, a part, through all steps at a time. Inner channels are independent from the first 1×1
@@ -51,7 +51,7 @@ def worthwhile(x: Tensor, channels: int) -> bool:
 
 
 def cut_rows(h: int, w: int) -> list[tuple[int, int]]:
-    """Strips of a picture of `h` × `w` pixels, from the first row to behind the last of each."""
+    """Strips of an image of `h` × `w` pixels, from the first row to behind the last of each."""
     step = PATCH * max(1, _FEWEST_PIXELS // (PATCH * w))
     return [(top, min(top + step, h)) for top in range(0, h, step)]
 
@@ -78,7 +78,7 @@ class Window:
     def room(self, rows: int, *, first: bool, last: bool) -> Tensor:
         """Memory `(rows, W, C)` for the caller to fill with the next rows.
 
-        Before the picture's first rows and after its last ones comes a row of zeros.
+        Before the image's first rows and after its last ones comes a row of zeros.
         """
         carried = self._rows[-2:]
         start = len(carried) + first

@@ -1,1 +1,1 @@
-"""Every fast path of LSGA-ViT; whoever skips this folder loses nothing of the idea."""
+"""Every fast path of LSGA-ViT; the method can be understood without this folder."""

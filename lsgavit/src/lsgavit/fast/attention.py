@@ -1,4 +1,4 @@
-"""The attention on a CPU in float32 or float64: the numbers of `LSGAttention.forward`, in 0.6 of the time.
+"""The attention on a CPU in float32 or float64: the result of `LSGAttention.forward` in 0.6 of its time.
 
 Tokens lie last, `(B, C, N)`: the narrow axis of a head (10 channels as released) is then never the inner one of a
 matrix product, and the N × N matrices are made, used and kept in pieces that fit into the cache. GPUs, compilers,

@@ -1,4 +1,4 @@
-"""Splits without leakage, and how much of it a split has.
+"""Splits without leakage, and a measure of the leakage of a split.
 
 A window classifier sees the neighbours of the pixel it classifies. With randomly drawn pixels
 nearly every test window contains training pixels, and accuracy says more about interpolation than
@@ -20,12 +20,12 @@ from common.hyperspectral.classification.splits import Split, check_classes, cla
 
 @dataclass(frozen=True)
 class Overlap:
-    """How far test pixels are from being unseen, as shares of the test pixels in percent.
+    """Leakage of a split, as percentages of the test pixels.
 
     Attributes:
         window: side of the window in pixels.
-        shared: their window shares a pixel with a training pixel's window.
-        contained: their window contains a training pixel.
+        shared: test pixels whose window shares a pixel with a training pixel's window.
+        contained: test pixels whose window contains a training pixel.
     """
 
     window: int

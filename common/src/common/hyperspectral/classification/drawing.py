@@ -1,7 +1,7 @@
-"""Pictures of scenes: false-colour composites, class maps with legend, confusion matrices.
+"""Figures of scenes: false-colour composites, class maps with legend, confusion matrices.
 
 Figures come from matplotlib's object interface; `common.figures.save` writes them as PNG.
-The palette is fixed, so that class 3 has one colour in every picture. It begins with the colours
+The palette is fixed, so that class 3 has one colour in every image. It begins with the colours
 of Okabe and Ito; each further one was chosen farthest (CIELAB) from all before it and from
 the dark of unlabelled pixels, as seen with normal sight, protanopia and deuteranopia together.
 """
@@ -26,7 +26,7 @@ PALETTE = (
 
 
 def composite(scene: Scene) -> np.ndarray:
-    """Three bands as a picture `(H, W, 3)`, float32 in [0, 1]; pixels without data are black.
+    """Three bands as an image `(H, W, 3)`, float32 in [0, 1]; pixels without data are black.
 
     The bands nearest 640, 550 and 460 nm; without wavelengths the scene's own composite bands, else those at 5/6, 1/2
     and 1/6 of the spectrum. Each is stretched between its 2nd and 98th percentile.
@@ -42,7 +42,7 @@ def composite(scene: Scene) -> np.ndarray:
 
 
 def class_colours(labels: np.ndarray) -> np.ndarray:
-    """The picture `(H, W, 3)` uint8 of a label map: 0 dark, classes from the palette (which then repeats)."""
+    """The image `(H, W, 3)` uint8 of a label map: 0 dark, classes from the palette (which then repeats)."""
     palette = (255 * to_rgba_array((UNLABELLED, *PALETTE))[:, :3]).round().astype(np.uint8)
     return palette[np.where(labels > 0, (labels - 1) % len(PALETTE) + 1, 0)]
 

@@ -34,7 +34,7 @@ class Published:
         labels: None when the fixed split's lists are all the labels there are.
         shape: rows, columns, bands of the cube.
         names: class names, code 1 first; a scene need not hold every code.
-        composite_bands: red, green and blue band of its pictures.
+        composite_bands: red, green and blue band of its images.
         label_scale: the label grid is this many times finer than the cube.
         minimum_pixels: classes with fewer labelled pixels are left out, as its protocol does.
         fixed: training and test map of a published split.

@@ -22,7 +22,7 @@ DEFINITIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What one confusion matrix says.
+    """The scores of one confusion matrix.
 
     Attributes:
         confusion: `(K, K)` pixels, true class by row, predicted class by column.
@@ -84,8 +84,8 @@ def from_confusion(confusion: np.ndarray) -> Scores:
 def over_seeds(runs: Sequence[Scores]) -> dict[str, tuple[float, float | None]]:
     """Mean and standard deviation of OA, AA and kappa over runs.
 
-    The deviation is numpy's default, divided by n, which the field's published code prints; for
-    three seeds the sample deviation (n − 1) is 22 % larger. None for a single run.
+    The standard deviation is numpy's default, divided by n, as in the published code of the field; for
+    three seeds the sample standard deviation (n − 1) is 22 % larger. None for a single run.
     """
     columns = {name: np.array([run.metrics[name] for run in runs]) for name in DEFINITIONS}
     return {name: (float(v.mean()), float(v.std()) if len(v) > 1 else None) for name, v in columns.items()}
@@ -94,7 +94,7 @@ def over_seeds(runs: Sequence[Scores]) -> dict[str, tuple[float, float | None]]:
 def per_class_table(
     runs: Sequence[Scores], class_names: Sequence[str], counts: Mapping[str, np.ndarray] | None = None
 ) -> str:
-    """Markdown table: accuracy per class, then OA, AA and kappa, as mean ± deviation over runs.
+    """Markdown table: accuracy per class, then OA, AA and kappa, as mean ± standard deviation over runs.
 
     Args:
         class_names: class 1 first.

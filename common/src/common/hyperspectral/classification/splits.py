@@ -1,4 +1,4 @@
-"""Which labelled pixels train, validate and test, by the published protocols.
+"""Training, validation and test pixels by the published protocols.
 
 A split is three lists of flat pixel indices (row · W + column) with the shape and hash of the label
 map they were drawn from; saved as one `.npz` it is reloaded for that very label map only.
