@@ -193,7 +193,7 @@ def test_bad_input_is_said_in_one_sentence(pictures_folder: Path, tmp_path: Path
     elif problem == "odd batch":
         arguments, words = (
             (*arguments, "--batch-size", 3),
-            "mixup and CutMix need pairs of images; expected an even number",
+            "mixup needs pairs of images, expected an even number",
         )
     elif problem == "no data":
         root, words = tmp_path / "nowhere", "nowhere: the folder does not exist"

@@ -105,7 +105,7 @@ def rows(  # noqa: PLR0917
                         paper="essaformer",
                         preset=preset if of == "network" else "bicubic",
                         dataset=f"{dataset} ×{scale}",
-                        split=f"{split}{f', {len(scores)} pictures' if len(scores) > 1 else ''}; protocol {protocol}",
+                        split=f"{split}{f', {len(scores)} images' if len(scores) > 1 else ''}; protocol {protocol}",
                         metric=metric,
                         definition=DEFINITIONS[protocol][metric] + ("; mean over images" if len(scores) > 1 else ""),
                         value=mean(scores, metric, of, protocol),  # type: ignore[arg-type]

@@ -122,7 +122,7 @@ def rows(  # noqa: PLR0917
     if not scores:
         raise UserError(f"{dataset}: no images were scored")
     definitions = REALBLUR_DEFINITIONS if layout.startswith("realblur") else DEFINITIONS
-    pictures = f"{split}, {len(scores)} {'picture' if len(scores) == 1 else 'pictures'}"
+    pictures = f"{split}, {len(scores)} {'image' if len(scores) == 1 else 'images'}"
     if tile:
         pictures += f", in tiles of {tile[0]} × {tile[1]}"
     found = []

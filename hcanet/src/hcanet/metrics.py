@@ -24,7 +24,8 @@ DEFINITIONS: dict[str, str] = {
     "SAM (rad)": "mean over pixels of arccos((<x, y> + 1e-8) / ((|x| + 1e-8)(|y| + 1e-8))), radians, not clipped",
     "median-band PSNR (dB)": "median over bands, data range 1, not clipped",
     "PSNR, clipped (dB)": "mean over bands, data range 1, clipped to [0, 1]",
-    "SSIM, range 2": "mean over bands, uniform 7 × 7 window, data range 2 (scikit-image's default for values in [-1, 1]), clipped to [0, 1]",
+    "SSIM, range 2": "mean over bands, uniform 7 × 7 window, data range 2 (scikit-image's default for "
+    "values in [-1, 1]), clipped to [0, 1]",
     "SAM (°)": "mean over pixels, degrees, clipped to [0, 1]",
 }
 

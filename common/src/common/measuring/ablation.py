@@ -135,7 +135,8 @@ def cost(
             ),
             "multiply-adds (M)": (
                 multiply_adds(model, inputs[name]),
-                f"millions in one forward pass of {shape} values; counts matrix products and convolutions of the plain implementation",
+                f"millions in one forward pass of {shape} values; counts matrix products and convolutions of the "
+                "plain implementation",
             ),
             "step (ms)": (1e3 * min(steps[name][1:]), f"forward and backward pass of {often}"),
             "forward (ms)": (1e3 * min(forwards[name][1:]), f"forward pass of {often}"),
