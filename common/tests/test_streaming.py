@@ -14,7 +14,7 @@ from scipy import ndimage
 from common.errors import UserError
 from common.hyperspectral import raster
 from common.hyperspectral.raster import Layer, Raster, boxes, larger_than, make_cog, write_layer
-from common.hyperspectral.streaming import halo, reach_of_tiles, tile_side, tiles_within, window_side
+from common.hyperspectral.streaming import halo, tile_side, window_side
 from support.rasters import smooth_scene, write_raster
 from support.scripts import call_script, run_script
 
@@ -269,14 +269,6 @@ def test_tiles_leave_room_for_windows_of_twice_their_side() -> None:
 
 def test_what_is_read_around_a_window() -> None:
     assert halo(5)(slice(3, 10), 12) == slice(0, 12) and halo(5)(slice(20, 30), 90) == slice(15, 35)
-    starts = [0, 6, 12, 18]  # tiles of 8
-    reach = reach_of_tiles(lambda length: starts, 8)
-    assert reach(slice(8, 12), 26) == slice(6, 14)
-    assert reach(slice(7, 13), 26) == slice(0, 20)
-    assert tiles_within(starts, 8, slice(0, 20)) == [0, 6, 12]
-    assert reach_of_tiles(lambda length: [0], 8)(slice(0, 5), 5) == slice(0, 5) and tiles_within(
-        [0], 8, slice(0, 5)
-    ) == [0]
     assert len(boxes((75, 90), 32)) == WINDOWS
 
 

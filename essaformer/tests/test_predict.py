@@ -18,7 +18,7 @@ from common.hyperspectral.stored import Georeference
 from essaformer import create_model, imresize
 from essaformer.checkpoints import save_scaling
 from essaformer.scaling import Scaling
-from essaformer.tiling import bytes_per_pixel, enlarge_tiled, fixed_bytes, spans, tile_for_memory
+from essaformer.tiling import bytes_per_pixel, enlarge_tiled, fixed_bytes, tile_for_memory, tiling_for
 from essaformer.writing import check_type, scaled_georeference, write_scene
 from support.data import real_data
 from support.seams import TOLERANCE, seams
@@ -105,15 +105,6 @@ def test_small_tiles_leave_no_seam(predict, checkpoint: Path, cube: np.ndarray, 
     assert np.abs(np.load(tmp_path / "whole.npy") - bicubic(cube)).max() <= 1
 
 
-@pytest.mark.parametrize(("length", "tile", "overlap"), [(20, 12, 4), (100, 24, 16), (33, 32, 16), (7, 24, 4)])
-def test_weights_of_tiles_sum_to_one(length: int, tile: int, overlap: int) -> None:
-    total = torch.zeros(length * 3)
-    for start, weights in spans(length, tile, overlap, 3):
-        assert start >= 0 and len(weights) <= tile * 3
-        total[start * 3 : start * 3 + len(weights)] += weights
-    torch.testing.assert_close(total, torch.ones(length * 3))
-
-
 def test_tiles_of_a_local_network_equal_the_whole() -> None:
     """Without attention the network is local, and tiles must give exactly what the whole gives."""
     torch.manual_seed(0)
@@ -134,9 +125,8 @@ def test_a_scene_shows_no_seam(tile: int) -> None:
     torch.manual_seed(0)
     model = create_model("essaformer_small", bands=6, dim=8, scale=2, global_residual=False).eval()
     whole, tiled = enlarge_tiled(model, low, 100), enlarge_tiled(model, low, tile)
-    covered = spans(100, tile, min(16, tile // 2), 2)
-    borders = {place for start, weights in covered for place in (2 * start, 2 * start + len(weights))} - {0, 200}
-    assert 0 < seams(tiled, whole, (borders, borders)) < TOLERANCE
+    largest, share = seams(model, low, tiling_for(tile, 2))
+    assert largest < TOLERANCE and 0 < share < 0.1
     assert (tiled - whole).abs().mean() < 0.05 * whole.std()
 
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import UserError
+from common.tiling import Tiling
 from fftformer import create_model
 from fftformer.images import read_rgb
-from fftformer.tiling import MULTIPLE, _spans, peak_bytes, restore_tiled, tile_for_memory
+from fftformer.tiling import MULTIPLE, peak_bytes, restore_tiled, tile_for_memory
 from support.data import real_data
 from support.seams import TOLERANCE, seams
 
@@ -144,9 +145,6 @@ def test_a_photograph_shows_no_seam(tile: int) -> None:
     torch.manual_seed(0)
     model = create_model("fftformer_tiny").eval()
     whole, tiled = restore_tiled(model, image, 256), restore_tiled(model, image, tile, 32)
-    borders = []
-    for length in image.shape[1:]:
-        spans = [(start, start + len(weights)) for start, *_, weights in _spans(length, tile, 32)]
-        borders.append({place for span in spans for place in span} - {0, length})
-    assert 0 < seams(tiled, whole, (borders[0], borders[1])) < TOLERANCE
+    largest, share = seams(model, image, Tiling(tile, 32, multiple=MULTIPLE))
+    assert largest < TOLERANCE and 0 < share < 0.1
     assert (tiled - whole).abs().mean() < 0.05 * (whole - image).abs().mean()

@@ -5,21 +5,19 @@ A window takes all tiles that have a share in it, so its values are those that t
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from common.hyperspectral.raster import Box, Layer
 from common.hyperspectral.scene import Scene
-from common.hyperspectral.streaming import Stream, reach_of_tiles, tile_side, tiles_within, window_side
+from common.hyperspectral.streaming import Stream, tile_side, window_side
 from essaformer.model import ESSAformer
 from essaformer.scaling import Scaling, restored, scaled
-from essaformer.tiling import OVERLAP, check_bands, enlarge_tiled, spans, tile_for_memory
+from essaformer.tiling import check_bands, enlarge_tiled, tile_for_memory, tiling_for
 
 
 def enlarge_raster(
@@ -52,21 +50,14 @@ def enlarge_raster(
     share = {"maximum": 100.0, "percentile": scaling.value}.get(scaling.rule)
     reached = stream.once("reached", lambda: source.percentiles([share])[0] if share else 1.0)
     divisor = scaling.divisor(np.full((1, 1, 1), reached), input_)
-
-    @functools.cache
-    def tiles(length: int) -> dict[int, Tensor]:
-        return dict(spans(length, tile, min(OVERLAP, tile // 2), scale))
+    tiling = tiling_for(tile, scale)
 
     def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
         low = torch.from_numpy(np.ascontiguousarray(scaled(scene.cube, divisor).transpose(2, 0, 1)))
-        rows, columns = (
-            [(start - read.start, tiles(length)[start]) for start in tiles_within(list(tiles(length)), tile, read)]
-            for length, read in zip(source.shape, box, strict=True)
-        )
         with torch.autocast(stream.device.type, precision, enabled=precision is not None):
-            enlarged = enlarge_tiled(model, low, tile, places=(rows, columns))
+            enlarged = enlarge_tiled(model, low, tile, places=tiling.within(box, source.shape))
         window = enlarged[:, *(slice(part.start * scale, part.stop * scale) for part in inner)].permute(1, 2, 0).numpy()
         return [np.stack([restored(row, divisor, source.dtype) for row in window])]
 
     layer = Layer(output, bands, source.dtype, source.output_no_data, scale)
-    stream.run([layer], compute, reach_of_tiles(lambda length: list(tiles(length)), tile), side)
+    stream.run([layer], compute, tiling.reach, side)

@@ -1,24 +1,21 @@
-"""Scenes of any size through a network of bounded memory: overlapping tiles, blended without seams.
+"""Scenes of any size through ESSAformer within the memory: the tiles of `common.tiling`, and how large they may be.
 
 ESSA attends to all of a tile, so a tile's result depends, weakly, on what else is in it: with larger tiles more
 of the scene is compared, and the result moves towards that of the whole scene. It is exact only where the scene
 is one tile. The blend is smooth, so a seam cannot show, but two tile sizes give slightly different numbers
 (the README states by how much).
 
-Sizes here are those of the low-resolution input. Towards a neighbour the outer quarter of an overlap has weight
-zero, because a convolution's border shows there, and the middle half a raised cosine.
+Sizes here are those of the low-resolution input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.networks.weights import finite
+from common.tiling import Places, Tiling, tiled
 from essaformer.model import ESSAformer
 
 OVERLAP = 16
@@ -27,7 +24,6 @@ SMALLEST = 24
 """Smallest side of a tile that is chosen, in pixels of the input."""
 
 
-@torch.inference_mode()
 def enlarge_tiled(
     model: ESSAformer,
     low: Tensor,
@@ -35,7 +31,7 @@ def enlarge_tiled(
     overlap: int | None = None,
     *,
     progress: Callable[[int], None] | None = None,
-    places: tuple[Sequence[tuple[int, Tensor]], Sequence[tuple[int, Tensor]]] | None = None,
+    places: Places | None = None,
 ) -> Tensor:
     """Enlarge one scene tile by tile.
 
@@ -47,35 +43,24 @@ def enlarge_tiled(
         overlap: of neighbouring tiles, below `tile`; some neighbours share more. By default `OVERLAP`, in small
             tiles half of a tile.
         progress: told after each tile how many input pixels of the scene it completed.
-        places: of the tiles along rows and columns, see `spans`, where `low` is a part of a scene.
+        places: of the tiles, where `low` is a part of a scene.
 
     Returns:
         `(bands, h · scale, w · scale)` float32 on the host.
 
     Raises:
-        ValueError: the tile is empty, or the overlap is not below it.
+        ValueError: the overlap is not below the tile.
         UserError: the scene has another number of bands, or the network returned values that are not finite.
     """
     check_bands(model, low.shape[0])
-    height, width = low.shape[1:]
-    whole = max(height, width) <= tile
-    overlap = min(OVERLAP, tile // 2) if overlap is None else overlap
-    if tile < 1 or (not whole and not 0 <= overlap < tile):
-        raise ValueError(f"overlap must be below the tile, got {overlap} and {tile}")
-    device, scale = next(model.parameters()).device, model.scale
-    result = torch.zeros(low.shape[0], height * scale, width * scale)
-    down, across = places or [spans(side, tile, overlap, scale) for side in (height, width)]
-    for top, row_weights in down:
-        for left, column_weights in across:
-            rows, columns = len(row_weights) // scale, len(column_weights) // scale
-            part = low[None, :, top : top + rows, left : left + columns].to(device)
-            enlarged = finite(model(part)[0].float().cpu())
-            there = result[:, top * scale : (top + rows) * scale, left * scale : (left + columns) * scale]
-            there += enlarged * (row_weights[:, None] * column_weights)
-            if progress:
-                # Weights sum to one everywhere, so these add up to the scene's area.
-                progress(round(float(row_weights.sum() * column_weights.sum()) / scale**2))
-    return result
+    tiling = tiling_for(tile, model.scale, overlap)
+    device = next(model.parameters()).device
+    return tiled(model, low, places or tiling.over(low.shape[1:]), scale=model.scale, device=device, progress=progress)
+
+
+def tiling_for(tile: int, scale: int, overlap: int | None = None) -> Tiling:
+    """Tiles of a side, and what neighbours share: by default `OVERLAP`, in small tiles half of a tile."""
+    return Tiling(tile, min(OVERLAP, tile // 2) if overlap is None else overlap, scale=scale)
 
 
 def check_bands(model: ESSAformer, bands: int, source: str = "the scene") -> None:
@@ -128,34 +113,3 @@ def fixed_bytes(model: ESSAformer) -> int:
     96 × 96: 136 (198).
     """
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) + 32 * 2**20
-
-
-def spans(length: int, tile: int, overlap: int, scale: int) -> list[tuple[int, Tensor]]:
-    """Cover one axis with tiles.
-
-    Returns:
-        For each tile its start and the weights of its output pixels; over all tiles the weights sum to one.
-    """
-    if length <= tile:
-        return [(0, torch.ones(length * scale))]
-    count = -(-(length - overlap) // (tile - overlap))
-    starts = np.linspace(0, length - tile, count).round().astype(int)
-    total = np.zeros(length * scale)
-    ramps = []
-    for i, start in enumerate(starts):
-        position = np.arange(tile * scale) + 0.5
-        ramp = np.ones(tile * scale)
-        if i > 0:
-            ramp *= _rise(position / ((starts[i - 1] + tile - start) * scale))
-        if i < count - 1:
-            ramp *= _rise((tile * scale - position) / ((start + tile - starts[i + 1]) * scale))
-        total[start * scale : (start + tile) * scale] += ramp
-        ramps.append((int(start), ramp))
-    return [
-        (start, torch.from_numpy(ramp / total[start * scale : (start + tile) * scale]).float()) for start, ramp in ramps
-    ]
-
-
-def _rise(share: np.ndarray) -> np.ndarray:
-    """0 up to a quarter of the overlap, 1 from three quarters on, a raised cosine between."""
-    return 0.5 - 0.5 * np.cos(np.pi * np.clip(2 * share - 0.5, 0, 1))

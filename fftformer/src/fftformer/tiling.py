@@ -1,26 +1,24 @@
-"""Pictures of any size through a network of bounded memory: overlapping tiles, blended without seams.
+"""Pictures of any size through FFTformer within the memory: the tiles of `common.tiling`, and how large they may be.
 
 FFTformer works on 8x8 patches at a quarter of the resolution, so a tile sees the patches that the
 whole picture would show it only when it begins and ends at multiples of 32 pixels. Pictures are
 continued by reflection to such a size at the right and bottom, as the published evaluation does.
 
-Where two tiles overlap, each has weight zero in the quarter at its own edge, and the weights of
-both follow a raised cosine in the middle half. If an output pixel depends on no pixel farther
-away than `overlap / 4`, the result is exactly that of the whole picture.
+If an output pixel depends on no pixel farther away than `overlap / 4`, the result is exactly that of
+the whole picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.networks.weights import finite
+from common.tiling import Tiling, tiled
 from fftformer.fast import strips
-from fftformer.model import MULTIPLE, FFTformer
+from fftformer.model import MULTIPLE, FFTformer, pad_to_multiple
 
 OVERLAP = 64
 """Default overlap of two tiles in pixels."""
@@ -36,7 +34,6 @@ BYTES_OF_STRIPS = 80 * 2**20
 """What the strips at work take besides, whatever the picture's size."""
 
 
-@torch.inference_mode()
 def restore_tiled(
     model: Callable[[Tensor], Tensor],
     image: Tensor,
@@ -51,7 +48,7 @@ def restore_tiled(
     Only one tile is on the device at a time; on the host there are the picture and its result.
 
     Args:
-        model: `(1, 3, h, w)` to the same shape, for any h and w.
+        model: `(1, 3, h, w)` to the same shape, for h and w that are multiples of 32.
         image: `(3, H, W)`, any size, on the host.
         tile: largest height and width of a tile in pixels, multiples of 32. A picture that fits
             into one is restored whole; otherwise tiles are made as small as their number allows.
@@ -72,26 +69,12 @@ def restore_tiled(
     if any(side % MULTIPLE for side in (*tile, overlap)) or not (whole or 0 <= overlap < min(tile)):
         raise ValueError(f"tile and overlap must be multiples of {MULTIPLE}, overlap < tile; got {tile}, {overlap}")
 
-    def restore(part: Tensor) -> Tensor:
-        return finite(model(part[None].to(device))[0].float().cpu())
-
-    if whole:
-        result = restore(image)
-        if progress:
-            progress(height * width)
-        return result
-    result = torch.zeros(image.shape, dtype=torch.float32)
-    rows, columns = _spans(height, tile[0], overlap), _spans(width, tile[1], overlap)
-    for top, row_source, row_weights in rows:
-        strip = image[:, row_source]
-        for left, column_source, column_weights in columns:
-            restored = restore(strip[:, :, column_source])[:, : len(row_weights), : len(column_weights)]
-            bottom, right = top + len(row_weights), left + len(column_weights)
-            result[:, top:bottom, left:right] += restored * row_weights[:, None] * column_weights
-            if progress:
-                # Weights sum to one everywhere, so these add up to the picture's area.
-                progress(round(float(row_weights.sum()) * float(column_weights.sum())))
-    return result
+    places = []
+    for length, largest in zip(image.shape[1:], tile, strict=True):
+        # As few tiles as possible, and these as small as possible, so that little is computed twice.
+        side = next(side for _, side in _sides(length, overlap) if side <= largest)
+        places.append(Tiling(side, overlap, multiple=MULTIPLE).along(length))
+    return tiled(model, pad_to_multiple(image[None])[0], places, device=device, progress=progress)
 
 
 def tile_for_memory(model: FFTformer, budget: int, height: int, width: int, overlap: int = OVERLAP) -> tuple[int, int]:
@@ -110,13 +93,17 @@ def tile_for_memory(model: FFTformer, budget: int, height: int, width: int, over
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     best: tuple[int, tuple[int, int]] | None = None
-    for count_rows, rows in _sides(height, overlap):
-        for count_columns, columns in _sides(width, overlap):
+    down, across = (
+        [(count, side) for count, side in _sides(length, overlap) if count == 1 or side >= 2 * overlap]
+        for length in (height, width)
+    )
+    for count_rows, rows in down:
+        for count_columns, columns in across:
             work = count_rows * count_columns * rows * columns
             if weights + peak_bytes(model, rows * columns) <= budget and (best is None or work < best[0]):
                 best = work, (rows, columns)
     if best is None:
-        (_, rows), (_, columns) = _sides(height, overlap)[-1], _sides(width, overlap)[-1]
+        (_, rows), (_, columns) = down[-1], across[-1]
         needed = (weights + peak_bytes(model, rows * columns)) / 2**20
         raise UserError(
             f"--memory of {budget / 2**20:.0f} MiB is too small for this network: "
@@ -134,60 +121,12 @@ def peak_bytes(model: FFTformer, pixels: int) -> int:
     return min(whole_maps, BYTES_PER_PIXEL_IN_STRIPS * stem.out_channels * pixels + BYTES_OF_STRIPS)
 
 
-def _spans(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor, Tensor]]:
-    """Cover one axis with tiles.
-
-    Returns:
-        For each tile its start, the pixels it reads (reflected at the end) and the weights of
-        those of its pixels that lie in the picture; over all tiles the weights sum to one.
-    """
+def _sides(length: int, overlap: int) -> Iterator[tuple[int, int]]:
+    """Each number of tiles for one axis, and the side that they need."""
     padded = _round_up(length)
-    # As few tiles as possible, and these as small as possible, so that little is computed twice.
-    count = max(1, -(-(padded - overlap) // (tile - overlap)))
-    size = _side(padded, count, overlap)
-    starts = [min(i * (size - overlap), padded - size) for i in range(count)]
-    spans, total = [], torch.zeros(length, dtype=torch.float64)
-    for start in starts:
-        inside = torch.arange(start, min(start + size, length))
-        weights = torch.ones(len(inside), dtype=torch.float64)
-        if start > 0:
-            weights *= _ramp(inside - start, overlap)
-        if start + size < padded:
-            weights *= _ramp(start + size - 1 - inside, overlap)
-        total[inside] += weights
-        spans.append((start, _reflect(torch.arange(start, start + size), length), inside, weights))
-    return [(start, source, (weights / total[inside]).float()) for start, source, inside, weights in spans]
-
-
-def _sides(length: int, overlap: int) -> list[tuple[int, int]]:
-    """All (number of tiles, side of a tile) for one axis, down to sides of twice the overlap."""
-    padded, sides = _round_up(length), []
     for count in range(1, padded // MULTIPLE + 1):
-        side = _side(padded, count, overlap)
-        if count > 1 and side < 2 * overlap:
-            break
-        sides.append((count, side))
-    return sides
-
-
-def _side(padded: int, count: int, overlap: int) -> int:
-    return _round_up(-(-(padded + (count - 1) * overlap) // count))
+        yield count, _round_up(-(-(padded + (count - 1) * overlap) // count))
 
 
 def _round_up(length: int) -> int:
     return -(-length // MULTIPLE) * MULTIPLE
-
-
-def _ramp(distance: Tensor, overlap: int) -> Tensor:
-    """Weight at a distance from a tile's inner edge: 0 for a quarter of the overlap, then up to 1."""
-    position = (distance + 0.5 - overlap / 4) / max(overlap / 2, 1)
-    return 0.5 - 0.5 * torch.cos(np.pi * position.double().clamp(0, 1))
-
-
-def _reflect(positions: Tensor, length: int) -> Tensor:
-    """Continue an axis by reflection without repeating its last pixel, as often as needed."""
-    if length == 1:
-        return torch.zeros_like(positions)
-    period = 2 * (length - 1)
-    positions = positions % period
-    return torch.minimum(positions, period - positions)

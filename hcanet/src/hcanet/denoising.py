@@ -8,14 +8,13 @@ save memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.networks.weights import finite
+from common.tiling import Places, Tiling, tiled
 from hcanet.checkpoints import Preparation
 from hcanet.eigen import eigen_images
 from hcanet.model import HCANet
@@ -35,12 +34,13 @@ def band_groups(total: int, size: int) -> list[tuple[int, int]]:
     return groups
 
 
-def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First positions of tiles that cover `length`, evenly spread, each overlapping the next by at least `overlap`."""
-    if length <= tile:
-        return [0]
-    count = -(-(length - overlap) // (tile - overlap))
-    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+def tiling(tile: int) -> Tiling:
+    """Square tiles that overlap by a quarter; the weights of each fall linearly in the quarters at its borders."""
+    return Tiling(tile, tile // 4, _linear)
+
+
+def _linear(distances: np.ndarray, _: np.ndarray, side: int) -> np.ndarray:
+    return np.minimum(distances / (side / 4), 1)
 
 
 def bytes_per_pixel(model: HCANet) -> int:
@@ -59,7 +59,6 @@ def released_mix(model: HCANet) -> bool:
     return any(getattr(module, "local_mix", "") == "released" for module in model.modules())
 
 
-@torch.no_grad()
 def denoise(
     model: HCANet,
     image: Tensor,
@@ -67,7 +66,7 @@ def denoise(
     *,
     batch: int = 1,
     progress: Callable[[int], object] | None = None,
-    places: tuple[list[int], list[int]] | None = None,
+    places: Places | None = None,
 ) -> Tensor:
     """Denoise `(bands, H, W)`.
 
@@ -76,8 +75,8 @@ def denoise(
         image: values as in training; as many bands as the network or more.
         tile: side of square tiles, blended where they overlap by a quarter; None for the whole image at once.
         batch: tiles per forward pass.
-        progress: called with a number of pixels after every pass.
-        places: first rows and columns of the tiles, where the image is a part of a scene.
+        progress: called after every tile with the number of pixels that it completed, anew for each group.
+        places: of the tiles, where the image is a part of a scene.
 
     Returns:
         `(bands, H, W)` float32 on the CPU.
@@ -86,26 +85,13 @@ def denoise(
         UserError: fewer bands than the network, or it returned values that are not finite.
     """
     groups = band_groups(len(image), model.bands)
-    height, width = image.shape[1:]
-    tile = tile or max(height, width)
-    corners = list(product(*(places or [tile_starts(side, tile, tile // 4) for side in (height, width)])))
-    window = blending_window(min(tile, height), min(tile, width), len(corners) > 1)
+    places = places or tiling(tile or max(image.shape[1:])).over(image.shape[1:])
     device = next(model.parameters()).device
     result = torch.empty(image.shape, dtype=torch.float32)
     for first, taken in groups:
         group = image[first : first + model.bands].float()
-        total = torch.zeros_like(group)
-        weight = torch.zeros(height, width)
-        for i in range(0, len(corners), batch):
-            chosen = corners[i : i + batch]
-            tiles = torch.stack([group[:, row : row + tile, column : column + tile] for row, column in chosen])
-            restored = finite(model(tiles.to(device)).float().cpu())
-            for (row, column), one in zip(chosen, restored, strict=True):
-                total[:, row : row + tile, column : column + tile] += one * window
-                weight[row : row + tile, column : column + tile] += window
-            if progress:
-                progress(len(chosen) * window.numel())
-        result[taken : first + model.bands] = (total / weight)[taken - first :]
+        restored = tiled(model, group, places, batch=batch, device=device, progress=progress)
+        result[taken : first + model.bands] = restored[taken - first :]
     return result
 
 
@@ -132,15 +118,3 @@ def denoise_scene(
     )
     found = denoise(model, torch.from_numpy(images), tile, batch=batch, progress=progress)
     return torch.from_numpy(space.back(found.double().numpy())).float()
-
-
-def blending_window(height: int, width: int, several: bool) -> Tensor:
-    """Weights that fall linearly to the borders; ones for a single tile."""
-    if not several:
-        return torch.ones(height, width)
-
-    def ramp(length: int) -> Tensor:
-        distance = torch.arange(length) + 0.5
-        return (torch.minimum(distance, length - distance) / (length / 4)).clamp(max=1)
-
-    return ramp(height)[:, None] * ramp(width)

@@ -17,9 +17,9 @@ from tqdm.auto import tqdm
 from common.errors import UserError
 from common.hyperspectral.raster import Box, Layer, boxes
 from common.hyperspectral.scene import Scene
-from common.hyperspectral.streaming import Stream, around, halo, reach_of_tiles, tile_side, tiles_within, window_side
+from common.hyperspectral.streaming import Stream, around, halo, tile_side, window_side
 from hcanet.checkpoints import Preparation
-from hcanet.denoising import band_groups, denoise, released_mix, tile_for_memory, tile_starts
+from hcanet.denoising import band_groups, denoise, released_mix, tile_for_memory, tiling
 from hcanet.eigen import EigenSpace
 from hcanet.model import HCANet
 from hcanet.scenes import Scaling, limits
@@ -78,18 +78,14 @@ def denoise_raster(
     if rank:
         space = EigenSpace(**{name: np.array(value) for name, value in stream.once("eigen", eigen_space).items()})
 
-    def starts(length: int) -> list[int]:
-        return tile_starts(length, size, size // 4)
+    tiles = tiling(size)
 
     def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
         image = noisy(scene)
         if space:
             image = space.project(image.astype(np.float64))
-        rows, columns = (
-            [start - read.start for start in tiles_within(starts(length), size, read)]
-            for length, read in zip(source.shape, box, strict=True)
-        )
-        denoised = denoise(model, torch.from_numpy(image), size, batch=batch, places=(rows, columns)).numpy()
+        places = tiles.within(box, source.shape)
+        denoised = denoise(model, torch.from_numpy(image), batch=batch, places=places).numpy()
         denoised = denoised[:, *inner]
         if space:
             denoised = space.back(denoised.astype(np.float64)).astype(np.float32)
@@ -97,4 +93,4 @@ def denoise_raster(
         return [restored(denoised, offset, divisor, window)]
 
     layer = Layer(output, bands, source.dtype, source.output_no_data)
-    stream.run([layer], compute, reach_of_tiles(starts, size), side)
+    stream.run([layer], compute, tiles.reach, side)

@@ -53,26 +53,6 @@ def around(reach: Reach, window: Box, shape: tuple[int, int]) -> tuple[Box, Box]
     return box, _both(lambda axis: slice(window[axis].start - box[axis].start, window[axis].stop - box[axis].start))
 
 
-def reach_of_tiles(starts: Callable[[int], list[int]], tile: int) -> Reach:
-    """What is read where overlapping tiles are blended: all tiles that have a share in a window.
-
-    Args:
-        starts: length of an axis → first positions of its tiles, ascending.
-        tile: their side; an axis that is shorter is one tile.
-    """
-
-    def reach(window: slice, length: int) -> slice:
-        some = [start for start in starts(length) if start < window.stop and start + tile > window.start]
-        return slice(some[0], min(some[-1] + tile, length))
-
-    return reach
-
-
-def tiles_within(starts: Sequence[int], tile: int, read: slice) -> list[int]:
-    """First positions of the tiles that lie within what was read."""
-    return [start for start in starts if read.start <= start and (start + tile <= read.stop or len(starts) == 1)]
-
-
 def window_side(left: float, needed: Callable[[int], float]) -> int:
     """The largest side of windows that fits, a power of two from 16 on.
 
