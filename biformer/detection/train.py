@@ -70,7 +70,7 @@ def main() -> None:
         f"{learning_rate:.3g}, {run.total - run.step:,} of {steps:,} updates to go, in {run.folder}"
     )
     if config.weights is None and config.preset != "demo":
-        run.say("note: no --weights, so the backbone starts again; the published values start from ImageNet weights")
+        run.say("note: no --weights, the backbone starts from random weights; published values need ImageNet weights")
 
     scores: scoring.Scores | None = None
     for batch in run.batches(training):
