@@ -33,6 +33,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    sync(path.parent)
 
 
 def remove_partial(folder: Path, names: Container[str]) -> None:
