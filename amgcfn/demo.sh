@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo: train on a made-up scene with three seeds, score them, map the scene with the first one.
+# The demo: train on a synthetic scene with three seeds, score them, map the scene with the first one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/amgcfn_demo}

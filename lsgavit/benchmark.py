@@ -4,7 +4,7 @@
     python lsgavit/benchmark.py --device cuda --output lsgavit/results/gpu.csv
 
 A training step is forward, backward and Adam on one batch of windows, each form with weights and optimiser of its own.
-Prediction classifies every pixel of a made-up strip of a scene as wide as Pavia University: the literal network gets
+Prediction classifies every pixel of a synthetic strip of a scene as wide as Pavia University: the literal network gets
 single windows in batches, as released, ours shares the tokenizer between windows. Items are pixels.
 `loaders`: windows of training pixels, cut on the device for a whole batch, which is all that a batch costs; literal
 collects windows that were copied beforehand, as PyTorch's loader does for the released script.

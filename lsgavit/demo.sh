@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo: train on a made-up scene, score it, map the whole scene.
+# The demo: train on a synthetic scene, score it, map the whole scene.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/lsgavit_demo}
