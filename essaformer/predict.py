@@ -31,6 +31,7 @@ from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
+from common.files import finished_windows, is_wanted
 from common.hyperspectral import envi
 from common.hyperspectral.no_data import value_for
 from common.hyperspectral.raster import TIFF, larger_than, make_cog
@@ -97,6 +98,8 @@ def main() -> None:
     drawn = {name: options.output.with_name(f"{options.output.stem}_{name}.png") for name in DRAWN}
     outputs = [*output_files(options.output), *drawn.values()]
     there = [path for path in outputs if path.exists()]
+    if finished_windows(options.output).exists() and not is_wanted(options.output, options.existing):
+        return
     if options.existing == "skip" and options.output in there:
         print(f"{options.output}: exists already, nothing done")
         return

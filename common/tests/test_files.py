@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from common import files
+from common.errors import UserError
 from common.figures import comparison_sheet, curves
-from common.files import atomic_path, printable, remove_partial, write_json
+from common.files import atomic_path, finished_windows, is_wanted, printable, remove_partial, write_json
 
 
 def test_names_that_are_no_utf_8_survive_json(tmp_path: Path) -> None:
@@ -70,3 +71,19 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
         (tmp_path / name).touch()
     remove_partial(tmp_path, {"a.b.jpg", "d.jpg"})
     assert {path.name for path in tmp_path.iterdir()} == {".c.13.partial.jpg", ".a.b.partial", "a.b.jpg", ".d.jpg"}
+
+
+def test_an_output_that_was_finished_before_a_kill_is_not_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its windows were being removed. Another command is refused as ever."""
+    output = tmp_path / "classes.tif"
+    output.write_text("finished")
+    finished_windows(output).mkdir()
+    (finished_windows(output) / "000001.npz").touch()
+    assert not is_wanted(output, "refuse") and "was finished" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["classes.tif"]
+    with pytest.raises(UserError, match="exists; add --existing replace"):
+        is_wanted(output, "refuse")
+    finished_windows(output).mkdir()
+    assert is_wanted(output, "replace") and not finished_windows(output).exists()

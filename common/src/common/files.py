@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,22 @@ def is_wanted(output: Path, existing: str) -> bool:
     Raises:
         UserError: it exists and may not be replaced.
     """
+    if finished_windows(output).exists():  # the command was interrupted after it had finished the output
+        shutil.rmtree(finished_windows(output), ignore_errors=True)
+        if output.exists() and existing == "refuse":
+            print(f"{output}: was finished before the interruption")
+            return False
     if output.exists() and existing == "refuse":
         raise UserError(f"{output}: exists; add --existing replace or --existing skip, or choose another --output")
     if output.exists() and existing == "skip":
         print(f"{output}: exists, nothing done")
         return False
     return True
+
+
+def finished_windows(output: Path) -> Path:
+    """Name of the folder of an output's windows while it is removed, after the output is finished."""
+    return output.with_name(f".{output.name}.windows")
 
 
 def find(data_root: Path, name: str) -> Path:

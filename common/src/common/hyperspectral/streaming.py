@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from common import launch, memory
 from common.environment import choose_device
 from common.errors import UserError
-from common.files import atomic_path, sync, write_json
+from common.files import atomic_path, finished_windows, sync, write_json
 from common.hyperspectral.raster import BLOCK, CACHE, Box, Layer, Raster, boxes, make_cog, write_layer
 from common.hyperspectral.scene import Scene
 
@@ -185,7 +185,10 @@ class Stream:
             sync(whole)
             os.replace(whole, layer.path)
             sync(layer.path.parent)
-        shutil.rmtree(self.folder)
+        # Removing many files takes time; under its new name the folder says that the output is finished.
+        finished = finished_windows(self.output)
+        os.replace(self.folder, finished)
+        shutil.rmtree(finished)
         height, width = (length * layers[-1].scale for length in self.source.shape)
         print(f"{height} × {width}, {len(windows)} windows: {', '.join(str(layer.path) for layer in layers)}")
 
