@@ -79,8 +79,9 @@ def main() -> None:
     device = choose_device(options.device)
     budget = memory.budget(options.memory, device)
     large = options.input is not None and larger_than(budget, options.input, 6)
-    target = options.output / ("classes.tif" if large else "classes.npy")
-    if not is_wanted(target, options.existing):
+    by_windows = large or (options.output / "probabilities.tif").exists()  # now or in an earlier command
+    target = options.output / ("classes.tif" if by_windows else "classes.npy")
+    if not is_wanted(target, options.existing, windows=large):
         return
     checkpoint = locate(options.checkpoint)
     if checkpoint.is_file():

@@ -31,9 +31,9 @@ from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
-from common.files import finished_windows, is_wanted
-from common.hyperspectral import envi
+from common.files import is_wanted
 from common.hyperspectral.no_data import value_for
+from common.hyperspectral.outputs import output_files, refuse_inputs
 from common.hyperspectral.raster import TIFF, larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
 from common.networks.weights import locate
@@ -45,7 +45,7 @@ from essaformer.pictures import ERROR_SHOWN, colours, draw_spectra, error_map, s
 from essaformer.resize import imresize
 from essaformer.scaling import Scaling, restored, scaled
 from essaformer.tiling import check_bands, enlarge_tiled, tile_for_memory
-from essaformer.writing import check_type, output_files, write_scene
+from essaformer.writing import check_type, write_scene
 
 DRAWN = ("before_after", "spectra")
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -97,20 +97,15 @@ def main() -> None:
         raise UserError("--reduce takes --input as the truth; leave --truth away")
     drawn = {name: options.output.with_name(f"{options.output.stem}_{name}.png") for name in DRAWN}
     outputs = [*output_files(options.output), *drawn.values()]
-    there = [path for path in outputs if path.exists()]
-    if finished_windows(options.output).exists() and not is_wanted(options.output, options.existing):
-        return
-    if options.existing == "skip" and options.output in there:
-        print(f"{options.output}: exists already, nothing done")
-        return
-    if there and options.existing != "replace":
-        raise UserError(f"{there[0]}: exists already; add --existing replace, or choose another --output")
     model = load_model(options.checkpoint).float().to(device)
+    large = larger_than(budget, options.input, 4 + 16 * model.scale**2)
+    if not is_wanted(options.output, options.existing, beside=outputs, windows=large):
+        return
     chosen = {"maximum": Scaling("maximum"), "percentile": Scaling("percentile", 99.9)}
     scaling = chosen[options.scaling] if options.scaling in chosen else load_scaling(options.checkpoint)
     if options.cog and options.output.suffix.lower() not in TIFF:
         raise UserError(f"{options.output}: --cog makes a cloud-optimised GeoTIFF; choose an --output ending in .tif")
-    if larger_than(budget, options.input, 4 + 16 * model.scale**2):
+    if large:
         if options.reduce or options.truth:
             raise UserError("--reduce and --truth need the scene in memory; raise --memory")
         if options.output.suffix.lower() not in TIFF:
@@ -188,20 +183,6 @@ def with_no_data(
     enlarged[~valid] = value
     border = [tuple(side * factor for side in sides) for sides in around]
     return np.pad(enlarged, (*border, (0, 0)), constant_values=value), value
-
-
-def refuse_inputs(outputs: list[Path], sources: list[str]) -> None:
-    """Refuse to write over a file that is read.
-
-    Raises:
-        UserError: naming the file.
-    """
-    for source in sources:
-        path = Path(source) if Path(source).is_file() else Path(source.rpartition(":")[0])
-        read = {path.resolve(), (envi.find_header(path) or path).resolve()}
-        for output in outputs:
-            if output.resolve() in read:
-                raise UserError(f"{output}: would replace a file of the input; choose another --output")
 
 
 def report_values(scene: Scene, divisor: float) -> None:

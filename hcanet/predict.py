@@ -32,6 +32,7 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.files import is_wanted
+from common.hyperspectral.outputs import output_files, refuse_inputs
 from common.hyperspectral.raster import TIFF, larger_than, make_cog
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
 from common.networks.weights import locate
@@ -42,6 +43,8 @@ from hcanet.noise import estimated_sigmas
 from hcanet.pictures import colours, draw_spectra, grey, shown_bands, stretch, worst_band
 from hcanet.scenes import Scaling, limits
 from hcanet.writing import check_output, restored, write_scene
+
+DRAWN = ("before_after", "spectra")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +83,16 @@ def main() -> None:
     checkpoint = locate(options.checkpoint)
     source = Path(options.input if Path(options.input).exists() else options.input.rpartition(":")[0] or options.input)
     target = options.output if options.output.suffix else options.output.with_suffix(source.suffix)
-    if not is_wanted(target, options.existing):
-        return
-    if target.resolve() == source.resolve():
-        raise UserError(f"{target}: is the input; choose another --output")
     device = choose_device(options.device)
     if options.cog and target.suffix.lower() not in TIFF:
         raise UserError(f"{target}: --cog makes a cloud-optimised GeoTIFF; choose an --output ending in .tif")
     budget = memory.budget(options.memory, device)
-    if larger_than(budget, options.input, 16):
+    large = larger_than(budget, options.input, 16)
+    outputs = [*output_files(target), *(target.with_name(f"{target.stem}_{name}.png") for name in DRAWN)]
+    if not is_wanted(target, options.existing, beside=outputs, windows=large):
+        return
+    refuse_inputs(outputs, [options.input])
+    if large:
         if target.suffix.lower() not in TIFF:
             raise UserError(f"{target}: a scene larger than --memory becomes a GeoTIFF; name it .tif")
         model, preparation = load_model(checkpoint).float(), load_preparation(checkpoint)
@@ -163,7 +167,7 @@ def draw(output: Path, scene: Scene, noisy: np.ndarray, denoised: np.ndarray) ->
         grey(denoised[worst], (low, high)), grey(removed, (-spread, spread)),
     ]  # fmt: skip
     titles = ["before", "after", f"band {worst}, which changed most", "after", f"removed there (white: {spread:.2g})"]
-    path, spectra = (output.with_name(f"{output.stem}_{name}.png") for name in ("before_after", "spectra"))
+    path, spectra = (output.with_name(f"{output.stem}_{name}.png") for name in DRAWN)
     images = {"noisy": noisy, "HCANet": denoised}
     return [comparison_sheet([pictures], titles, path), draw_spectra(spectra, scene, images)]
 

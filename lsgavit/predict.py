@@ -82,8 +82,9 @@ def main() -> None:
     device = choose_device(options.device)
     budget = memory.budget(options.memory, device)
     large = options.input is not None and larger_than(budget, options.input, 8)
-    target = options.output / ("classes.tif" if large else "classes.npy")
-    if not is_wanted(target, options.existing):
+    by_windows = large or (options.output / "probabilities.tif").exists()  # now or in an earlier command
+    target = options.output / ("classes.tif" if by_windows else "classes.npy")
+    if not is_wanted(target, options.existing, windows=large):
         return
     checkpoint = locate(options.checkpoint)
     if checkpoint.is_file():
@@ -120,7 +121,9 @@ def main() -> None:
         if options.cog:
             make_cog(options.output / "classes.tif", classes=True)
     save(sheet(replace(scene, class_names=names), classes, title="LSGA-ViT"), options.output / "map.png")
-    with atomic_path(target) as temporary:  # comes last: --existing skip takes it for a finished map
+    with atomic_path(
+        options.output / "classes.npy"
+    ) as temporary:  # comes last: --existing skip takes it for a finished map
         np.save(temporary, coded)
     found = classes[scene.valid]
     print(f"{found.size:,} pixels, {len(np.unique(found))} of {len(names)} classes; see {options.output}")

@@ -85,7 +85,7 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
     schedule = CosineAnnealingLR(optimizer, run.steps) if config.schedule == "cosine" else None
     patience = Patience(config.patience)
     # The release has one GPU, whose BatchNorms see the whole batch.
-    launch.sync_batch_norm(model, run.processes, accelerator.device)
+    model = launch.sync_batch_norm(model, run.processes, accelerator.device)
     if config.compile:
         model.compile()
     model = model if alone else accelerator.prepare(model)

@@ -12,7 +12,7 @@ import pytest
 from common import files
 from common.errors import UserError
 from common.figures import comparison_sheet, curves
-from common.files import atomic_path, finished_windows, is_wanted, printable, remove_partial, write_json
+from common.files import PLAN, atomic_path, finished_windows, is_wanted, printable, remove_partial, write_json
 
 
 def test_names_that_are_no_utf_8_survive_json(tmp_path: Path) -> None:
@@ -73,17 +73,31 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {".c.13.partial.jpg", ".a.b.partial", "a.b.jpg", ".d.jpg"}
 
 
-def test_an_output_that_was_finished_before_a_kill_is_not_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its windows were being removed. Another command is refused as ever."""
-    output = tmp_path / "classes.tif"
+def test_an_output_that_was_finished_before_a_kill(tmp_path: Path) -> None:
+    """Its windows were being removed: whoever works by windows may compare commands, anything else is refused."""
+    output, left = tmp_path / "classes.tif", finished_windows(tmp_path / "classes.tif")
     output.write_text("finished")
-    finished_windows(output).mkdir()
-    (finished_windows(output) / "000001.npz").touch()
-    assert not is_wanted(output, "refuse") and "was finished" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["classes.tif"]
+    left.mkdir()
+    (left / "000001.npz").touch()
+    with pytest.raises(UserError, match="exists; add --existing replace"):
+        is_wanted(output, "refuse", windows=True)
+    (left / PLAN).touch()
+    assert is_wanted(output, "refuse", windows=True)
     with pytest.raises(UserError, match="exists; add --existing replace"):
         is_wanted(output, "refuse")
-    finished_windows(output).mkdir()
-    assert is_wanted(output, "replace") and not finished_windows(output).exists()
+    assert left.exists() and is_wanted(output, "replace") and not left.exists()
+    left.mkdir()
+    (left / PLAN).touch()
+    output.unlink()
+    assert is_wanted(output, "refuse", windows=True) and not left.exists(), "the next output is another one"
+
+
+def test_files_beside_an_output_are_not_replaced_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, sheet = tmp_path / "clean.tif", tmp_path / "clean_spectra.png"
+    sheet.touch()
+    for existing in ("refuse", "skip"):
+        with pytest.raises(UserError, match=r"clean_spectra\.png: exists"):
+            is_wanted(output, existing, beside=[sheet])
+    assert is_wanted(output, "replace", beside=[sheet]) and is_wanted(output, "refuse")
+    output.touch()
+    assert not is_wanted(output, "skip", beside=[sheet]) and "nothing done" in capsys.readouterr().out

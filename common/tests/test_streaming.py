@@ -11,8 +11,10 @@ import rasterio
 import tifffile
 from scipy import ndimage
 
+from common import files
 from common.errors import UserError
-from common.hyperspectral import raster
+from common.files import PLAN, finished_windows, remove_windows
+from common.hyperspectral import raster, streaming
 from common.hyperspectral.raster import Layer, Raster, boxes, larger_than, make_cog, write_layer
 from common.hyperspectral.streaming import halo, tile_side, window_side
 from support.rasters import smooth_scene, write_raster
@@ -124,6 +126,38 @@ def test_windows_of_another_command_are_not_mixed_in(source: Path, tmp_path: Pat
     assert "of a command with another input" in done.stderr
     call_script(TOY, source, tmp_path / "out.tif", -1, 2, "replace")
     np.testing.assert_array_equal(read(tmp_path / "out.tif"), smoothed(CUBE + 1))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_only_the_command_that_finished_is_told_so(
+    processes: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed while its windows were removed; every process is told the same."""
+    output = tmp_path / "out.tif"
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, "remove_windows", lambda folder: None)
+        call_script(TOY, source, output, -1, *PLAIN)
+    before = output.read_bytes()
+    left = finished_windows(output)
+    for path in left.iterdir():  # as `remove_windows` leaves it at a kill: the plan goes last
+        if path.name != PLAN and path.name < "000005":
+            path.unlink()
+    done = run_script(TOY, source, output, -1, 1, "refuse", processes=processes, status=2)
+    assert "out.tif: exists; add --existing replace" in done.stderr and left.exists()
+    done = run_script(TOY, source, output, 0, *PLAIN, processes=processes)
+    assert done.stdout.count("was finished before the interruption") == 1
+    assert output.read_bytes() == before and not left.exists()
+    done = run_script(TOY, source, output, 0, *PLAIN, processes=processes, status=2)
+    assert "out.tif: exists; add --existing replace" in done.stderr
+
+
+def test_the_plan_of_removed_windows_goes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("000001.npz", PLAN, "zz.json"):
+        (tmp_path / name).touch()
+    removed = []
+    monkeypatch.setattr(files.shutil, "rmtree", lambda folder: removed.extend(path.name for path in folder.iterdir()))
+    remove_windows(tmp_path)
+    assert removed == [PLAN]
 
 
 def check_cog(path: Path) -> None:

@@ -16,6 +16,7 @@ import torch
 from scipy import ndimage
 
 from common.errors import command
+from common.files import is_wanted
 from common.hyperspectral.raster import Layer
 from common.hyperspectral.streaming import Stream, halo
 
@@ -26,10 +27,13 @@ REACH = 3
 def main() -> None:
     """Write the means of 7 × 7 pixels; and, twice as large, where the first band's are above the scene's median."""
     output, left = Path(sys.argv[2]), int(sys.argv[3])
+    if not is_wanted(output, sys.argv[5], windows=True):
+        return
     flags = SimpleNamespace(no_data=None, memory="4G", device="cpu", existing=sys.argv[5], cog="--cog" in sys.argv)
     torch.manual_seed(0)
     stream = Stream(sys.argv[1], output, torch.nn.Linear(2, 2), flags)
-    stream.begin(windows=32, number=int(sys.argv[4]))
+    if not stream.begin(windows=32, number=int(sys.argv[4])):
+        return
     source = stream.source
     mean = stream.once("mean", lambda: source.percentiles([50])[0])
 

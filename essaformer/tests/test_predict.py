@@ -165,7 +165,7 @@ PROBLEMS = {
     "nan": ("no pixel holds data", ()),
     "missing": ("no such file", ()),
     "format": ("unknown kind of file", ()),
-    "exists": ("exists already; add --existing replace", ()),
+    "exists": ("exists; add --existing replace", ()),
     "truth": ("expected (40, 52, 4), 2 × the input", ("--truth", "scene.npy")),
     "both": ("leave --truth away", ("--truth", "scene.npy", "--reduce")),
     "input": ("would replace a file of the input", ("--existing", "replace")),

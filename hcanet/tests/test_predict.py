@@ -189,7 +189,24 @@ def test_existing_outputs(checkpoint: Path, cube: np.ndarray, verb: Verb, tmp_pa
     assert target.read_text() == "mine"
     verb("predict", *flags, "--existing", "replace", "--tile", 12)
     np.testing.assert_array_equal(np.load(target), cube)
-    assert "is the input" in verb("predict", *flags[:4], "--output", source, "--existing", "replace", status=2).stderr
+    target.unlink()
+    assert "clean_before_after.png: exists; add --existing replace" in verb("predict", *flags, status=2).stderr
+
+
+def test_no_file_of_the_input_is_replaced(checkpoint: Path, cube: np.ndarray, verb: Verb, tmp_path: Path) -> None:
+    for name, output in (("scene.npy", "scene.npy"), ("scene.hdr", "scene.img"), ("scene.hdr", "scene.dat")):
+        source = write(tmp_path / name, cube)
+        before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+        flags = ("--checkpoint", checkpoint, "--input", source, "--output", tmp_path / output)
+        done = verb("predict", *flags, "--existing", "replace", status=2)
+        assert "would replace a file of the input" in done.stderr
+        assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == before
+    # The other way round: the binary is named, and the output's header would bring a binary of that name.
+    done = verb(
+        "predict", *flags[:2], "--input", tmp_path / "scene.img", "--output", tmp_path / "scene.hdr", "--existing",
+        "replace", status=2,
+    )  # fmt: skip
+    assert "would replace a file of the input" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,11 @@ def test_windows_equal_the_scene_in_memory(checkpoint: Path, tmp_path: Path) -> 
         assert file.descriptions == ("water", "road", "tree", "roof") and np.isnan(file.nodata)
         found = np.moveaxis(file.read(), 0, -1)
     np.testing.assert_allclose(found, np.load(tmp_path / "whole" / "probabilities.npy"), atol=1e-6)
-    again = call_script(PREDICT, *flags, tmp_path / "windows", "--memory", "500K", status=2)
-    assert "classes.tif: exists; add --existing replace" in again.stderr
+    for size in ("500K", "4G"):  # the scene in memory does not replace it either
+        again = call_script(PREDICT, *flags, tmp_path / "windows", "--memory", size, status=2)
+        assert "classes.tif: exists; add --existing replace" in again.stderr
+    call_script(PREDICT, *flags, tmp_path / "windows", "--memory", "4G", "--existing", "replace")
+    np.testing.assert_array_equal(np.load(tmp_path / "windows" / "classes.npy"), classes)
 
 
 @pytest.mark.usefixtures("small")

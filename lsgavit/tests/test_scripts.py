@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import runpy
@@ -113,8 +114,15 @@ def test_batch_norms_are_synchronised_where_they_can_be(
     monkeypatch.setattr(Accelerator, "prepare", lambda self, *parts: held.append(parts[0]) or prepare(self, *parts))
     options = [*flags, "--seeds", "--seed", "1", "--max-steps", "2", "--output"]
     call_script(TRAIN, *options, tmp_path / "plain")
-    monkeypatch.setattr(launch, "sync_batch_norm", lambda model, *_: convert(model, 2, torch.device("cuda")))
+
+    def another(model: nn.Module, *_: object) -> nn.Module:
+        returned.append(convert(copy.copy(model), 2, torch.device("cuda")))
+        return returned[0]
+
+    returned: list[nn.Module] = []
+    monkeypatch.setattr(launch, "sync_batch_norm", another)
     call_script(TRAIN, *options, tmp_path / "shared")
+    assert any(part is returned[0] for part in held), "what it returns is trained"
     norms = [
         {name: type(part) for name, part in model.named_modules() if isinstance(part, _BatchNorm)}
         for model in held

@@ -45,7 +45,7 @@ def classify_raster(
         rows: of a strip within a window.
 
     Raises:
-        UserError: another number of bands, too little memory, or windows of another command.
+        UserError: another number of bands, too little memory, or windows or output of another command.
     """
     model, components = load_model(folder).float(), SpectralTransform.load(folder / COMPONENTS)
     names, codes = recorded_classes(folder)
@@ -57,7 +57,8 @@ def classify_raster(
     pixel = source.bands * 2 * source.dtype.itemsize + BYTES_PER_PIXEL + 24 * model.num_classes
     side = window_side(stream.left / 2, lambda side: (side + 2 * AROUND) ** 2 * pixel)
     strip = rows or rows_for_memory(model, side + 2 * AROUND, stream.left / 2)
-    stream.begin(windows=side, rows=strip, codes=codes, components=components.weight.tolist())
+    if not stream.begin(windows=side, rows=strip, codes=codes, components=components.weight.tolist()):
+        return
 
     def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
         graph = window_graph(scene, components, config)

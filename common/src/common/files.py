@@ -7,11 +7,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+
+PLAN = "plan.json"
+"""Name of the file that describes the command in a folder of windows."""
 
 
 @contextlib.contextmanager
@@ -61,28 +64,41 @@ def write_json(path: str | Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def is_wanted(output: Path, existing: str) -> bool:
+def is_wanted(output: Path, existing: str, *, beside: Iterable[Path] = (), windows: bool = False) -> bool:
     """Whether to write an output, according to `--existing`; prints a line if an existing output is skipped.
 
+    Args:
+        existing: the flag.
+        beside: files that are written with the output.
+        windows: the output is made by a `Stream`, which decides about one that was finished before an interruption.
+
     Raises:
-        UserError: it exists and may not be replaced.
+        UserError: one of them exists and may not be replaced.
     """
-    if finished_windows(output).exists():  # the command was interrupted after it had finished the output
-        shutil.rmtree(finished_windows(output), ignore_errors=True)
-        if output.exists() and existing == "refuse":
-            print(f"{output}: was finished before the interruption")
-            return False
-    if output.exists() and existing == "refuse":
-        raise UserError(f"{output}: exists; add --existing replace or --existing skip, or choose another --output")
-    if output.exists() and existing == "skip":
+    finished = finished_windows(output)
+    if windows and existing == "refuse" and output.exists() and (finished / PLAN).exists():
+        return True
+    if existing == "skip" and output.exists():
         print(f"{output}: exists, nothing done")
         return False
+    there = [path for path in (output, *beside) if path.exists()]
+    if there and existing != "replace":
+        raise UserError(f"{there[0]}: exists; add --existing replace or --existing skip, or choose another --output")
+    shutil.rmtree(finished, ignore_errors=True)  # of an output that is no longer there or will be replaced
     return True
 
 
 def finished_windows(output: Path) -> Path:
     """Name of the folder of an output's windows while it is removed, after the output is finished."""
     return output.with_name(f".{output.name}.windows")
+
+
+def remove_windows(folder: Path) -> None:
+    """Remove a folder of windows; until all are gone, its plan tells which command made them."""
+    for path in folder.iterdir():
+        if path.name != PLAN:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def find(data_root: Path, name: str) -> Path:

@@ -32,7 +32,7 @@ def enlarge_raster(
         precision: of autocast.
 
     Raises:
-        UserError: another number of bands, too little memory, or windows of another command.
+        UserError: another number of bands, too little memory, or windows or output of another command.
     """
     stream = Stream(input_, output, model, flags)
     source, scale, bands = stream.source, model.scale, stream.source.bands
@@ -46,7 +46,8 @@ def enlarge_raster(
     half = int(stream.left / 2)
     tile = tile or tile_side(half, needed, tile_for_memory(model, half, *source.shape))
     side = window_side(half, lambda side: needed(side, tile))
-    stream.begin(windows=side, tile=tile, scaling=[scaling.rule, scaling.value], precision=str(precision))
+    if not stream.begin(windows=side, tile=tile, scaling=[scaling.rule, scaling.value], precision=str(precision)):
+        return
     share = {"maximum": 100.0, "percentile": scaling.value}.get(scaling.rule)
     reached = stream.once("reached", lambda: source.percentiles([share])[0] if share else 1.0)
     divisor = scaling.divisor(np.full((1, 1, 1), reached), input_)

@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.files import atomic_path
 from common.hyperspectral import envi
 from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.outputs import FORMATS, output_files
 from common.hyperspectral.stored import Georeference
 
 _ENVI_TYPES = {
@@ -26,7 +27,6 @@ _KEPT_LISTS = (
     "data reflectance gain values", "data reflectance offset values", "coordinate system string",
 )  # fmt: skip
 _KEPT_TEXTS = ("wavelength units", "sensor type", "acquisition time", "reflectance scale factor", "cloud cover")
-FORMATS = (".hdr", ".img", ".dat", ".tif", ".tiff", ".mat", ".npy", ".npz")
 
 
 def write_scene(
@@ -78,20 +78,6 @@ def write_scene(
     with atomic_path(listed) as temporary:
         temporary.write_text("".join(f"{value:g}\n" for value in wavelengths), encoding="utf-8")
     return [path, listed]
-
-
-def output_files(path: Path) -> list[Path]:
-    """The files that `write_scene` may write for an output, itself among them.
-
-    Raises:
-        UserError: a suffix that is not written.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise UserError(f"{path}: unknown kind of file; expected one ending in {', '.join(FORMATS)}")
-    if suffix in (".hdr", ".img", ".dat"):
-        return [path.with_suffix(".hdr"), path.with_suffix(".img") if suffix == ".hdr" else path]
-    return [path] if suffix in (".mat", ".npz") else [path, path.with_name(f"{path.stem}.wavelengths.txt")]
 
 
 def check_type(path: Path, dtype: np.dtype) -> None:

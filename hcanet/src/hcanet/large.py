@@ -38,8 +38,8 @@ def denoise_raster(
         preparation: of the network.
 
     Raises:
-        UserError: fewer bands than the network, too little memory, windows of another command, or a network for
-            which outliers are replaced, which needs the whole scene at once.
+        UserError: fewer bands than the network, too little memory, windows or output of another command, or a network
+            for which outliers are replaced, which needs the whole scene at once.
     """
     if preparation.outliers and preparation.eigen_images:
         raise UserError("this network's outliers are found in a scene in memory; raise --memory")
@@ -57,7 +57,8 @@ def denoise_raster(
     size = tile or (preparation.tile if released_mix(model) else tile_side(stream.left / 2, needed, limit))
     batch = max(1, min(limit, 2 * size) ** 2 // size**2)
     side = window_side(stream.left / 2, lambda side: needed(side, size))
-    stream.begin(windows=side, tile=size, batch=batch, scaling=scaling)
+    if not stream.begin(windows=side, tile=size, batch=batch, scaling=scaling):
+        return
     ends = stream.once("limits", lambda: source.percentiles((0, 100) if scaling == "minmax" else (99.9, 99.9)))
     offset, divisor = limits(np.array(ends)[None, :, None], np.ones((1, 2), dtype=bool), scaling, input_)
 

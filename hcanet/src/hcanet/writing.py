@@ -16,26 +16,24 @@ from common.files import atomic_path
 from common.hyperspectral import envi
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.no_data import value_for
+from common.hyperspectral.outputs import FORMATS, output_files
 from common.hyperspectral.scene import Scene
 
 ENVI_TYPES = {
     "uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12, "uint32": 13, "int64": 14,
     "uint64": 15,
 }  # fmt: skip
-ENVI, TIFF = (".hdr", ".img", ".dat"), (".tif", ".tiff")
-FORMATS = (*ENVI, *TIFF, ".mat", ".npy", ".npz")
+ENVI, TIFF = FORMATS[:3], (".tif", ".tiff")
 KEPT = ("map info", "coordinate system string", "wavelength units", "wavelength", "fwhm", "band names", "sensor type")
 """Fields of an ENVI header that a denoised scene shares with its input."""
 
 
 def check_output(path: Path, dtype: np.dtype) -> None:
-    """Refuse what could not be written, before the work.
+    """Refuse a type that the output's format does not have, before the work.
 
     Raises:
-        UserError: an unknown suffix, or a type that the format does not have.
+        UserError: naming the type.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"{path}: unknown kind of file; expected one ending in {', '.join(FORMATS)}")
     if path.suffix.lower() in ENVI and dtype.name not in ENVI_TYPES:
         raise UserError(f"{path}: ENVI has no type {dtype}; choose .npy or .tif for --output")
 
@@ -86,15 +84,14 @@ def write_scene(path: Path, cube: np.ndarray, scene: Scene) -> list[Path]:
             np.save(temporary, cube)
     if scene.wavelengths is None:
         return [path]
-    listed = path.with_name(f"{path.stem}.wavelengths.txt")
+    listed = output_files(path)[1]
     with atomic_path(listed) as temporary:
         temporary.write_text("".join(f"{value:g}\n" for value in scene.wavelengths), encoding="utf-8")
     return [path, listed]
 
 
 def _write_envi(path: Path, cube: np.ndarray, scene: Scene, declared: float | None) -> list[Path]:
-    header = path.with_suffix(".hdr")
-    binary = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
+    header, binary = output_files(path)
     fields = {
         "description": "{denoised by HCANet}",
         "samples": cube.shape[1],

@@ -31,7 +31,7 @@ def classify_raster(folder: Path, input_: str, output: Path, flags: Any, *, batc
         flags: see `Stream`.
 
     Raises:
-        UserError: another number of bands, too little memory, or windows of another command.
+        UserError: another number of bands, too little memory, or windows or output of another command.
     """
     model, components = load_model(folder), SpectralTransform.load(folder / COMPONENTS)
     names, codes = recorded_classes(folder)
@@ -47,7 +47,8 @@ def classify_raster(folder: Path, input_: str, output: Path, flags: Any, *, batc
         return read**2 * pixel + read * BYTES_OF_ROWS
 
     side = window_side(stream.left, needed)
-    stream.begin(windows=side, batch_size=batch_size, codes=codes, components=components.weight.tolist())
+    if not stream.begin(windows=side, batch_size=batch_size, codes=codes, components=components.weight.tolist()):
+        return
 
     def compute(scene: Scene, box: Box, inner: Box) -> Sequence[np.ndarray]:
         windows = SceneWindows(components.apply(scene.cube), model.image_size).to(stream.device)

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from common import launch, memory
 from common.environment import choose_device
 from common.errors import UserError
-from common.files import atomic_path, finished_windows, sync, write_json
+from common.files import PLAN, atomic_path, finished_windows, is_wanted, remove_windows, sync, write_json
 from common.hyperspectral.raster import BLOCK, CACHE, Box, Layer, Raster, boxes, make_cog, write_layer
 from common.hyperspectral.scene import Scene
 
@@ -118,34 +118,45 @@ class Stream:
             memory.budget(flags.memory, device) - LIBRARIES[device.type] - 2 * weights - CACHE - self.source.block_bytes
         )
 
-    def begin(self, **settings: Any) -> None:
+    def begin(self, **settings: Any) -> bool:
         """Open the journal.
 
         Args:
             settings: what changes values of the output besides scene and network, JSON-able.
 
+        Returns:
+            False where this command had finished the output before it was interrupted: nothing is left to do.
+
         Raises:
-            UserError: it holds windows of another command.
+            UserError: it holds windows of another command, or another command's output exists.
         """
         network, state = hashlib.sha256(), self.source.path.stat()
         for tensor in self.model.state_dict().values():
             network.update(tensor.numpy(force=True).tobytes())
         scene = [str(self.source.path.resolve()), state.st_size, state.st_mtime_ns]
         wanted = {"input": scene, "no_data": self.source.no_data, "network": network.hexdigest(), **settings}
-        plan = self.folder / "plan.json"
+        finished = finished_windows(self.output)
+        exists = self.output.exists() and self.flags.existing == "refuse"  # finished, or `is_wanted` had refused it
+        plan = (finished if exists else self.folder) / PLAN
         found = json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else {}
         # Compared as text: NaN equals NaN there.
         other = [key for key in wanted if json.dumps(wanted[key]) != json.dumps(found.get(key))]
+        if exists and other:
+            is_wanted(self.output, "refuse")
         if found and other and self.flags.existing != "replace":
             raise UserError(
                 f"{self.folder}: holds windows of a command with another {', '.join(other)}; repeat that command, "
                 "add --existing replace, or choose another --output"
             )
         self.accelerator.wait_for_everyone()  # nobody writes before all have looked
-        if self.accelerator.is_main_process and (other or not found):
+        if self.accelerator.is_main_process and exists:
+            remove_windows(finished)
+            print(f"{self.output}: was finished before the interruption")
+        elif self.accelerator.is_main_process and other:
             shutil.rmtree(self.folder, ignore_errors=True)
             write_json(plan, wanted)
         self.accelerator.wait_for_everyone()
+        return not exists
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """What the main process computes of the whole scene and all use, also after a kill; JSON-able."""
@@ -188,7 +199,7 @@ class Stream:
         # Removing many files takes time; under its new name the folder says that the output is finished.
         finished = finished_windows(self.output)
         os.replace(self.folder, finished)
-        shutil.rmtree(finished)
+        remove_windows(finished)
         height, width = (length * layers[-1].scale for length in self.source.shape)
         print(f"{height} × {width}, {len(windows)} windows: {', '.join(str(layer.path) for layer in layers)}")
 
