@@ -158,11 +158,9 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
         write_pictures(Path(folder), benchmark.pick(small=8, cpu=64, gpu=64))
         pictures = open_split(Path(folder), "train")
         training = TrainingPictures(pictures, training_transform(config), seed=0)
-        for workers in (1,) if benchmark.small else (1, 2):
-            theirs = timm_loader(folder, config, batch, workers)
-            ours = endless_loader(training, batch_size=batch, workers=workers, seed=0)
-            setting = f"ImageNet-sized JPEG, {workers} workers"
-            yield from benchmark.race_loaders(setting, {"timm": theirs, "ours": ours}, batches, batch)
+        theirs = functools.partial(timm_loader, folder, config, batch)
+        ours = functools.partial(endless_loader, training, batch_size=batch, seed=0)
+        yield from benchmark.race_loaders("ImageNet-sized JPEG", {"timm": theirs, "ours": ours}, batches, batch)
 
 
 def timm_loader(folder: str, config: Config, batch: int, workers: int) -> Any:

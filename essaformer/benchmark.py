@@ -91,11 +91,10 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
     batch, batches = benchmark.pick(small=(1, 2), cpu=(16, 24), gpu=(16, 24))
     with tempfile.TemporaryDirectory() as folder:
         files = PatchFiles(Path(folder), patches, benchmark.pick(small=4, cpu=128, gpu=128))
-        for workers in (1,) if benchmark.small else (1, 2):
-            ours = endless_loader(patches, batch_size=batch, workers=workers, seed=0)
-            forms = {"SSPSR's": usual_loader(files, batch, workers), "ours": ours}
-            setting = f"patches of 64x64, {scene.bands} bands, {workers} workers"
-            yield from benchmark.race_loaders(setting, forms, batches, batch)
+        theirs = functools.partial(usual_loader, files, batch)
+        ours = functools.partial(endless_loader, patches, batch_size=batch, seed=0)
+        setting = f"patches of 64x64, {scene.bands} bands"
+        yield from benchmark.race_loaders(setting, {"SSPSR's": theirs, "ours": ours}, batches, batch)
 
 
 class PatchFiles(Dataset[dict[str, Tensor]]):

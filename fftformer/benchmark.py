@@ -20,7 +20,6 @@ import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +28,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from common.errors import command
 from common.measuring.benchmarking import Benchmark, Row
@@ -121,13 +120,12 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
         list(prepare(published, folder / "cache" / "train", workers=1))
         cached = find_pairs(folder / "cache", "train", "crops")
         crop = min(256, *size)
-        for workers in (1,) if benchmark.small else (1, 2):
-            forms: dict[str, DataLoader[Any]] = {"BasicSR's": usual_loader(WholePairs(published, crop), batch, workers)}
-            for form, pairs in (("ours, PNGs", published), ("ours, cache", cached)):
-                crops = TrainingPairs(pairs, crop, seed=0, saturation_jitter=False)
-                forms[form] = endless_loader(crops, batch_size=batch, workers=workers, seed=0)
-            setting = f"crops of {crop}, pairs of {size[1]}x{size[0]}, {workers} workers"
-            yield from benchmark.race_loaders(setting, forms, batches, batch)
+        builders = {"BasicSR's": functools.partial(usual_loader, WholePairs(published, crop), batch)}
+        for form, pairs in (("ours, PNGs", published), ("ours, cache", cached)):
+            crops = TrainingPairs(pairs, crop, seed=0, saturation_jitter=False)
+            builders[form] = functools.partial(endless_loader, crops, batch_size=batch, seed=0)
+        setting = f"crops of {crop}, pairs of {size[1]}x{size[0]}"
+        yield from benchmark.race_loaders(setting, builders, batches, batch)
 
 
 class WholePairs(Dataset[dict[str, Tensor]]):

@@ -105,7 +105,7 @@ def test_rows_are_kept_as_they_come(tmp_path, monkeypatch):
 
 def test_loaders_take_turns(monkeypatch):
     begun = []
-    seconds = iter([9.0, 1.0, 3.0, 2.0, 4.0, 8.0])
+    seconds = iter([9.0, 1.0, 3.0, 2.0, 4.0, 8.0] * 2)
 
     def loaded(loader, batches, items):
         begun.append((loader, batches, items))
@@ -113,9 +113,12 @@ def test_loaders_take_turns(monkeypatch):
 
     monkeypatch.setattr(racing, "loaded", loaded)
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "--device", "cpu", "--repeats", "3"])
-    rows = list(Benchmark(__doc__).race_loaders("any", {"theirs": "a", "ours": "b"}, 4, 2))
-    assert begun == [("a", 4, 2), ("b", 4, 2)] * 3
-    assert [(row["form"], row["seconds"], row["fastest"], row["ratio"]) for row in rows] == [
-        ("theirs", "4", "3", "1.00"),
-        ("ours", "2", "1", "2.00"),
+    builders = {"theirs": lambda workers: f"a{workers}", "ours": lambda workers: f"b{workers}"}
+    rows = list(Benchmark(__doc__).race_loaders("any", builders, 4, 2))
+    assert begun == [("a1", 4, 2), ("b1", 4, 2)] * 3 + [("a2", 4, 2), ("b2", 4, 2)] * 3
+    assert [(row["form"], row["setting"], row["seconds"], row["fastest"], row["ratio"]) for row in rows] == [
+        ("theirs", "any, 1 workers", "4", "3", "1.00"),
+        ("ours", "any, 1 workers", "2", "1", "2.00"),
+        ("theirs", "any, 2 workers", "4", "3", "1.00"),
+        ("ours", "any, 2 workers", "2", "1", "2.00"),
     ]

@@ -113,25 +113,31 @@ class Benchmark:
                     yield self._measured_row(measured, dtype, (number, i))
 
     def race_loaders(
-        self, setting: str, loaders: Mapping[str, Iterable[object]], batches: int, items: int
+        self, setting: str, builders: Mapping[str, Callable[..., Iterable[object]]], batches: int, items: int
     ) -> Iterator[Row]:
-        """Loaders by turns, each begun again; `ratio` is the seconds of the first one over the row's.
+        """Measure loaders in turns, with one worker and with two; every turn starts each loader again.
+
+        `ratio` is the seconds of the first loader divided by those of the row's loader.
 
         Args:
-            batches: to be timed in every turn, after the first ones.
-            items: of a batch.
+            setting: what is loaded.
+            builders: for each name a function with the keyword `workers` that makes the loader.
+            batches: number of batches that are timed in every turn, after the first ones.
+            items: number of items in a batch.
         """
         if self._flags.peak_of:
             return
-        turns: dict[str, list[float]] = {form: [] for form in loaders}
-        for _ in range(min(self._repeats, 5)):
-            for form, loader in loaders.items():
-                turns[form].append(racing.loaded(loader, batches, items))
-        first = statistics.median(next(iter(turns.values())))
-        for form, seconds in turns.items():
-            median = statistics.median(seconds)
-            more = {"fastest": f"{min(seconds):.4g}", "ratio": f"{first / median:.2f}"}
-            yield self.row("loader", form, setting, median) | more
+        for workers in (1,) if self.small else (1, 2):
+            loaders = {form: builder(workers=workers) for form, builder in builders.items()}
+            turns: dict[str, list[float]] = {form: [] for form in loaders}
+            for _ in range(min(self._repeats, 5)):
+                for form, loader in loaders.items():
+                    turns[form].append(racing.loaded(loader, batches, items))
+            first = statistics.median(next(iter(turns.values())))
+            for form, seconds in turns.items():
+                median = statistics.median(seconds)
+                more = {"fastest": f"{min(seconds):.4g}", "ratio": f"{first / median:.2f}"}
+                yield self.row("loader", form, f"{setting}, {workers} workers", median) | more
 
     def row(self, what: str, form: str, setting: str, seconds: float, items: float = 1) -> dict[str, object]:
         """A row of what one call in `seconds` does, `items` of it."""
