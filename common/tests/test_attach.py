@@ -106,7 +106,7 @@ def test_detached_it_is_gone(network) -> None:
 
 def test_wrong_places_are_one_sentence() -> None:
     model, layer, channels = plain()
-    with pytest.raises(ValueError, match=r"no layer '1\.2' in Sequential; near are .*1\.1"):
+    with pytest.raises(ValueError, match=r"no layer '1\.2' in Sequential; similar names: .*1\.1"):
         attach(model, "1.2", Bare(channels))
     with pytest.raises(ValueError, match="no layer ''"):
         attach(model, "", Bare(channels))

@@ -55,7 +55,7 @@ def test_a_checked_file_arrives_whole(server, tmp_path, page, checksum):
         ("file", {"checksum": "0" * 64}, f"has sha256 {SHA256}, expected 0000"),
         ("file", {"checksum": "0" * 40}, "has git id .*, expected 0000"),
         ("file", {"size": 7}, "has 1,024,000 bytes, expected 7"),
-        ("missing", {}, "cannot be fetched .*Not Found.*download it by hand and put it to"),
+        ("missing", {}, "cannot be fetched .*Not Found.*download it by hand and save it as"),
         ("broken", {}, "cannot be fetched"),
     ],
 )

@@ -2,9 +2,9 @@
 
     checkpoints/step_00012000/  state.pt  random_<rank>.pt  progress.json  manifest.json
 
-All processes write into a temporary folder, which gets its name only when every file is on
-disk; the oldest folders are removed last. `manifest.json` holds each file's SHA-256, so a
-truncated or altered checkpoint is recognised and the one before it used.
+All processes write into a temporary folder. It is renamed when every file is on disk, and only then are the oldest
+folders removed. `manifest.json` holds each file's SHA-256, so that a truncated or altered checkpoint is recognised and
+the one before it is used.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ def save(
         parts: name → object with `state_dict`.
         progress: JSON-able counters.
         wait: returns when all processes have called it.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
     """
     temporary = folder.with_name(f".{folder.name}.partial")
     if rank == 0:
@@ -65,7 +68,7 @@ def save(
         for path in files:
             sync(path)
         write_json(temporary / "manifest.json", {path.name: sha256(path) for path in files})
-        shutil.rmtree(folder, ignore_errors=True)  # the same step again after a resume
+        shutil.rmtree(folder, ignore_errors=True)  # a resumed run can save the same step again
         os.replace(temporary, folder)
         sync(folder.parent)
         for old in _folders(folder.parent)[:-_KEEP]:
@@ -77,7 +80,7 @@ def load(folder: Path, parts: Mapping[str, Any], *, rank: int = 0) -> dict[str, 
     """Load a verified checkpoint into `parts` and the random generators; return its counters.
 
     Raises:
-        UserError: a part is absent or does not fit.
+        UserError: the checkpoint has other parts than this run, or a part does not fit.
     """
     state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     if set(state) != set(parts):
@@ -91,7 +94,7 @@ def load(folder: Path, parts: Mapping[str, Any], *, rank: int = 0) -> dict[str, 
             reason = " ".join(str(error).split())[:300]
             raise UserError(f"{folder}: its {name} does not fit this run ({reason})") from None
     path = folder / f"random_{rank}.pt"
-    if path.exists():  # absent when more processes continue than had saved
+    if path.exists():  # absent if the run continues with more processes
         _set_random_state(torch.load(path, weights_only=True))
     return json.loads((folder / "progress.json").read_text(encoding="utf-8"))
 

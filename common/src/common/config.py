@@ -1,4 +1,4 @@
-"""Typed configuration: a preset, changed by the command line, written into the run's folder.
+"""Typed configuration: a preset whose values the command line can change; a run records it in its folder.
 
 A preset is a function that returns a frozen dataclass. `tyro` turns the dataclass into flags, and the docstrings
 below the fields into `--help`. Numbers are checked after parsing: they are finite and at least 0, unless the field
@@ -27,11 +27,11 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True)
 class Bound:
-    """Which numbers a flag takes: `low` to `high`, both included.
+    """The numbers that a flag accepts: `low` to `high`, both included.
 
     Attributes:
-        above: `low` itself is left out.
-        below: `high` itself is left out.
+        above: `low` itself is refused.
+        below: `high` itself is refused.
         finite: NaN and infinities are refused.
     """
 
@@ -42,7 +42,7 @@ class Bound:
     finite: bool = True
 
     def holds(self, number: float) -> bool:
-        """Whether the flag takes this number."""
+        """Whether the flag accepts this number."""
         if not math.isfinite(number):
             return not self.finite
         inside = self.low <= number <= self.high
@@ -59,9 +59,9 @@ Positive = Annotated[Number, Bound(above=True)]
 Fraction = Annotated[Number, Bound(high=1)]
 """0 to 1, both included."""
 BelowOne = Annotated[Number, Bound(high=1, below=True)]
-"""0 to 1, without 1: a decay."""
+"""At least 0 and below 1, for decay rates."""
 AnyNumber = Annotated[Number, Bound(low=-math.inf, finite=False)]
-"""Negative numbers, NaN and infinities too."""
+"""Any number, also negative, infinite or NaN."""
 Seed = Annotated[Number, Bound(high=2**31 - 1)]
 """A seed that NumPy and torch both accept, with room for adding the rank."""
 
@@ -86,7 +86,7 @@ class RunConfig:
     compile: bool = False
     """Compile the network with torch.compile; the first steps take minutes, the later ones less."""
     save_every: int = 1000
-    """Optimiser updates between two checkpoints, of which the newest two are kept; 0: one at the end only."""
+    """Optimiser updates between two checkpoints, of which the newest two are kept; 0: only one, at the end."""
     log_every: int = 10
     """Optimiser updates between two lines of losses in metrics.jsonl; 0: none."""
 
@@ -120,7 +120,7 @@ def from_command_line(
         arguments: the command line without the program's name; by default the process's own.
 
     Raises:
-        UserError: the preset does not exist, or a flag does not take its number.
+        UserError: the preset does not exist, or a flag does not accept its number.
         SystemExit: `--help`, or a flag or value that does not parse (status 2).
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -140,14 +140,14 @@ def parse(config: Callable[..., T], doc: str | None, arguments: Sequence[str] | 
     """Parse the command line of a script that has no presets into a dataclass.
 
     Raises:
-        UserError: a flag does not take its number.
+        UserError: a flag does not accept its number.
         SystemExit: `--help`, or a flag or value that does not parse (status 2).
     """
     return _parsed(config, args=arguments, description=(doc or "").strip())
 
 
 def parse_some(config: Callable[..., T], doc: str | None) -> tuple[T, list[str]]:
-    """Like `parse`, and return the words of the command line that are not of these flags."""
+    """Like `parse`; also return the words of the command line that belong to none of these flags."""
     return _parsed(config, description=(doc or "").strip(), return_unknown_args=True)
 
 
@@ -160,7 +160,7 @@ def _parsed(config: Callable[..., Any], **options: Any) -> Any:
 
 
 def build(create: Callable[..., T], name: str, options: Sequence[str], **keywords: Any) -> T:
-    """`create(name, **keywords)`, with the KEY=VALUE of `--network` on top.
+    """Build a network: `create(name, **keywords)`, where the KEY=VALUE options of `--network` replace keywords.
 
     Raises:
         UserError: an option without a value, an unknown keyword, or a value that the network refuses.
@@ -172,7 +172,7 @@ def build(create: Callable[..., T], name: str, options: Sequence[str], **keyword
         try:
             keywords[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            keywords[key] = text  # a word
+            keywords[key] = text  # not a Python literal: a word
     try:
         return create(name, **keywords)
     except (ValueError, TypeError) as error:
@@ -189,7 +189,7 @@ def check_numbers(config: Any) -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         bound = next(_bounds(hints[field.name]), Bound())
-        if field.name == "seeds" and len(set(value)) < len(value):  # a mean over them would count a run twice
+        if field.name == "seeds" and len(set(value)) < len(value):  # their mean would count a run twice
             raise UserError(f"--seeds {' '.join(map(str, value))}: names a seed twice; expected different ones")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, int | float) and not isinstance(number, bool) and not bound.holds(number):
@@ -216,12 +216,14 @@ def _bounds(hint: Any) -> Iterator[Bound]:
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """Return a dataclass as JSON-able values: paths become text, tuples become lists."""
+    """Return a dataclass as values that JSON can store: paths become text, tuples become lists."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
 def recorded(checkpoint: Path) -> dict[str, Any]:
-    """The flags of the run that exported a model folder; `{"preset": "released"}` for a file, "unknown" otherwise.
+    """Return the flags of the run that exported a model folder.
+
+    Without a run the only flag is `preset`: "released" for a file, "unknown" for a folder.
 
     Raises:
         UserError: the run's config.json is damaged.

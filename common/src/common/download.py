@@ -1,11 +1,11 @@
-"""Download published files, verified.
+"""Download published files and verify them.
 
     python -m common.download fftformer_gopro                       the authors' weights
     python -m common.download pavia_university --data-root DATA     the files of a scene that have an address
     python -m common.download --help                                what can be fetched, what goes where
 
-A file appears under its name only when it is complete and its checksum is right. What sits behind
-registration or drive pages is not fetched; its place and origin are printed instead.
+A file appears under its name only when it is complete and its checksum is right. Files behind a registration or a
+cloud-drive page cannot be fetched; the command prints where they come from and where to put them.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ def fetch(url: str, path: str | Path, *, checksum: str = "", size: int | None = 
     """Download one file.
 
     Args:
-        checksum: expected SHA-256, or id as a git blob (40 digits); not checked when empty.
+        checksum: expected SHA-256, or the file's git blob id (40 digits); empty: not checked.
         size: expected size in bytes.
-        timeout: seconds without an answer.
+        timeout: longest wait for an answer, in seconds.
 
     Raises:
-        UserError: unreachable, broken off, or another size or checksum; `path` is then untouched.
+        UserError: the address cannot be reached, the connection ended early, or size or checksum are wrong; `path`
+            is then untouched.
         OSError: the folder cannot be written or the disk is full; `path` is then untouched.
     """
     path = Path(path)
@@ -47,7 +48,9 @@ def fetch(url: str, path: str | Path, *, checksum: str = "", size: int | None = 
             _receive(url, temporary, path.name, timeout)
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            raise UserError(f"{url}: cannot be fetched ({reason}); download it by hand and put it to {path}") from error
+            raise UserError(
+                f"{url}: cannot be fetched ({reason}); download it by hand and save it as {path}"
+            ) from error
         found = temporary.stat().st_size
         if size is not None and found != size:
             raise UserError(f"{url}: has {found:,} bytes, expected {size:,}; nothing was kept")
@@ -67,22 +70,23 @@ def _receive(url: str, temporary: Path, name: str, timeout: float) -> None:
             raise ConnectionError(f"the connection broke off after {file.tell():,} of {total:,} bytes")
 
 
-def _digest(path: Path, like: str) -> tuple[str, str]:
-    if len(like) != 40:
+def _digest(path: Path, expected: str) -> tuple[str, str]:
+    """Name and value of the kind of digest that `expected` is."""
+    if len(expected) != 40:
         return "sha256", sha256(path)
-    begun = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    blob = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as file:
-        return "git id", hashlib.file_digest(file, lambda: begun).hexdigest()
+        return "git id", hashlib.file_digest(file, lambda: blob).hexdigest()
 
 
 def released(files: Iterable[Path] | None = None) -> dict[str, dict[str, Any]]:
-    """What the authors of the papers released, by name.
+    """Return the weights that the papers' authors released, by name.
 
-    Every project describes it in `released.toml`: `what`, `licence`, `note`, and either `url`,
-    `file`, `size`, `git_blob` of a file that can be fetched, or the `place` where it lies.
+    Every project describes them in `released.toml`: `what`, `licence` and `note`, then `url`, `file`, `size` (bytes)
+    and `git_blob` of a file that can be fetched, or the `place` of one that has to be downloaded by hand.
 
     Args:
-        files: those descriptions; by default those of the installed projects.
+        files: paths of such descriptions; by default those of the installed projects.
     """
     if files is None:
         files = (path for folder in dict.fromkeys(sys.path) for path in Path(folder or ".").glob("*/released.toml"))
@@ -95,10 +99,10 @@ def released(files: Iterable[Path] | None = None) -> dict[str, dict[str, Any]]:
 def weights(name: str) -> Path:
     """Return the file of released weights; fetch and verify it the first time.
 
-    It lies in the folder that FULLPAPER_CACHE names, by default ~/.cache/fullpaper.
+    It is stored in the folder that FULLPAPER_CACHE names, by default ~/.cache/fullpaper.
 
     Raises:
-        UserError: no released weights of this name, or none that can be fetched.
+        UserError: there are no released weights of this name, or they cannot be fetched.
     """
     known = released()
     if name not in known:
@@ -114,7 +118,7 @@ def weights(name: str) -> Path:
 
 
 def describe() -> str:
-    """Which weights and scenes can be fetched, and where the others come from."""
+    """List the weights and scenes that can be fetched, and say where the others come from."""
     from common.hyperspectral.classification.catalogue import files_of  # noqa: PLC0415 - `fetch` alone needs no scenes
     from common.hyperspectral.classification.published import CATALOGUE  # noqa: PLC0415
 
@@ -131,7 +135,7 @@ def describe() -> str:
 
 @command
 def main() -> None:
-    """Fetch released weights, or the files of one scene that have an address; say where the others go."""
+    """Fetch released weights, or the files of a scene that have an address; print where to put the others."""
     from common.hyperspectral.classification.catalogue import files_of, find_entry  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(
@@ -140,7 +144,7 @@ def main() -> None:
         epilog=describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", help="weights or a scene, of those below")
+    parser.add_argument("name", help="name of weights or of a scene, from the list below")
     parser.add_argument("--data-root", type=Path, help="files of a scene go to DATA_ROOT/SCENE/")
     options = parser.parse_args()
     if options.name in released():

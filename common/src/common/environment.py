@@ -47,7 +47,7 @@ def choose_device(text: str) -> torch.device:
 def command_line() -> str:
     """Return the command that started this process, as one would type it from the repository's root.
 
-    A launcher's own flags cannot be seen from inside; the number of processes can.
+    A process cannot see the flags of its launcher; it only knows the number of processes.
     """
     script = Path(sys.argv[0])
     root = _checkout()

@@ -18,15 +18,15 @@ class UserError(ValueError):
     """The user's input, files or machine cannot do what was asked; the message is one sentence."""
 
     def __init__(self, message: str) -> None:
-        # From a data loading process the message arrives inside a traceback's text; keep the sentence.
+        # From a data loading process the message arrives inside a traceback's text; keep only the sentence.
         sentence = message.rpartition(f"{__name__}.UserError: ")[2].strip()
-        # A file name may hold bytes that are no UTF-8, which no terminal and no file takes.
+        # A file name may hold bytes that are not UTF-8; they can neither be printed nor written.
         super().__init__(sentence.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 @contextlib.contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Say which extra brings a missing package: `with extra("fullpaper-common[raster]"): import rasterio`.
+    """Name the extra to install if a package is missing: `with extra("fullpaper-common[raster]"): import rasterio`.
 
     Raises:
         UserError: the package is not installed.
@@ -42,7 +42,7 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def guarded() -> None:
-        for stream in (sys.stdout, sys.stderr):  # print file names that are no UTF-8 as escapes
+        for stream in (sys.stdout, sys.stderr):  # print file names that are not UTF-8 as escapes
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:

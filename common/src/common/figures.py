@@ -26,17 +26,17 @@ def comparison_sheet(
     """Save images side by side, one row per sample.
 
     Args:
-        rows: images `(H, W, 3)` or `(H, W)` in [0, 1], equally many per row.
+        rows: images `(H, W, 3)` or `(H, W)` in [0, 1]; every row has the same number.
         titles: one per column.
         captions: text below each image, for example its PSNR.
-        width: of a column, in inches at 100 dots per inch.
+        width: width of a column, in inches at 100 dots per inch.
     """
-    heights = [width * max(picture.shape[0] / picture.shape[1] for picture in row) + 0.45 for row in rows]
+    heights = [width * max(image.shape[0] / image.shape[1] for image in row) + 0.45 for row in rows]
     figure = Figure(figsize=(width * len(titles), sum(heights)), dpi=100, layout="constrained")
     axes = figure.subplots(len(rows), len(titles), squeeze=False, gridspec_kw={"height_ratios": heights})
     for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
-            axes[i, j].imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        for j, image in enumerate(row):
+            axes[i, j].imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes[i, j].set(xticks=[], yticks=[])
             if i == 0:
                 axes[i, j].set_title(printable(titles[j]), parse_math=False)  # a name may hold $
@@ -49,7 +49,7 @@ def curves(metrics: str | Path, path: str | Path, names: Sequence[str] | None = 
     """Draw the scalars of a run's metrics.jsonl over the steps, one panel each.
 
     Args:
-        names: which scalars; by default all but the speed.
+        names: the scalars to draw; by default all except the speed.
 
     Returns:
         The image's path, or None when nothing has been recorded.

@@ -1,8 +1,8 @@
 """The processes of one run, started by `torchrun`, `accelerate launch` or plain `python`.
 
-On a machine without GPU accelerate alone would let the processes of `torchrun` train side by side, each a run of
-its own in the same folder. Here they are one run. `accelerate launch --num_processes 2` starts a single process
-there; a note says so.
+On a machine without a GPU, accelerate by itself would not connect the processes that `torchrun` starts: each would
+train a run of its own in the same folder. `prepare` makes them one run. On such a machine `accelerate launch
+--num_processes 2` starts a single process; `prepare` prints a note about it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def processes() -> int:
 def accelerator(
     *, mixed_precision: str = "no", cpu: bool = False, patience: timedelta = timedelta(minutes=10)
 ) -> Accelerator:
-    """Join the other processes of this run; for scripts and for what a script does before its `Run`.
+    """Connect this process with the others of its run; for scripts that have no `Run`, or before the `Run` exists.
 
     Args:
         mixed_precision: "no", "fp16" or "bf16"; the same in every call of a process.
         cpu: use no GPU.
-        patience: how long one process may wait for another.
+        patience: longest time that one process waits for another.
 
     Raises:
         UserError: fp16 on a CPU.
@@ -48,11 +48,14 @@ def accelerator(
 
 
 def on_device(flag: str, **options: Any) -> tuple[Accelerator, torch.device]:
-    """Join the other processes, and choose this one's device as `--device` says; each process gets its own GPU.
+    """Connect this process with the others, and choose its device as `--device` says; each process gets its own GPU.
 
     Args:
-        flag: see `choose_device`.
-        options: of `accelerator`.
+        flag: value of `--device`, see `choose_device`.
+        options: keywords of `accelerator`.
+
+    Returns:
+        the accelerator and this process's device.
     """
     chosen = choose_device(flag)
     joined = accelerator(cpu=chosen.type == "cpu", **options)
@@ -71,7 +74,7 @@ def check_precision(mixed_precision: str, device: torch.device) -> None:
 
 def prepare() -> None:
     """Pass the launcher's settings on to accelerate; must run before the first `Accelerator` of a process."""
-    if PartialState._shared_state:  # there is one already
+    if PartialState._shared_state:  # an Accelerator exists already
         return
     if processes() > 1 and not _has_gpu():
         os.environ["ACCELERATE_USE_CPU"] = "true"
@@ -85,9 +88,9 @@ def prepare() -> None:
 
 
 def sync_batch_norm(model: nn.Module, processes: int, device: torch.device) -> nn.Module:
-    """The network with BatchNorms that normalise over the samples of all processes, as if one process had them all.
+    """Return the network with BatchNorms that normalise over the samples of all processes, as one process would.
 
-    On a CPU it stays as it is: torch's SyncBatchNorm needs GPUs. Names of tensors and parameters stay the same too.
+    On a CPU the network stays unchanged, because torch's SyncBatchNorm needs GPUs. Tensors keep their names.
     """
     shared = processes > 1 and device.type != "cpu"
     return nn.SyncBatchNorm.convert_sync_batchnorm(model) if shared else model
@@ -96,12 +99,12 @@ def sync_batch_norm(model: nn.Module, processes: int, device: torch.device) -> n
 def use_all_cores(device: torch.device) -> None:
     """Undo `accelerate launch`'s default of one thread per process, on CPU only.
 
-    It sets OMP_NUM_THREADS to 1 when that is unset, and a two-core machine would train on one.
+    `accelerate launch` sets OMP_NUM_THREADS to 1 if it is unset, so a machine with two cores would use only one.
     """
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if device.type == "cpu" and launched and os.environ.get("OMP_NUM_THREADS") == "1":
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // beside))
+        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_processes))
 
 
 def _has_gpu() -> bool:

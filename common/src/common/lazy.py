@@ -1,4 +1,4 @@
-"""Public names of a package, each imported when it is first asked for, so that one module costs no more than itself."""
+"""Public names of a package, each imported at its first use, so that one name does not load the whole package."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 def lazy(package: str, homes: Mapping[str, tuple[str, ...]]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of a package's `__init__.py`.
+    """Return the `__getattr__` and `__dir__` of a package's `__init__.py`.
 
     Args:
-        package: its `__name__`.
-        homes: module → the names that it holds.
+        package: the package's `__name__`.
+        homes: module → the public names that it defines.
     """
     home_of = {name: home for home, names in homes.items() for name in names}
 

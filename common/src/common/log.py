@@ -1,4 +1,4 @@
-"""The scalars of a run: means over some steps go to metrics.jsonl and TensorBoard; infinity and NaN stop the run."""
+"""The scalars of a run: their means go to metrics.jsonl and TensorBoard; NaN and infinity stop the run."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Log:
 
     Args:
         accelerator: holds the trackers.
-        folder: the run's.
-        processes: over which scalars are averaged.
+        folder: the run's folder.
+        processes: number of processes over which scalars are averaged.
         is_main: whether this process writes.
 
     Attributes:
-        pending: the scalars of the steps since the last line; a checkpoint keeps them.
+        pending: the scalars of the steps since the last line; checkpoints store them.
     """
 
     def __init__(self, accelerator: Accelerator, folder: Path, *, processes: int, is_main: bool) -> None:
@@ -36,7 +36,7 @@ class Log:
         self._clock = time.monotonic()
 
     def add(self, **values: float | Tensor) -> None:
-        """Take the scalars of one step, without waiting for the device."""
+        """Collect the scalars of one step, without waiting for the device."""
         self.pending.append({name: v.detach() if isinstance(v, Tensor) else v for name, v in values.items()})
 
     def write(self, step: int, **values: float) -> None:
@@ -47,14 +47,14 @@ class Log:
             self._accelerator.log(values, step=step)
 
     def flush(self, step: int, samples: int, *, quiet: bool) -> dict[str, float]:
-        """Write the means of the pending scalars, and the rate.
+        """Write the means of the pending scalars and the samples per second.
 
         Args:
-            samples: of one step, in all processes.
-            quiet: only look for values that are not finite.
+            samples: number of samples of one step, in all processes.
+            quiet: only check that all values are finite, write nothing.
 
         Returns:
-            The means; none if quiet or nothing was pending.
+            The means; empty if quiet or if nothing was pending.
 
         Raises:
             UserError: a scalar is not finite.
@@ -69,10 +69,10 @@ class Log:
         return means
 
     def collect(self, step: int) -> list[dict[str, float]]:
-        """Average the pending scalars over the processes.
+        """Average the pending scalars over the processes and return them, one dict per step.
 
         Raises:
-            UserError: one is not finite.
+            UserError: a scalar is not finite.
         """
         if self.pending:
             names = list(self.pending[0])

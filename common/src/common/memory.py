@@ -1,4 +1,4 @@
-"""Sizes of memory as text, and what a `--memory` flag allows."""
+"""Amounts of memory: sizes given as text, and the memory that `--memory` allows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def parse_size(text: str, flag: str = "--memory") -> int:
     """Read a size with a unit, such as `800M`, `4G` or `1.5GiB`, as bytes, in powers of 1024.
 
     Args:
-        flag: names the text in the error.
+        flag: the flag that the error message names.
 
     Raises:
-        UserError: no size, no unit, or nothing at all.
+        UserError: the text is not a size with a unit, or the size is zero.
     """
     match = re.fullmatch(rf"(\d+\.?\d*|\.\d+)\s*([{_UNITS}])(i?B)?", text.strip(), flags=re.IGNORECASE)
     size = int(float(match[1]) * 1024 ** (1 + _UNITS.index(match[2].upper()))) if match else 0
@@ -31,7 +31,7 @@ def parse_size(text: str, flag: str = "--memory") -> int:
 
 
 def budget(text: str | None, device: torch.device | str = "cpu") -> int:
-    """Bytes that a `--memory` flag allows; without the flag a quarter of the machine's or container's, or of the GPU's.
+    """Return the bytes that `--memory` allows; by default a quarter of the memory of the GPU, container or machine.
 
     Raises:
         UserError: as `parse_size`.

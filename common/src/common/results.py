@@ -25,7 +25,7 @@ class Row:
         split: which samples were scored, for example "test" or "random 10 %".
         definition: exactly which metric: averaging, window, data range.
         std: over `seeds`, when there are several.
-        published: the paper's value, absent where none could be read; `source` says where.
+        published: the paper's value, None where the paper gives none; `source` says where it stands.
         command, commit, versions, device: filled by `measured`.
     """
 
@@ -61,7 +61,7 @@ def read_rows(path: str | Path) -> list[Row]:
     """Read rows written by `write_rows`.
 
     Raises:
-        UserError: the file is missing or holds something else.
+        UserError: the file is missing or does not hold result rows.
     """
     try:
         return [Row(**row) for row in json.loads(Path(path).read_text(encoding="utf-8"))]

@@ -10,9 +10,8 @@
         if run.updated:
             run.log(loss=loss)
 
-The loop and everything that belongs to the paper stay in the project's `train.py`. A step is an
-optimiser update. A checkpoint is written after the body of a step, so everything that the body changed is
-in them. The folder is
+The loop and everything that belongs to the paper stay in the project's `train.py`. A step is an optimiser update. A
+checkpoint is written after the body of a step, so it holds everything that the body changed. The folder is
 
     OUTPUT/  config.json  metrics.jsonl  tensorboard/  checkpoints/step_00012000/  model/  figures/  results.json
 """
@@ -21,8 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -38,19 +35,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from common import checkpoints, environment, launch
-from common.config import LoaderConfig, RunConfig, to_json
+from common import checkpoints, environment, launch, recording
+from common.config import LoaderConfig, RunConfig
 from common.errors import UserError
-from common.files import sha256, write_json
+from common.files import write_json
 from common.log import Log
 from common.networks.cards import write_card
 from common.networks.weights import Pretrained
 from common.sampling import endless_loader
 
-# A resumed run may differ in these; anything else would no longer be the same run.
-_MAY_CHANGE = {"output", "resume", "max_steps", "workers", "data_root", "save_every"}
-# Steps between two looks at the losses and at other processes' signals where --log-every is 0.
-_LOOK_EVERY = 100
+# Steps between two checks of the losses and of other processes' signals when --log-every is 0.
+_CHECK_EVERY = 100
 
 Configuration = TypeVar("Configuration", bound=RunConfig)
 
@@ -59,18 +54,17 @@ class Run(Generic[Configuration]):
     """One training run; see the module's docstring for the order of calls.
 
     Args:
-        config: the resolved configuration; without a `LoaderConfig`'s flags a step is one float32 forward pass.
+        config: the configuration; if it is not a `LoaderConfig`, a step is one float32 forward pass.
         paper: project name, for the default folder and messages.
         steps: optimiser updates of the full schedule; `config.max_steps` can end it earlier.
-        alone: this process trains by itself even if others run beside it (one seed each), so
-            nothing here waits for them.
+        alone: this process trains by itself, for example one seed, and does not wait for other processes.
 
     Attributes:
         accelerator: prepares model and optimiser, runs the backward pass.
         folder: the run's folder.
         step: optimiser updates done, counting the one in progress.
         updated: whether this batch completed an update.
-        best: best score so far that `keep_if_best` saw.
+        best: best score so far, set by `keep_if_best`.
 
     Raises:
         UserError: the folder holds another configuration's run, or one that `--resume none` would overwrite.
@@ -83,11 +77,11 @@ class Run(Generic[Configuration]):
         self.steps = steps
         self.total = steps if config.max_steps is None else min(steps, config.max_steps)
         launch.prepare()
-        # Processes join by DistributedDataParallel as torch sets it, which is how FFTformer and BiFormer train too.
-        # It searches for no unused parameters: every parameter that is trained gets a gradient.
+        # DistributedDataParallel with torch's defaults, as in the releases of FFTformer and BiFormer. It does not
+        # search for unused parameters: every trained parameter gets a gradient.
         self.accelerator = Accelerator(
             mixed_precision=self.loading.mixed_precision,
-            # Accumulation goes on across epochs: the stream of samples has no end.
+            # Accumulation continues across epochs, because the stream of samples has no end.
             gradient_accumulation_plugin=GradientAccumulationPlugin(
                 num_steps=self.loading.gradient_accumulation, sync_with_dataloader=False
             ),
@@ -113,10 +107,10 @@ class Run(Generic[Configuration]):
         """Load the checkpoint that `--resume` names into `parts`, and remember them for saving.
 
         Args:
-            parts: everything with `state_dict` and `load_state_dict` that training changes; None is skipped.
+            parts: all objects with `state_dict` and `load_state_dict` that training changes; None is skipped.
 
         Raises:
-            UserError: the checkpoint does not fit, naming the part.
+            UserError: the checkpoint does not fit; names the part.
         """
         self._parts = {name: part for name, part in parts.items() if part is not None}
         if self.accelerator.scaler is not None:
@@ -136,7 +130,7 @@ class Run(Generic[Configuration]):
         """Yield batches on the device until the last step, saving, logging and stopping in between.
 
         Args:
-            dataset: takes `(epoch, index)` keys; see `common.sampling`.
+            dataset: accepts `(epoch, index)` keys; see `common.sampling`.
         """
         flags = self.loading
         loader = endless_loader(
@@ -150,10 +144,10 @@ class Run(Generic[Configuration]):
         return self._iterate(itertools.repeat(None))
 
     def _iterate(self, samples: Iterator[Any]) -> Iterator[Any]:
-        before = {name: signal.signal(name, self._ask_to_stop) for name in (signal.SIGTERM, signal.SIGUSR1)}
-        pace = 0.5 if sys.stderr.isatty() else 20  # seconds between two lines
-        shape: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "mininterval": pace}
-        bar = tqdm(total=self.total, initial=self.step, disable=not self.is_main, **shape)
+        before = {name: signal.signal(name, self._request_stop) for name in (signal.SIGTERM, signal.SIGUSR1)}
+        interval = 0.5 if sys.stderr.isatty() else 20  # seconds between two lines
+        form: dict[str, Any] = {"unit": "step", "dynamic_ncols": True, "mininterval": interval}
+        bar = tqdm(total=self.total, initial=self.step, disable=not self.is_main, **form)
         micro = 0
         try:
             while self.step < self.total:
@@ -165,11 +159,11 @@ class Run(Generic[Configuration]):
                 if not self.updated:
                     continue
                 bar.update()
-                if self.step % (self.config.log_every or _LOOK_EVERY) == 0 or self.step == self.steps:
+                if self.step % (self.config.log_every or _CHECK_EVERY) == 0 or self.step == self.steps:
                     size = self.loading.batch_size * self.loading.gradient_accumulation * self.processes
                     means = self._log.flush(self.step, size, quiet=not self.config.log_every)
                     bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()})
-                stopping = self._asked_to_stop()
+                stopping = self._stop_requested()
                 if stopping or self.due(self.config.save_every):
                     self._save()
                 if stopping and self.step < self.total:
@@ -190,7 +184,7 @@ class Run(Generic[Configuration]):
         self._log.write(self.step, **values)
 
     def picture(self, name: str, path: Path) -> None:
-        """Show a PNG of the figures folder in TensorBoard too; call on the main process."""
+        """Also show a PNG file of the figures folder in TensorBoard; call on the main process only."""
         tracker = self.accelerator.get_tracker("tensorboard", unwrap=True)
         tracker.add_image(name, np.asarray(Image.open(path).convert("RGB")), self.step, dataformats="HWC")
 
@@ -208,10 +202,9 @@ class Run(Generic[Configuration]):
 
     @contextlib.contextmanager
     def scoring(self, model: torch.nn.Module) -> Iterator[Any]:
-        """Lend the network in evaluation mode, for scores that several processes share.
+        """Yield the unwrapped network in evaluation mode; afterwards it returns to its former mode.
 
-        Buffers such as a BatchNorm's statistics come from the main process, since each process has
-        measured its own. The network returns to training afterwards if it was training.
+        All processes get the main process's buffers, because BatchNorms have measured other statistics in each.
         """
         network = self.accelerator.unwrap_model(model)
         if self.processes > 1:
@@ -219,7 +212,7 @@ class Run(Generic[Configuration]):
                 buffer.copy_(broadcast(buffer))
         training = network.training
         network.eval()
-        # Without gradients, or for images of another size, torch would compile the network again, for minutes.
+        # torch would compile the network again without gradients or for images of another size, which takes minutes.
         stance = torch.compiler.set_stance("force_eager") if self.config.compile else contextlib.nullcontext()
         try:
             with stance:
@@ -254,31 +247,18 @@ class Run(Generic[Configuration]):
     def _open_folder(self) -> None:
         """Compare the folder's configuration with ours, then write ours."""
         path = self.folder / "config.json"
-        ours = to_json(self.config)
-        files = _digests({name: value for name, value in ours.items() if name not in _MAY_CHANGE})
+        described = recording.describe(self.config)
         if path.exists() and self.config.resume == "none" and any((self.folder / "checkpoints").glob("step_*")):
             raise UserError(
                 f"{self.folder}: already holds a run; choose another --output, or continue with --resume auto"
             )
         if path.exists() and self._restored is not None and self.config.resume == "auto":
-            theirs = files | _read_flags(path)  # runs of earlier versions recorded no files
-            changed = [
-                f"{name} {theirs.get(name)!r} -> {value!r}"
-                for name, value in (ours | files).items()
-                if name not in _MAY_CHANGE and json.dumps(theirs.get(name)) != json.dumps(value)  # NaN equals NaN
-            ]
-            if changed:
-                raise UserError(
-                    f"{self.folder}: holds a run with another configuration ({', '.join(changed)}); "
-                    "choose another --output, or the same flags to continue it"
-                )
+            recording.check_same(path, described)
         self.wait()
         if self.is_main:
             checkpoints.remove_partial(self.folder / "checkpoints")
             provenance = environment.provenance(self.accelerator.device)
-            write_json(
-                path, {"paper": self.paper, "config": ours, "files": files, **provenance, "processes": self.processes}
-            )
+            write_json(path, {"paper": self.paper, **described, **provenance, "processes": self.processes})
 
     def _save(self) -> None:
         """Write a checkpoint; refuse to do so if a scalar since the last line of metrics.jsonl is not finite."""
@@ -293,34 +273,14 @@ class Run(Generic[Configuration]):
             for name, part in self._parts.items()
         }
 
-    def _ask_to_stop(self, *_: object) -> None:
+    def _request_stop(self, *_: object) -> None:
         self._stop = True
 
-    def _asked_to_stop(self) -> bool:
-        """Whether any process got a signal. All processes ask together, so that all stop after the same step."""
+    def _stop_requested(self) -> bool:
+        """Whether any process received a signal. All processes check at the same step, so that all stop after it."""
         if self.processes == 1:
             return self._stop
-        if self.step % (self.config.log_every or _LOOK_EVERY) and self.step != self.total:
+        if self.step % (self.config.log_every or _CHECK_EVERY) and self.step != self.total:
             return False
         flag = torch.tensor(int(self._stop), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, reduction="sum"))
-
-
-def _read_flags(path: Path) -> dict[str, Any]:
-    """The flags that a run's config.json records, and the digests of the files that they name."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found.get("files", {}) | found["config"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: does not describe a run ({error!r}); choose another --output") from None
-
-
-def _digests(flags: dict[str, Any]) -> dict[str, str]:
-    """ "content of FLAG" → SHA-256, of every file that a flag names as FILE or FILE:KEY: other data are another run."""
-    found = {}
-    for name, value in flags.items():
-        text = value if isinstance(value, str) else ""
-        path = next((part for part in (text, text.rpartition(":")[0]) if part and os.path.isfile(part)), None)
-        if path is not None:
-            found[f"content of {name}"] = sha256(path)
-    return found

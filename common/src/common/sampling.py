@@ -27,8 +27,8 @@ class EndlessSampler(Sampler[tuple[int, int]]):
     Args:
         length: samples in the data set.
         batch_size: samples per process and batch.
-        seed: of the permutations.
-        rank, processes: which share of every global batch this process takes.
+        seed: seed of the permutations.
+        rank, processes: this process's number and the number of processes, which share every global batch.
         start: global batches already consumed.
     """
 
@@ -56,7 +56,7 @@ def endless_loader(dataset: Dataset[Any], *, batch_size: int, workers: int, seed
     """Return a loader that never ends and continues at global batch `start`.
 
     Args:
-        dataset: takes `(epoch, index)` keys and has a length.
+        dataset: accepts `(epoch, index)` keys and has a length.
         workers: loading processes; 0 loads in this one.
         share: `rank`, `processes` and `start` of `EndlessSampler`.
     """

@@ -1,9 +1,10 @@
-"""Pictures and scenes of any size through a network of bounded memory: overlapping tiles, blended without seams.
+"""Run a network on images and scenes of any size in bounded memory: overlapping tiles, blended without seams.
 
     tiling = Tiling(side=64, overlap=16)
     result = tiled(network, image, tiling.over(image.shape[1:]))
 
-Where tiles overlap, the weights of each rise from its border inwards; at every pixel those of all tiles sum to one.
+Where tiles overlap, each tile's weights rise from its border inwards. At every pixel the weights of all tiles sum to
+one.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from torch import Tensor
 from common.networks.weights import finite
 
 Ramp = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
-"""(distances from a border of a tile, what tiles share with their neighbours there, their side) → weights.
+"""(distance of each pixel from a border of the tile, overlap of each tile at that border, side of a tile) → weights.
 
-In output pixels: `(side,)` and `(tiles, 1)` → `(tiles, side)` or `(side,)`. Nothing is shared at the image's border.
+All in output pixels: `(side,)` and `(tiles, 1)` → `(tiles, side)` or `(side,)`. At the image's border the overlap is 0.
 """
 
 
 class Span(NamedTuple):
-    """What a tile covers of an axis.
+    """The part of an axis that a tile covers.
 
     Attributes:
-        start, stop: what it reads.
-        weights: of its output pixels, as far as they lie on the axis.
+        start, stop: the input pixels that the tile reads.
+        weights: weights of the tile's output pixels, up to the end of the axis.
     """
 
     start: int
@@ -44,22 +45,22 @@ Places = Sequence[Sequence[Span]]  # along rows and along columns
 
 
 def raised_cosine(distances: np.ndarray, shared: np.ndarray, _: int) -> np.ndarray:
-    """Zero in the outer quarter of what is shared, because a network's border shows there; one in the inner quarter."""
-    share = distances / np.maximum(shared, 0.1)  # one everywhere where nothing is shared
+    """0 in the outer quarter of the overlap, where the result shows the tile's border, and 1 in the inner quarter."""
+    share = distances / np.maximum(shared, 0.1)  # without overlap the weights are one everywhere
     return 0.5 - 0.5 * np.cos(np.pi * np.clip(2 * share - 0.5, 0, 1))
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Tiles of one size: as few as cover an axis, evenly spread.
+    """Tiles of one size: the smallest number that covers an axis, evenly spaced.
 
     Attributes:
-        side: of a tile in pixels of the input; a shorter axis is one tile.
-        overlap: of neighbours, below `side`; some share more.
-        ramp: of the weights.
-        scale: output pixels per pixel of the input.
-        multiple: tiles begin and end at multiples of it, `side` and `overlap` are such. An axis that is none is
-            continued by the caller up to one; its result is not.
+        side: side of a tile in input pixels; a shorter axis is covered by one tile.
+        overlap: least overlap of neighbouring tiles in input pixels, below `side`.
+        ramp: how the weights rise from a tile's border.
+        scale: output pixels per input pixel.
+        multiple: tiles begin and end at multiples of this number, and so do `side` and `overlap`. The caller pads an
+            axis to the next multiple; the result has the axis's own length.
     """
 
     side: int
@@ -69,20 +70,24 @@ class Tiling:
     multiple: int = 1
 
     def over(self, shape: Sequence[int]) -> Places:
-        """Cover an image of so many rows and columns."""
+        """Return the tiles that cover an image of `shape` (rows, columns)."""
         return [self.along(length) for length in shape]
 
     def along(self, length: int) -> Sequence[Span]:
-        """Cover an axis; a ValueError where one tile does not suffice and the overlap is not below the side."""
+        """Return the tiles that cover an axis.
+
+        Raises:
+            ValueError: several tiles are needed, and the overlap is not below their side.
+        """
         return _along(self, length)
 
     def reach(self, window: slice, length: int) -> slice:
-        """What of an axis has to be read for a part of it: all tiles that have a share in that."""
+        """Return the part of an axis that must be read to compute `window`: all tiles that contribute to it."""
         some = [span for span in self.along(length) if span.start < window.stop and span.stop > window.start]
         return slice(some[0].start, some[-1].stop)
 
     def within(self, box: Sequence[slice], shape: Sequence[int]) -> Places:
-        """The tiles that lie within what was read of an image, counted from its corner."""
+        """Return the tiles inside `box`, the part of an image that was read, in coordinates relative to its corner."""
 
         def inside(read: slice, length: int) -> list[Span]:
             some = [span for span in self.along(length) if read.start <= span.start and span.stop <= read.stop]
@@ -91,7 +96,7 @@ class Tiling:
         return [inside(read, length) for read, length in zip(box, shape, strict=True)]
 
 
-@functools.lru_cache(maxsize=16)  # every window of a scene asks for the same two axes
+@functools.lru_cache(maxsize=16)  # every window of a scene needs the same two axes
 def _along(tiling: Tiling, length: int) -> Sequence[Span]:
     overlap, scale, multiple = tiling.overlap, tiling.scale, tiling.multiple
     padded, count = -(-length // multiple) * multiple, 1
@@ -126,13 +131,14 @@ def tiled(
 
     Args:
         network: `(n, C, h, w)` → `(n, C, h · scale, w · scale)`.
-        image: `(C, H, W)` on the host.
-        places: of the tiles, from a `Tiling` of the same scale.
-        device: of the network.
-        progress: told after each tile how many pixels of the input it completed.
+        image: `(C, H, W)` on the CPU.
+        places: the tiles, from a `Tiling` of the same scale.
+        batch: tiles per forward pass.
+        device: the network's device.
+        progress: called after each tile with the number of input pixels that it completed.
 
     Returns:
-        `(C, H · scale, W · scale)` float32 on the host.
+        `(C, H · scale, W · scale)` float32 on the CPU.
 
     Raises:
         UserError: the network returned infinite or undefined values.

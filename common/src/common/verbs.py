@@ -1,7 +1,7 @@
 """The command of an installed project: `fullpaper-fftformer train --preset gopro_released ...`.
 
-A project's verbs are the scripts in its folder: `train.py`, `evaluate.py`, `predict.py`, and those of
-further tasks in folders of their own. A wheel carries them in `<package>/verbs/`.
+The commands are the scripts in the project's folder: `train.py`, `evaluate.py`, `predict.py`, and those of
+further tasks in folders of their own. A wheel contains them in `<package>/verbs/`.
 `python -m fftformer train` does the same, so `accelerate launch -m fftformer train` trains on several GPUs.
 """
 

@@ -1,1 +1,1 @@
-"""Benchmarks and ablations: what the projects measure themselves with; nothing that trains or predicts needs it."""
+"""Benchmarks and ablations. Training and prediction do not need this package."""

@@ -1,10 +1,11 @@
-"""An ablation: variants of a network, trained by the project's `train.py`, measured, in one table.
+"""Ablations: train variants of a network with the project's `train.py`, measure them, and print one table.
 
     ablate(__doc__, VARIANTS, load=load_model, example=example, metrics=("PSNR (dB)", "SSIM"))
 
-A variant is its line in the table and the flags of `train.py` that make it, mostly `--network KEY=VALUE`. Flags that
-are not the ablation's own go to every training, so that an ablation takes any data set and recipe of the project.
-Variants train one after the other in this process, each in OUTPUT/<variant>; interrupted, the same command continues.
+A variant has a title in the table and the flags of `train.py` that define it, mostly `--network KEY=VALUE`. Flags that
+the ablation does not have itself are passed to every training, so any data set and recipe of the project can be used.
+Variants train one after the other in this process, each in OUTPUT/<variant>. The same command continues an interrupted
+ablation.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ from common.measuring.counting import count, timed
 from common.results import SPREAD, Row, digits, markdown, measured, read_rows, write_rows
 
 Variants = Mapping[str, tuple[str, Sequence[str]]]
-"""Name → line in the table, flags of train.py. The first one is the released network."""
+"""Variant name → its title in the table, its flags of train.py. The first variant is the released network."""
 ROUNDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class AblationConfig:
-    """Flags of this script. All others are those of train.py and go to every training."""
+    """Flags of this script. All other flags are passed to train.py in every training."""
 
     variants: tuple[str, ...] = ()
-    """Names of the variants, all by default."""
+    """Names of the variants to train; by default all."""
     seeds: tuple[Seed[int], ...] = ()
-    """Trainings of every variant; by default the one or the few that the script's text names."""
+    """Seeds to train every variant with; by default those named in the description above."""
     output: Path | None = None
-    """Folder of the runs, ablation.md and results.json; by default runs/<paper>_ablation."""
+    """Folder for the runs, ablation.md and results.json; by default runs/<paper>_ablation."""
 
 
 def ablate(
@@ -59,19 +60,19 @@ def ablate(
     seeds: Sequence[int] = (0,),
     together: bool = False,
 ) -> None:
-    """Train, measure and print; the whole of a project's `ablation.py`.
+    """Train and measure all variants and print the table: all that a project's `ablation.py` does.
 
     Args:
-        doc: of the script, for `--help`.
+        doc: the script's docstring, for `--help`.
         load: a model folder → the network.
-        example: a network → what goes into it when its operations are counted and its time is taken.
-        metrics: of the table, by their names in a run's `results.json`.
-        seeds: by default.
-        together: train.py takes all seeds at once, as `--seeds`.
+        example: a network → the inputs with which its operations are counted and its times are measured.
+        metrics: the columns of the table, by their names in a run's `results.json`.
+        seeds: the default of `--seeds`.
+        together: whether train.py trains all seeds in one call, with `--seeds`.
 
     Raises:
-        UserError: an unknown variant.
-        SystemExit: a training was stopped or refused its flags.
+        UserError: a variant is unknown.
+        SystemExit: a training was stopped, or its flags are wrong.
     """
     options, flags = parse_some(AblationConfig, doc)
     if unknown := set(options.variants) - set(variants):
@@ -111,11 +112,11 @@ def ablate(
 def cost(
     models: Mapping[str, nn.Module], example: Callable[[Any], tuple[Tensor, ...]], device: torch.device
 ) -> dict[str, dict[str, tuple[float, str]]]:
-    """Name → metric → value and definition: trained parameters, multiply-adds, times of a step and of a forward."""
+    """Return variant → metric → (value, definition), for parameters, multiply-adds and times."""
     inputs = {name: example(model) for name, model in models.items()}
     steps: dict[str, list[float]] = {name: [] for name in models}
     forwards: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(1 + ROUNDS):  # by turns, so that a busy machine is busy for all; the first round warms up
+    for _ in range(1 + ROUNDS):  # in turns, so that other load affects all variants; the first round warms up
         for name, model in models.items():
             tensors = [value.to(device) for value in inputs[name]]
             network = model.to(device).train()
@@ -145,9 +146,9 @@ def cost(
 
 
 def multiply_adds(model: nn.Module, inputs: Sequence[Tensor]) -> float:
-    """Millions of multiply-adds of a forward pass, counted without computing, where fast paths do not act."""
+    """Return the millions of multiply-adds of a forward pass; the meta device computes nothing."""
     network = deepcopy(model).eval().to("meta")
-    no_autocast = patch.object(torch, "autocast", lambda *_, **__: nullcontext())  # tensors without values know none
+    no_autocast = patch.object(torch, "autocast", lambda *_, **__: nullcontext())  # the meta device has no autocast
     with no_autocast, torch.no_grad():
         counted = count(partial(network, *(value.to("meta") for value in inputs)))
     assert counted.operations is not None
@@ -155,7 +156,7 @@ def multiply_adds(model: nn.Module, inputs: Sequence[Tensor]) -> float:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table: a line per variant, a column per metric."""
+    """Return a Markdown table with a line per variant and a column per metric."""
     metrics = list(dict.fromkeys(row.metric for row in rows))
     places = {metric: digits(row.value for row in rows if row.metric == metric) for metric in metrics}
     lines = []
@@ -181,14 +182,14 @@ def _train(script: Path, flags: list[str]) -> None:
 
 
 def _of_network(path: Path, metrics: Sequence[str]) -> list[Row]:
-    """The rows of the trained network in its first protocol; baselines stand below it."""
+    """The rows of the trained network under its first protocol, without those of baselines, which follow them."""
     rows = read_rows(path)
     first = rows[0]
     return [row for row in rows if (row.preset, row.split) == (first.preset, first.split) and row.metric in metrics]
 
 
 def _over_seeds(same: Sequence[Row], title: str, seeds: Sequence[int]) -> Row:
-    """One row of the runs of a variant; what is published is of the recipe's full length, and of no variant."""
+    """One row for all runs of a variant, without a published value, which is that of the full recipe."""
     row = replace(same[0], preset=title, seeds=list(seeds), published=None, source=None)
     if len(same) > 1:
         values = [one.value for one in same]

@@ -1,13 +1,16 @@
-"""What the benchmarks share: flags, and rows that are printed and kept as they come.
+"""Shared by all benchmarks: their flags, and their rows, which are printed and stored one by one.
 
     Benchmark(__doc__, networks=networks, parts=attention, loaders=loaders).run()
 
-Each of the three is a function of the `Benchmark` that yields rows. Most rows come from `race`, where the forms of a
-piece of work take turns (`racing`): `seconds` is the median over the turns, `fastest` the least; `ratio` the
-literal form's seconds over the row's; `difference` the largest of the results from the literal form's, relative to
-that one's largest value. `operations`, `bytes` and `bound` are explained in `counting`; `of_bound` is the bound
-over the seconds. `peak_mib` is the memory that the work needs beyond weights and input: on a GPU the allocator's
-maximum, on a CPU the growth of a fresh process's resident memory during its second run.
+Each of the three arguments is a function that takes the `Benchmark` and yields rows. Most rows come from `race`, which
+times several forms (implementations) of the same work in turns, see `racing`. The columns:
+
+- `seconds`, `fastest`: median and minimum over the turns.
+- `ratio`: the literal form's seconds divided by the row's.
+- `difference`: largest difference from the literal form's result, divided by the largest value of that result.
+- `operations`, `bytes`, `bound`: see `counting`. `of_bound`: the bound divided by the seconds.
+- `peak_mib`: memory that the work needs beyond weights and input, in MiB. On a GPU it is the allocator's maximum, on a
+  CPU the growth of a new process's resident memory during its second run of the work.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class Benchmark:
     """A benchmark's command line and its measurements.
 
     Attributes:
-        device: of the work.
+        device: the device that is measured.
         small: use tiny sizes, to test the script.
     """
 
@@ -52,15 +55,19 @@ class Benchmark:
         add("--part", nargs="+", choices=PARTS, default=PARTS, help="what to measure, in this order")
         add("--device", default="auto", help="auto, cpu, cuda or cuda:N")
         add("--dtypes", nargs="+", choices=("float32", "tf32", "bfloat16"), help="bfloat16 is autocast")
-        add("--compile", action="store_true", help="measure our form under torch.compile instead")
-        add("--size", type=int, help="side in pixels of what is measured, instead of the benchmark's own")
-        add("--batch", type=int, help="images per step, instead of the benchmark's own")
-        add("--repeats", type=int, help="turns of each form; by default 7, on a GPU 20")
+        add("--compile", action="store_true", help="report our form under torch.compile instead")
+        add("--size", type=int, help="side of the inputs in pixels; by default the benchmark's own sizes")
+        add("--batch", type=int, help="images per step; by default the benchmark's own number")
+        add("--repeats", type=int, help="how often each form is timed; by default 7 times, on a GPU 20")
         add("--threads", type=int, help="CPU threads; by default PyTorch's choice")
-        add("--no-memory", action="store_true", help="leave out the CPU's peak memory, a new process for each row")
+        add(
+            "--no-memory",
+            action="store_true",
+            help="do not measure the CPU's peak memory, which takes a new process for each row",
+        )
         add("--small", action="store_true", help="use tiny sizes, to test the script")
-        add("--output", type=Path, help="write the rows to this CSV file too, after each one")
-        add("--append", action="store_true", help="keep the rows that the file holds")
+        add("--output", type=Path, help="also write the rows to this CSV file, after each one")
+        add("--append", action="store_true", help="keep the rows that the output file already holds")
         add("--peak-of", nargs=2, type=int, help=argparse.SUPPRESS)  # print the peak memory of one form of one race
         flags = parser.parse_args()
         for name in ("size", "batch", "repeats", "threads"):
@@ -79,25 +86,25 @@ class Benchmark:
         self._speeds: dict[str, counting.Device] = {}
 
     def run(self) -> None:
-        """Measure; print the rows and keep them."""
+        """Measure, print the rows and store them."""
         output = self._flags.output
         kept = _read(output) if output and self._flags.append and not self._flags.peak_of else []
         keep_rows(self._rows(), output, kept)
 
     def pick(self, *, small: T, cpu: T, gpu: T) -> T:
-        """A size for this device."""
+        """Return the value for this device."""
         return small if self.small else gpu if self.on_gpu else cpu
 
     def size(self, default: int) -> int:
-        """--size, or the benchmark's own."""
+        """Return --size, or the benchmark's own size."""
         return self._flags.size or default
 
     def batch(self, default: int) -> int:
-        """--batch, or the benchmark's own."""
+        """Return --batch, or the benchmark's own batch size."""
         return self._flags.batch or default
 
     def race(self, build: Callable[[], list[Work]]) -> Iterator[Row]:
-        """Measure the forms that `build` makes by turns, in every number format; a row for each."""
+        """Measure the forms that `build` makes in turns, in every number format; yield a row for each."""
         number, self._races = self._races, self._races + 1
         if self._flags.peak_of:
             if self._flags.peak_of[0] == number:
@@ -140,7 +147,7 @@ class Benchmark:
                 yield self.row("loader", form, f"{setting}, {workers} workers", median) | more
 
     def row(self, what: str, form: str, setting: str, seconds: float, items: float = 1) -> dict[str, object]:
-        """A row of what one call in `seconds` does, `items` of it."""
+        """Return a row for a call that takes `seconds` and processes `items`."""
         return {
             "what": what, "form": form, "setting": setting, "seconds": f"{seconds:.4g}",
             "items_per_second": f"{items / seconds:.4g}", "device": environment.device(self.device),
@@ -182,7 +189,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 
 def keep_rows(rows: Iterable[Row], output: Path | None, kept: Sequence[Row] = ()) -> None:
-    """Print rows as CSV while they are measured; write them to `output` after each, atomically, behind `kept`."""
+    """Print each row as CSV when it is measured, and write `kept` and all rows so far to `output`, atomically."""
     screen = csv.DictWriter(sys.stdout, COLUMNS, restval="")
     found = list(kept)
     for number, row in enumerate(rows):
@@ -208,7 +215,7 @@ def _peak_in_new_process(dtype: str, place: tuple[int, int]) -> int | None:
 
 
 def _nvidia_driver() -> str:
-    """The version of NVIDIA's driver; empty where nvidia-smi does not say it."""
+    """The version of NVIDIA's driver; empty if nvidia-smi does not tell it."""
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30)

@@ -1,10 +1,9 @@
-"""Count the operations and bytes of a computation, and measure how many of both the device can do.
+"""Count the operations and bytes of a computation, and measure how many of each the device processes per second.
 
-`operations` are those of matrix products, convolutions, attention and Fourier transforms, two for each multiplication
-with addition; a sparse matrix counts as a dense one. `bytes` are those that the operators read and write, each operand
-once, as if nothing stayed in a cache: the traffic of operators that run one after the other. The time that the larger
-of the two needs at the device's measured speed is the bound. Work whose operators are fused, or whose operands stay in
-a cache, can be below it.
+`operations` are those of matrix products, convolutions, attention and Fourier transforms; a multiplication with an
+addition counts as two, and a sparse matrix as a dense one. `bytes` are all that the operators read and write, each
+operand once, as if nothing stayed in a cache. Both give a time at the device's measured speed; the longer one is the
+bound. Work can be faster than the bound if operators are fused or operands stay in a cache.
 """
 
 from __future__ import annotations
@@ -52,22 +51,22 @@ FORMULAS: dict[Any, Callable[..., int]] = {
     _ATEN.convolution_backward: _convolution_backward,
     torch.ops.mkldnn._linear_pointwise: _linear,
 }
-"""Operator → its operations, for those that torch counts as none, or, with groups, as too many.
+"""Operator → formula of its operations, where torch counts none or, for grouped convolutions, too many.
 
-Formulas get shapes in place of tensors.
+A formula is called with shapes instead of tensors.
 """
 
 
 @dataclass(frozen=True)
 class Count:
-    """Counts of one computation; None where a project's own operator hides its operations."""
+    """Counts of one computation; None if an operator of a project hides what it computes."""
 
     operations: int | None
     bytes: int | None
 
 
 def count(run: Callable[[], Any]) -> Count:
-    """Run once and count."""
+    """Run a computation once and count its operations and bytes."""
     traffic = _Traffic()
     with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter, traffic:
         run()
@@ -95,20 +94,20 @@ class _Traffic(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Device:
-    """What a device does in a second, measured: bytes of a large copy, operations of a large matrix product."""
+    """Measured speed of a device: bytes per second of a large copy, operations per second of a large matrix product."""
 
     bandwidth: float
     rate: float
 
     def bound(self, counted: Count) -> tuple[float, str]:
-        """Seconds that the work needs at least, and what needs them; 0 where nothing was counted."""
+        """Return the least seconds of the work and what limits it (memory or arithmetic); 0 if nothing was counted."""
         memory = (counted.bytes or 0) / self.bandwidth
         arithmetic = (counted.operations or 0) / self.rate
         return max((memory, "memory"), (arithmetic, "arithmetic"))
 
 
 def _parts(values: Any) -> list[Tensor]:
-    """The dense tensors among values, and those that sparse ones consist of."""
+    """The dense tensors among values, and the dense parts of sparse tensors."""
     found = []
     for x in tree_leaves(values):
         if isinstance(x, Tensor) and x.layout == torch.strided:
@@ -125,13 +124,13 @@ def measure(device: torch.device, dtype: str, *, side: int, mib: int) -> Device:
 
     Args:
         dtype: "float32", "tf32" or "bfloat16".
-        side: of the matrices.
-        mib: that are copied, read and written.
+        side: rows and columns of the matrices.
+        mib: MiB that the copy reads and writes in total.
     """
     with precision(dtype):
         kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
-        source = torch.randn(mib * 2**17, device=device)  # half of the MiB are read, the other half written
+        source = torch.randn(mib * 2**17, device=device)  # half of the MiB is read, the other half written
         target = torch.empty_like(source)
         product, copy = (
             min(timed(run, device) for _ in range(5)) for run in (lambda: a @ b, lambda: target.copy_(source))
@@ -140,7 +139,7 @@ def measure(device: torch.device, dtype: str, *, side: int, mib: int) -> Device:
 
 
 def timed(run: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call: between two events on a GPU, else by the clock."""
+    """Return the seconds of one call, on a GPU between two events, else by the clock."""
     if device.type == "cuda":
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -156,7 +155,7 @@ def timed(run: Callable[[], Any], device: torch.device) -> float:
 
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
-    """float32 in full ("float32"), or in TF32 on a GPU ("tf32") for matrix products and convolutions alike."""
+    """Set the precision of float32 matrix products and convolutions on a GPU: full ("float32") or TF32 (all others)."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest" if dtype == "float32" else "high")
     torch.backends.cudnn.allow_tf32 = dtype != "float32"

@@ -1,7 +1,8 @@
 """Peak memory of this process or of a GPU.
 
-On Linux the largest resident size so far (VmHWM) can be reset, so that one step is measured, not everything before
-it. Elsewhere `ru_maxrss` is used. On Linux it survives exec: a new process would start with its parent's value.
+On Linux the largest resident size so far (VmHWM) can be reset, so that one step is measured without
+everything before it. Other systems use `ru_maxrss`; Linux does not, because there it survives `exec`: a new process
+would start with its parent's value.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def reset_peak(device: torch.device | str = "cpu") -> int:
 
 
 def peak(device: torch.device | str = "cpu") -> int:
-    """Largest number of bytes in use since `reset_peak`: resident ones on a CPU, allocated ones on a GPU."""
+    """Return the largest number of bytes in use since `reset_peak`: resident on a CPU, allocated on a GPU."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)

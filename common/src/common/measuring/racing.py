@@ -26,13 +26,13 @@ class Work:
 
     Attributes:
         what: the job, "forward" or "training step".
-        form: "literal", "ours" or the name of another package's.
+        form: "literal", "ours" or the name of another package.
         setting: variant and sizes.
-        items: images, pixels or tokens of one call.
-        run: does the work once and returns the tensor in which the forms must agree, or None.
-        module: its gradients are dropped after every call.
-        compiled: builds the same work under torch.compile, where that deserves a row.
-        counted_as: another form whose operations are counted instead, where this one's operators hide theirs.
+        items: number of images, pixels or tokens that one call processes.
+        run: does the work once and returns the tensor in which all forms must agree, or None.
+        module: the module whose gradients are dropped after every call.
+        compiled: builds the same work under torch.compile, or None.
+        counted_as: another form whose operations are counted instead, if operators of this form hide theirs.
     """
 
     what: str
@@ -47,14 +47,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a form needed.
+    """The measurements of one form.
 
     Attributes:
-        seconds, fastest: median and least over the turns.
-        peak: bytes on a GPU beyond weights and input, None on a CPU.
+        seconds, fastest: median and minimum over the turns.
+        peak: bytes needed on a GPU beyond weights and input, None on a CPU.
         counted: operations and bytes.
-        ratio: seconds of the literal form over these, None where there is no literal form.
-        difference: largest difference from the literal form's result, over that result's largest value; None likewise.
+        ratio: seconds of the literal form divided by these; None without a literal form.
+        difference: largest difference from the literal form's result, divided by its largest value; or None.
     """
 
     work: Work
@@ -69,10 +69,10 @@ class Measured:
 def network_work(  # noqa: PLR0917
     what: str, form: str, setting: str, network: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor
 ) -> Work:
-    """The `forward` pass of a network on a batch `x`, without gradients, or its `training step`.
+    """Return the `forward` pass of a network on a batch `x`, without gradients, or a `training step` of it.
 
-    A training step is forward, the mean of the absolute outputs and backward: a paper's loss costs next to nothing
-    beside the network.
+    A training step is a forward pass, the mean of the absolute outputs and a backward pass. The loss of a paper would
+    cost almost nothing in comparison.
     """
 
     def once(network: Callable[[Tensor], Tensor]) -> Callable[[], Tensor | None]:
@@ -95,7 +95,7 @@ def network_work(  # noqa: PLR0917
 
 
 def with_compiled(works: Sequence[Work]) -> list[Work]:
-    """The works, and then a compiled copy of each that can be compiled."""
+    """Return the works, followed by compiled copies of those that can be compiled."""
     more = [
         replace(work, form=work.form + COMPILED, run=work.compiled(), counted_as=work.form)
         for work in works
@@ -105,7 +105,7 @@ def with_compiled(works: Sequence[Work]) -> list[Work]:
 
 
 def race(works: Sequence[Work], device: torch.device, dtype: str, repeats: int) -> list[Measured]:
-    """Measure works by turns; one that fails, for example for lack of memory, is left out, and a line says so."""
+    """Measure works in turns; a work that fails, for example for lack of memory, is left out, and a line says so."""
     warm: dict[str, tuple[Tensor | None, int | None, Count]] = {}
     for work in works:
         say(f"warm-up: {work.what}, {work.form}, {work.setting}, {dtype}")
@@ -122,7 +122,7 @@ def race(works: Sequence[Work], device: torch.device, dtype: str, repeats: int) 
     flushed = torch.empty(2**26 if device.type == "cuda" else 0, device=device)
     for _ in range(repeats):
         for work in works:
-            flushed.zero_()  # a GPU's cache holds nothing of the last turn
+            flushed.zero_()  # empties a GPU's cache between turns
             with number_format(device, dtype):
                 turns[work.form].append(timed(work.run, device))
             drop_gradients(work)
@@ -137,13 +137,13 @@ def race(works: Sequence[Work], device: torch.device, dtype: str, repeats: int) 
 
 
 def peak_memory(work: Work, dtype: str) -> int:
-    """Bytes by which a CPU process grows at most while it does the work a second time; call it in a fresh process."""
+    """Return the bytes by which a CPU process grows when it does the work a second time; call it in a new process."""
     device = torch.device("cpu")
     before = peaks.reset_peak(device)
     with number_format(device, dtype):
         work.run()
         drop_gradients(work)
-        peaks.reset_peak(device)  # loading may have taken more
+        peaks.reset_peak(device)  # the first run may have needed more
         work.run()
     return peaks.peak(device) - before
 
@@ -157,13 +157,13 @@ def number_format(device: torch.device, dtype: str) -> Iterator[None]:
 
 
 def drop_gradients(work: Work) -> None:
-    """Drop the module's gradients, so that the next turn begins without them."""
+    """Drop the module's gradients, so that the next turn starts without them."""
     if work.module is not None:
         work.module.zero_grad(set_to_none=True)
 
 
 def rival(package: str) -> Any | None:
-    """Another package to compare with; None and a line where it is not installed."""
+    """Import another package to compare with; without it, print a line and return None."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -172,19 +172,19 @@ def rival(package: str) -> Any | None:
 
 
 def say(message: str) -> None:
-    """Tell the reader what is being measured, beside the rows."""
+    """Print a message to stderr, apart from the rows."""
     print(message, file=sys.stderr, flush=True)
 
 
 def usual_loader(dataset: Any, batch: int, workers: int) -> DataLoader[Any]:
-    """PyTorch's own loader over a data set that takes numbers, in random order, without end."""
+    """Return PyTorch's own loader over a data set, in random order and practically without end."""
     return DataLoader(
         dataset, batch, sampler=RandomSampler(dataset, replacement=True, num_samples=10**6), num_workers=workers
     )
 
 
 def loaded(batches: Iterable[Any], count: int, items: int) -> float:
-    """Seconds per item of a loader that runs by itself: after its first batches, over `count` more of `items` each."""
+    """Return a loader's seconds per item: over `count` batches of `items` each, after the first batches."""
     running = iter(batches)
     for _ in range(count // 4 + 1):
         next(running)

@@ -1,4 +1,4 @@
-"""What the papers' blocks for other networks have in common: `x + gain · f(norm x)` on maps `(B, C, H, W)`.
+"""The common form of the papers' blocks for other networks: `x + gain · f(norm x)` on feature maps `(B, C, H, W)`.
 
 Each project puts its own f into `MapBlock` in `<paper>/blocks.py`.
 """
@@ -14,14 +14,14 @@ class MapBlock(nn.Module):
 
     Args:
         channels: C.
-        gain: where the learned factor per channel starts; at 0 the block changes nothing. None: no norm, no
-            factor and no sum, the bare function of the paper.
+        gain: initial value of the learned factor per channel; with 0 the block changes nothing at first. None leaves
+            out norm, factor and sum: the block is the paper's function alone.
 
     Shape:
-        `(B, C, H, W)` of any size and any batch → the same shape, floating type and memory format.
+        `(B, C, H, W)` of any height, width and batch size → the same shape, floating type and memory format.
 
     Raises:
-        ValueError: in `forward`, another number of channels, or no map.
+        ValueError: in `forward`, if the input is not a feature map or has another number of channels.
     """
 
     def __init__(self, channels: int, *, gain: float | None = 0.0) -> None:
@@ -53,7 +53,7 @@ class MapBlock(nn.Module):
 def cropped(x: Tensor, height: int, width: int) -> Tensor:
     """The upper left `height` × `width` of padded maps `(B, H, W, C)`.
 
-    A slice would tie an exported program to sizes that need padding, or to those that need none.
+    With a slice, an exported program would accept only sizes that need padding, or only those that need none.
     """
     if not torch.compiler.is_exporting():
         return x[:, :height, :width]

@@ -1,6 +1,6 @@
 """A model card (`README.md`) in every exported model folder: what it is, data, scores, command, commit, licence.
 
-The run writes it when it exports, and again with the scores when it ends. An edited card is left alone.
+The run writes the card when it exports, and again with the scores when it ends. It never overwrites an edited card.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARK = "\n<!-- Written by the run, which leaves an edited card alone. sha256 of
 
 
 def publish(folder: Path, rows: Sequence[Row]) -> None:
-    """Write a run's `results.json`, and its rows into the cards of its model folders, those of its seeds too."""
+    """Write a run's `results.json`, and put its rows into the cards of all its model folders (also those per seed)."""
     write_rows(folder / "results.json", rows)
     for pattern in ("model*/model.safetensors", "seed_*/model*/model.safetensors"):
         for weights in folder.glob(pattern):
@@ -30,8 +30,8 @@ def write_card(model: Path, rows: Sequence[Row] = ()) -> None:
     """Write the card of a model folder in a run's folder, unless somebody has edited it.
 
     Args:
-        model: with `config.json` and `model.safetensors`; the run's `config.json` lies above it.
-        rows: of the run; those of this folder's weights are taken (`_ema` for `model_ema`).
+        model: the folder with `config.json` and `model.safetensors`; the run's `config.json` is one folder above.
+        rows: the run's rows; the card shows those of this folder's weights (`_ema` for `model_ema`).
     """
     path = model / "README.md"
     if path.exists():

@@ -1,4 +1,4 @@
-"""ONNX files."""
+"""Export of networks to ONNX files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from common.files import atomic_path
 
 
 def write_onnx(model: nn.Module, example: Tensor, path: str | Path, *, argument: str, input: str, output: str) -> Path:
-    """Write a network of one input and one output for the example's size and any batch.
+    """Write a network with one input and one output to an ONNX file, for the example's size and any batch size.
 
     Args:
         model: its device and mode are left as they are.
-        example: an input; a batch of two, so that the batch is not taken for a constant.
+        example: an input with a batch of two, so that the exporter does not treat the batch size as a constant.
         path: the `.onnx` file to write.
-        argument: what `forward` calls its input.
-        input, output: their names in the file.
+        argument: name of the input in `forward`.
+        input, output: names of input and output in the file.
 
     Returns:
         the path.

@@ -1,11 +1,11 @@
 """Read the tensors of any torch file without importing or calling anything that the file names.
 
-Training checkpoints hold more than tensors: arguments, optimisers, NumPy numbers, whole modules. Loading them
-the usual way imports and calls whatever they name, and the safe way refuses them. Here torch reads the file with an
-unpickler of ours: every class and function that the file names becomes an empty object that takes any arguments and
-does nothing, except the few of torch that make tensors.
+Training checkpoints hold more than tensors: arguments, optimisers, NumPy numbers, whole modules. `torch.load` imports
+and calls everything that they name, and with `weights_only` it refuses them. Here torch reads the file with our own
+unpickler: every class and function that the file names becomes an empty object that accepts any arguments and does
+nothing, except the few functions of torch that make tensors.
 
-Reads the zip archives of torch 1.6 and later, the formats before, and plain pickles.
+It reads the zip archives of torch 1.6 and later, the older formats, and plain pickles.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from torch import Tensor, _utils
 
 
 class StandIn:
-    """Takes the place of every object of a class that the file names; keeps its state, does nothing.
+    """Replaces every object whose class the file names; it keeps the object's state and does nothing.
 
     Attributes:
-        state: what the pickle would have given the object, usually its attributes.
+        state: what the pickle gives the object, usually a dict of its attributes.
     """
 
     state: Any = None
@@ -44,7 +44,7 @@ class StandIn:
         self.state = state
 
     def __call__(self, *_: Any, **__: Any) -> StandIn:
-        """Objects called in turn give another stand-in."""
+        """A call returns another stand-in."""
         return StandIn()
 
     def _ignore(self, *_: Any) -> None: ...
@@ -56,17 +56,17 @@ def read_inert(path: Path) -> Any:
     """Read a torch file or a pickle.
 
     Returns:
-        what it holds: dicts, lists, numbers and tensors (on CPU) as they are, a `StandIn` for all else.
+        its content: dicts, lists, numbers and tensors (on the CPU) as they are, a `StandIn` for everything else.
 
     Raises:
-        Exception: of almost any kind, when the file is damaged.
+        Exception: the file is damaged; the error can have almost any type.
     """
     with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # old files hold the source of modules
         return _read(file)
 
 
 def module_tensors(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a pickled module, named as its `state_dict` would name them; nothing for other values."""
+    """Yield the tensors of a pickled module under the names of its `state_dict`; nothing for other values."""
     if not (isinstance(value, StandIn) and isinstance(value.state, Mapping) and "_parameters" in value.state):
         return
     for kind in ("_parameters", "_buffers"):

@@ -1,8 +1,8 @@
-"""Linear layers by oneDNN on a CPU, where no gradient is wanted.
+"""Linear layers that use oneDNN on a CPU when no gradient is needed.
 
 PyTorch multiplies float32 matrices with MKL, which on AMD's processors uses vectors of 256 bits. oneDNN uses all 512
-where there are as many: 230 instead of 100 GFLOP/s on one core of an EPYC, for layers of 64 to 1536 channels. On
-vectors of 256 bits it is as quick or up to 15 % quicker. The results differ by rounding.
+where the processor has them: 230 instead of 100 GFLOP/s on one core of an EPYC, for layers of 64 to 1536 channels. On
+vectors of 256 bits it is as fast or up to 15 % faster. The results differ by rounding.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _POINTWISE = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-"""A private operator of torch that its compiler calls too; where a version lacks it, `F.linear` does the work."""
+"""A private operator of torch that its compiler calls too; `F.linear` replaces it in versions that lack it."""
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by `linear`."""
+    """`nn.Linear` that calls `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`(..., C)` → `(..., C')`."""
@@ -24,7 +24,7 @@ class Linear(nn.Linear):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
-    """`F.linear`, and then GELU if it is wanted.
+    """Compute `F.linear`, followed by GELU if `gelu` is true.
 
     Args:
         x: `(..., C)`.
@@ -35,7 +35,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool 
         `(..., C')`.
     """
     if _POINTWISE is not None and _fits(x, weight):
-        x, weight = x.contiguous(), weight.contiguous()  # oneDNN takes minutes for parts of larger matrices
+        x, weight = x.contiguous(), weight.contiguous()  # oneDNN takes minutes for views of larger matrices
         return _POINTWISE(x, weight, bias, "gelu" if gelu else "none", [], "none")
     y = F.linear(x, weight, bias)
     return F.gelu(y) if gelu else y

@@ -1,4 +1,4 @@
-"""Named variants of a network: keywords of its class by name."""
+"""Named variants of a network: variant name → keywords of its class."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ N = TypeVar("N")
 
 
 def build(network: type[N], variants: Mapping[str, Mapping[str, Any]], name: str, overrides: Mapping[str, Any]) -> N:
-    """Build the variant of that name, with some of its keywords replaced.
+    """Build the named variant; `overrides` replace some of its keywords.
 
     Raises:
-        ValueError: unknown name or keyword, with the list of valid ones.
+        ValueError: the name or a keyword is unknown; the message lists the valid ones.
     """
     if name not in variants:
         raise ValueError(f"no variant {name!r}; there are {', '.join(variants)}")

@@ -1,7 +1,7 @@
 """Reading and writing weights: model folders and files of other trainers, without executing code from them.
 
-A published folder holds `model.safetensors` and `config.json`. Files of other origin go through
-`read_tensors`, which takes their tensors and neither imports nor calls anything else.
+A published folder holds `model.safetensors` and `config.json`. Files of other origin are read by
+`read_tensors`, which takes only their tensors and neither imports nor calls anything that they name.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _WRAPPED = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrappe
 class Pretrained(PyTorchModelHubMixin):
     """Mixin that gives a network `save_pretrained` and `from_pretrained` on a folder.
 
-    The hub's mixin records the constructor's JSON-able arguments and can fetch folders from the
-    hub; here saving is atomic per file and loading is strict, and both name what is wrong.
+    The hub's mixin records those arguments of the constructor that JSON can store, and can fetch folders from the
+    hub. Here saving is atomic per file and loading is strict, and errors say what is wrong.
     """
 
     def save_pretrained(self, folder: str | Path, **hub: Any) -> None:  # type: ignore[override]
-        """Write `config.json` and `model.safetensors`; a kill in between leaves the former weights.
+        """Write `config.json` and `model.safetensors`; if it is killed in between, the earlier weights remain.
 
         Args:
-            hub: with `push_to_hub=True`, what the mixin's `push_to_hub` takes.
+            hub: `push_to_hub=True` and the keywords of the mixin's `push_to_hub`.
 
         Raises:
             UserError: the disk is full.
@@ -64,8 +64,8 @@ class Pretrained(PyTorchModelHubMixin):
 
         Args:
             folder: with `model.safetensors` and `config.json`.
-            keywords: of the constructor, instead of the recorded ones; the weights still have to fit.
-                For the hub also its own (`revision`, `token`, `cache_dir`).
+            keywords: of the constructor; they replace the recorded ones, and the weights must still fit.
+                For the hub also `revision`, `token` and `cache_dir`.
 
         Raises:
             UserError: the folder lacks a file, is damaged, or holds another model.
@@ -93,10 +93,10 @@ N = TypeVar("N", bound=Pretrained)
 
 
 def read_tensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Read the tensors of a foreign file: safetensors, or any torch file; its content decides, not its suffix.
+    """Read the tensors of a safetensors or torch file of any origin; the content tells the format, not the suffix.
 
-    Finds them at the top, under a usual key (`state_dict`, `model`, ...), or as a pickled module, and strips the
-    prefixes that DistributedDataParallel and torch.compile put before names. Runs nothing from the file.
+    Finds tensors at the top level, under a usual key (`state_dict`, `model`, ...), or in a pickled module, and strips
+    the prefixes that DistributedDataParallel and torch.compile add to names. Executes nothing from the file.
 
     Args:
         keys: take the tensors under one of these keys instead, the preferred first.
@@ -105,7 +105,7 @@ def read_tensors(path: str | Path, keys: Sequence[str] = ()) -> dict[str, Tensor
         name → tensor on CPU.
 
     Raises:
-        UserError: the file is missing, damaged, or holds no named tensors, or none of `keys`.
+        UserError: the file is missing or damaged, or holds no named tensors or none of `keys`.
     """
     path = Path(path)
     if not path.is_file():
@@ -136,10 +136,10 @@ def locate(checkpoint: str | Path) -> Path:
 
     Args:
         checkpoint: a run's folder, its exported model folder or the `model.safetensors` in it, the authors'
-            released file, the name of released weights, or "owner/name" on the hub; both are fetched once.
+            released file, the name of released weights, or "owner/name" on the hub. The last two are fetched once.
 
     Raises:
-        UserError: there is nothing of that name, or it cannot be fetched.
+        UserError: nothing of that name exists, or it cannot be fetched.
     """
     path = Path(checkpoint)
     if path.is_dir():
@@ -151,7 +151,7 @@ def locate(checkpoint: str | Path) -> Path:
 
 
 def beside(checkpoint: Path) -> Path:
-    """Where results of a located checkpoint go by default: to the folder around it; for the hub's cache, to `runs`."""
+    """Return the default folder for results of a located checkpoint: the one around it; for the hub, `runs/NAME`."""
     cached = checkpoint.parent.name == "snapshots"
     return Path("runs") / checkpoint.parents[1].name if cached else checkpoint.parent
 
@@ -163,7 +163,7 @@ def from_hub(name: str, **options: Any) -> Path:
         options: of `huggingface_hub.snapshot_download`.
 
     Raises:
-        UserError: no such model, or it is not in the cache and the hub cannot be reached.
+        UserError: the hub has no such model, or cannot be reached and the cache does not hold it.
     """
     try:
         return Path(snapshot_download(name, **options))
@@ -184,7 +184,7 @@ def load_network(checkpoint: str | Path, network: type[N], from_released: Callab
         from_released: builds the network from the authors' tensors; the second argument names them in errors.
 
     Raises:
-        UserError: no such checkpoint, damaged, or another model's; one sentence.
+        UserError: the checkpoint does not exist, is damaged, or belongs to another network.
     """
     path = locate(checkpoint)
     if not path.is_file():
@@ -198,7 +198,7 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     """Load `tensors` into `model`; every name and shape must fit.
 
     Raises:
-        UserError: one sentence with the missing, unexpected and misshapen names, or those that hold NaN or infinity.
+        UserError: names are missing, unexpected or of another shape, or tensors hold NaN or infinity; lists the names.
     """
     expected = model.state_dict()
     missing = [name for name in expected if name not in tensors]
@@ -221,10 +221,10 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 
 
 def finite(values: Tensor) -> Tensor:
-    """Return what a network computed.
+    """Return a network's output unchanged.
 
     Raises:
-        UserError: NaN or infinity is in it.
+        UserError: it contains NaN or infinity.
     """
     if not torch.isfinite(values).all():
         raise UserError(
@@ -247,7 +247,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Eight bytes of a header's length, then the header, a JSON object."""
+    """Whether a file begins with eight bytes (the header's length) and the header, a JSON object."""
     with path.open("rb") as file:
         return path.suffix.lower() == ".safetensors" or file.read(9)[8:] == b"{"
 

@@ -1,4 +1,4 @@
-"""Process a folder of images with a network: skip existing outputs, divide the work, list failures.
+"""Process a folder of images with a network: skip existing outputs, share the work between processes, list failures.
 
     refuse_overwriting(jobs, [failures], options.existing)
     todo = [job for job in jobs if options.existing != "skip" or not job[1].exists()]
@@ -35,15 +35,15 @@ Job = TypeVar("Job")
 
 
 class Share(Generic[Job]):
-    """This process's part of the images; all processes begin together.
+    """This process's share of the images; all processes start together.
 
     Args:
-        todo: what is to be done, the same list in every process; made before anybody writes.
+        todo: the jobs, the same list in every process; made before any process writes.
         source: the image or the folder that `--input` names.
-        device: what `--device` says.
+        device: value of `--device`.
 
     Attributes:
-        mine: every n-th of `todo`, n being the number of processes that torchrun or accelerate started.
+        mine: every n-th job of `todo`, where n is the number of processes.
         device: with several processes, each has its own GPU.
         is_main: whether this process writes the files that exist once per run.
 
@@ -54,19 +54,19 @@ class Share(Generic[Job]):
     def __init__(self, todo: Sequence[Job], source: Path, device: str) -> None:
         # Some processes finish earlier; they wait here for the others.
         joined, self.device = launch.on_device(device, patience=timedelta(days=30))
-        joined.wait_for_everyone()  # nobody writes before all have seen what exists
+        joined.wait_for_everyone()  # no process writes before all have checked which outputs exist
         self.rank, self.is_main, self._joined = joined.process_index, joined.is_main_process, joined
         self.mine = todo[self.rank :: joined.num_processes]
         self._source, self._count = source, len(todo)
         self._failed: list[tuple[str, str]] = []
 
     def progress(self, verb: str, **form: Any) -> Any:
-        """A bar over this process's share, with its rate and the time left; the main process shows it."""
+        """Return a progress bar over this process's share; only the main process shows it."""
         return tqdm(total=len(self.mine), unit="image", desc=verb, disable=not self.is_main, **form)
 
     @contextlib.contextmanager
     def reported(self, source: Path) -> Iterator[None]:
-        """In a folder, note an image's error and go on with the next; a single image's error ends the run."""
+        """In a folder, record an image's error and continue with the next; the error of a single image is raised."""
         try:
             yield
         except UserError as error:
@@ -78,20 +78,20 @@ class Share(Generic[Job]):
             raise UserError("the device's memory is too small; use a smaller --memory or --batch-size") from None
 
     def wait(self) -> None:
-        """Wait until all processes have come here."""
+        """Wait until all processes have called this."""
         self._joined.wait_for_everyone()
 
     def finish(self, failures: Path, done: str, *, of: int, see: str | Path) -> None:
-        """Print the counts of all processes; list what failed. Without failures, the list of an earlier run is removed.
+        """Print the counts of all processes and list the failures; without failures, remove the list of an earlier run.
 
         Args:
-            failures: the list, a CSV with `picture` and `reason`.
-            done: what happened to the others, for example "restored".
-            of: how many images there are, those from before included.
+            failures: the list, a CSV file with columns `picture` and `reason`.
+            done: what was done to the images, for example "restored".
+            of: number of all images, including those that were done before.
             see: where the results are.
 
         Raises:
-            UserError: images failed; how many, and the first reason.
+            UserError: images failed; says how many, and the first reason.
         """
         failed = sorted(gather_object(self._failed)) if self._joined.num_processes > 1 else sorted(self._failed)
         if not self.is_main:
@@ -116,16 +116,16 @@ def refuse_overwriting(
     """Refuse outputs that would overwrite files without permission; remove partial files of a killed command.
 
     Args:
-        jobs: inputs and outputs; an input may have several.
-        others: further outputs, which stand for all inputs.
-        existing: the flag.
-        inputs: further ones.
+        jobs: pairs of an input and an output; an input may have several outputs.
+        others: further outputs, which belong to no single input.
+        existing: value of `--existing`: "refuse", "skip" or "replace".
+        inputs: further inputs.
 
     Raises:
-        UserError: two inputs have one output, an output is an input, or outputs exist and may not be replaced.
+        UserError: two inputs have the same output, an output is an input, or outputs exist and may not be replaced.
     """
     outputs = [*(output for _, output in jobs), *others]
-    # Links can make two names one file, so folders are compared by where they really are.
+    # Links can give one file two names, so folders are compared by their real paths.
     folders = {folder: os.path.realpath(folder) for folder in {output.parent for output in outputs}}
     writers: dict[tuple[str, str], Path] = {}
     for source, output in [*jobs, *((path, path) for path in others)]:

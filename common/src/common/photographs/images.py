@@ -1,7 +1,7 @@
-"""Photographs of any origin: one rule for listing a folder, one for reading a file.
+"""List and read photographs of any origin.
 
-Every project lists and reads photographs through these two functions, so an image that one script
-takes is an image for all of them, with the same pixels.
+Every project uses these functions, so an image that one script accepts is accepted by all of them, with the same
+pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.files import printable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".pbm")
-"""File names that `list_images` takes, in either case."""
+"""File name endings that `list_images` accepts, in upper or lower case."""
 
 # Named, because Pillow would also start Ghostscript for an EPS file that is called photo.jpg.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM")
@@ -45,27 +45,26 @@ def list_images(
 ) -> list[Path]:
     """List the images of a folder at any depth, sorted.
 
-    Hidden files and folders are left out: macOS's companions `._a.png`, `.ipynb_checkpoints`, thumbnails.
-    Linked files and folders are taken. A folder that can be reached in several ways, or that contains itself
-    through a link, is taken once, under its own name where it has one here. A link that leads nowhere is listed,
-    so that reading it says so.
+    Hidden files and folders (`._a.png` from macOS, `.ipynb_checkpoints`, thumbnails) are left out. Links to files and
+    folders are followed. A folder that can be reached in several ways, or that contains itself through a link, is
+    listed once, if possible under its own name. A broken link is listed, so that reading it gives an error.
 
     Args:
         folder: where to look.
-        outside: a file or folder to leave out with all that it holds: the script's own output.
+        outside: a file, or a folder with all its content, to leave out, for example the script's own output.
         suffixes: file name endings, in lower case with the dot.
 
     Returns:
-        The paths, each beginning with `folder`. Empty where there is no image.
+        The paths, each beginning with `folder`; empty if there is no image.
 
     Raises:
-        UserError: `folder` or a folder in it is missing, is no folder or may not be read.
+        UserError: `folder` or a folder in it is missing, is not a folder or cannot be read.
     """
     excluded = None if outside is None else os.path.realpath(outside)
     endings = {suffix.lower() for suffix in suffixes}
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    # Links wait until all real folders are done, so a folder and a link to it give the folder's own names.
+    # Links are followed after all real folders, so that a folder is listed under its own name.
     folders, links = [Path(folder)], list[Path]()
     while folders or links:
         current = folders.pop() if folders else links.pop(0)
@@ -82,7 +81,7 @@ def list_images(
                 continue
             path = current / entry.name
             link = entry.is_symlink()
-            # A link that leads to itself is no folder for os.path, and an error for the entry.
+            # For a link to itself os.path.isdir returns False, whereas entry.is_dir raises an error.
             if os.path.isdir(path) if link else entry.is_dir():
                 (links if link else folders).append(path)
             elif path.suffix.lower() in endings and (link or entry.is_file()):
@@ -91,12 +90,12 @@ def list_images(
 
 
 def refuse_shared(training: Iterable[Path], validation: Sequence[Path]) -> None:
-    """Refuse images that are in both splits, through links or because both are one folder.
+    """Refuse images that are in both splits, because of links or because both splits are one folder.
 
-    Only files of equal names are compared, so that large data sets take no time.
+    Only files of equal names are compared, which is fast for large data sets.
 
     Raises:
-        UserError: one such image.
+        UserError: an image is in both splits.
     """
     names = {path.name for path in validation}
     known = {os.path.realpath(path): path for path in training if path.name in names and path.is_file()}
@@ -111,15 +110,15 @@ def refuse_shared(training: Iterable[Path], validation: Sequence[Path]) -> None:
 def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None, upright: bool = True) -> Image.Image:
     """Read a photograph as 8-bit RGB, upright.
 
-    - EXIF orientation is applied, so a telephone's photograph stands as the telephone shows it.
-    - 16 bits per channel are scaled to 8: the high byte counts. 12 bits likewise.
+    - EXIF orientation is applied, so that the image is upright as the camera shows it.
+    - 16 or 12 bits per channel are reduced to the 8 highest bits.
     - Grey, black-and-white, palette and CMYK become RGB.
-    - Alpha is dropped: the colours are those stored under it, as torchvision and timm read them.
-    - Of an animation or a file of several pages the first image is read, and a warning says so.
+    - Alpha is dropped and the stored colours are kept, as torchvision and timm do.
+    - Of an animation or a file with several pages, the first image is read, with a warning.
 
     Args:
-        source: a file's name, or an open binary file (a member of an archive).
-        name: what error messages call an open file.
+        source: a file's name, or an open binary file, for example a member of an archive.
+        name: name of an open file in error messages.
         upright: False leaves the pixels as they are stored, for protocols that ignore EXIF.
 
     Returns:
@@ -127,40 +126,40 @@ def read_rgb(source: str | Path | IO[bytes], *, name: str | Path | None = None, 
 
     Raises:
         UserError: the file is missing, empty, truncated or damaged, or its values cannot be turned into
-            8-bit colours without a choice that only the user can make (floating point, signed, Lab).
+            8-bit colours without a decision of the user (floating point, signed, Lab).
     """
-    shown = printable(name if name is not None else source if isinstance(source, (str, Path)) else "picture")
+    shown = printable(name if name is not None else source if isinstance(source, (str, Path)) else "image")
     data = _bytes(source, shown)
     Image.MAX_IMAGE_PIXELS = None  # large images are expected here
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
         raise UserError(f"{shown}: found no image that can be read, expected {_EXPECTED}") from None
-    except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
+    except Exception:  # on a damaged file Pillow's parsers raise errors of any type
         raise _damaged(shown) from None
     check_extent(image.width, image.height, len(data), shown)
     try:
-        pictures = getattr(image, "n_frames", 1)
+        frames = getattr(image, "n_frames", 1)
         image.load()
     except MemoryError:
         raise UserError(f"{shown}: {image.width}x{image.height} pixels do not fit into memory") from None
     except Exception:
         raise _damaged(shown) from None
-    # Telephones write JPEGs with a second, hidden image (MPO); the first is the photograph.
-    if pictures > 1 and image.format not in ("JPEG", "MPO"):
-        warnings.warn(f"{shown}: holds {pictures} images, the first is read", stacklevel=2)
+    # Phones write JPEGs with a second, hidden image (MPO); the first is the photograph.
+    if frames > 1 and image.format not in ("JPEG", "MPO"):
+        warnings.warn(f"{shown}: holds {frames} images, the first is read", stacklevel=2)
     turn = _TURNS.get(orientation(image)) if upright else None
     rgb = _eight_bit(image, shown)
     return rgb if turn is None else rgb.transpose(turn)
 
 
 def check_extent(width: int, height: int, size: int, shown: str | Path) -> None:
-    """Refuse a header that promises far more pixels than a file of `size` bytes can hold.
+    """Refuse a file of `size` bytes whose header gives far more pixels than it can hold.
 
-    No format packs a photograph that densely; decoding such a damaged file would take all memory before it fails.
+    No format compresses a photograph that much; decoding such a damaged file would fill the memory before it fails.
 
     Raises:
-        UserError: the file's name and what its header says.
+        UserError: the file is damaged.
     """
     if width * height > max(_FEW_PIXELS, _PIXELS_PER_BYTE * size):
         raise UserError(f"{shown}: {size} bytes cannot hold {width}x{height} pixels; it is damaged, copy it again")
@@ -171,7 +170,7 @@ def orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
         return int(value) if 1 <= int(value) <= 8 else 1
-    except Exception:  # a damaged EXIF block must not cost the image
+    except Exception:  # an image with damaged EXIF data can still be read
         return 1
 
 
@@ -198,13 +197,13 @@ def _eight_bit(image: Image.Image, shown: str) -> Image.Image:
     if image.mode not in _PLAIN:
         raise UserError(f"{shown}: found colour mode {image.mode}, expected 8 or 16 bits of grey or RGB; convert it")
     if image.mode in ("P", "PA", "RGBa", "La"):
-        # By way of alpha: colours of a palette that are transparent, and premultiplied ones.
+        # Through RGBA, because palettes may have transparent colours and RGBa has premultiplied ones.
         image = image.convert("LA" if image.mode == "La" else "RGBA")
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy an RGB image
 
 
 def _tiff_form(image: Image.Image, shown: str) -> tuple[int, bool]:
-    """Bits per channel and whether 0 is white, after refusing what Pillow decodes to other values than are stored."""
+    """Return bits per channel and whether 0 is white; refuse files that Pillow would decode to wrong values."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits = max(tags.get(258, (1,)))
     if any(form not in (1, 4) for form in tags.get(339, (1,))) or bits > 16:
@@ -216,7 +215,7 @@ def _tiff_form(image: Image.Image, shown: str) -> tuple[int, bool]:
         )
     colours = tags.get(320, (65535,))
     if image.mode == "P" and max(colours) < 256:
-        # Old writers filled the colour table with 8 bits; Pillow takes the high byte of 16.
+        # Old programs stored 8-bit colours in the 16-bit colour table, of which Pillow uses the high byte.
         image.putpalette(np.array(colours, np.uint8).reshape(3, -1).T.tobytes())
     # Pillow itself inverts the forms up to 8 bits.
     return bits, tags.get(262) == 0
