@@ -104,6 +104,8 @@ def main() -> None:
     model = load_model(checkpoint).float().to(device)
     preparation = load_preparation(checkpoint)
     groups = band_groups(scene.bands, model.bands)
+    for remark in scene.remarks:
+        print(f"note: {remark}")
     if not scene.valid.all():
         print(f"note: {int((~scene.valid).sum())} of {scene.valid.size} pixels hold no data; they stay as they are")
     offset, divisor = limits(scene.cube, scene.valid, options.scaling or preparation.scaling, scene.source)
@@ -134,9 +136,10 @@ def main() -> None:
         make_cog(target)
     files += draw(target, scene, noisy, denoised)
     removed = 255 * float(np.sqrt(((noisy - denoised)[:, scene.valid] ** 2).mean()))
-    left = float(np.median(estimated_sigmas(denoised)))
+    after = estimated_sigmas(denoised) if min(scene.shape) > 2 else levels
     print(
-        f"removed: root mean square {removed:.1f} of 255; median level {np.median(levels):.1f} before, {left:.1f} after"
+        f"removed: root mean square {removed:.1f} of 255; "
+        f"median level {np.median(levels):.1f} before, {np.median(after):.1f} after"
     )
     print(f"{scene.shape[0]} × {scene.shape[1]} × {scene.bands}: {', '.join(map(str, files))}")
 

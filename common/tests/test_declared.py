@@ -146,6 +146,15 @@ def test_wavelengths_of_a_geotiff(tmp_path: Path) -> None:
         np.testing.assert_allclose(scene.wavelengths, [500, 600, 700])
 
 
+@pytest.mark.parametrize("text", ["0.5 µm", "0..5", "1e-.", "", "-1"])
+def test_wavelengths_that_are_no_numbers_cost_nothing(tmp_path: Path, text: str) -> None:
+    path = tif(tmp_path / "a.tif", CUBE)
+    with warnings.catch_warnings(action="ignore"), rasterio.open(path, "r+") as file:
+        for band in (1, 2, 3):
+            file.update_tags(band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=text)
+    assert all(scene.wavelengths is None for scene in both(path)[:2])
+
+
 def test_an_undeclared_huge_value_is_no_measured_one(tmp_path: Path) -> None:
     path = tif(tmp_path / "a.tif", np.where(VALID[..., None], CUBE, np.finfo(np.float32).min).astype(np.float32))
     for read in (open_scene, lambda path: Raster(path).read((slice(0, 6), slice(0, 7)))):

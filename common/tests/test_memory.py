@@ -43,7 +43,9 @@ def test_sizes_are_powers_of_1024(text, size):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["4", "", "G", "-1G", "0G", "nanG", "infG", "1.2.3G", "4X", "4 G B", "1e3G"])
+@pytest.mark.parametrize(
+    "text", ["4", "", "G", "-1G", "0G", "nanG", "infG", "1.2.3G", "4X", "4 G B", "1e3G", "9" * 400 + "T"]
+)
 def test_what_is_no_size_with_a_unit_is_named(text):
     with pytest.raises(UserError, match=rf"--tile-memory {text}: expected a size with a unit, such as 800M or 4G"):
         parse_size(text, "--tile-memory")

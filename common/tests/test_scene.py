@@ -9,9 +9,11 @@ from scipy.io import savemat
 
 from common.errors import UserError
 from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.outputs import refuse_inputs
+from common.hyperspectral.raster import larger_than
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.scene import in_codes, make_scene, open_scene
-from support.scenes import CODES, CUBE
+from support.scenes import CODES, CUBE, envi
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,34 @@ def test_a_key_may_follow_a_name_with_a_colon(tmp_path):
     np.testing.assert_array_equal(read_array(tmp_path / "a:b.npy", (3,)).values, CUBE)
 
 
+def test_a_key_of_an_archive_may_hold_slashes(tmp_path):
+    np.savez(tmp_path / "a.npz", **{"day/cube": CUBE, "night/cube": CUBE + 1})
+    np.testing.assert_array_equal(read_array(f"{tmp_path / 'a.npz'}:night/cube", (3,)).values, CUBE + 1)
+
+
+def test_a_group_that_holds_itself(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("day")["cube"] = CUBE
+        file["day/all"] = h5py.SoftLink("/")
+    np.testing.assert_array_equal(read_array(tmp_path / "a.h5", (3,)).values, CUBE)
+
+
+@pytest.mark.parametrize("name", ["cube.npy", "cube.npz", "cube.mat", "plain.h5", "pixels.tif"])
+def test_a_header_beside_a_file_of_another_format_is_not_its_own(files, name):
+    """A scene that was saved in two formats: the header belongs to the binary."""
+    header = files / f"{name.partition('.')[0]}.hdr"
+    envi(files, "bsq").rename(header)
+    (files / "scene.img").rename(header.with_suffix(".img"))
+    key = ":cube" if name == "cube.mat" else ""
+    assert not larger_than(10**9, str(files / name), 4)
+    np.testing.assert_array_equal(open_scene(f"{files / name}{key}", band_axis="last").cube, CUBE)
+    refuse_inputs([header], [f"{files / name}{key}"])
+    for reference in (header, header.with_suffix(".img")):
+        for output in (header, header.with_suffix(".img")):
+            with pytest.raises(UserError, match="would replace a file of the input"):
+                refuse_inputs([output], [str(reference)])
+
+
 def test_labels_without_an_unlabelled_pixel():
     assert make_scene("x", CUBE, np.where(CODES > 0, 7, 2)).class_counts.tolist() == [35, 7]
 
@@ -81,6 +111,7 @@ def test_labels_without_an_unlabelled_pixel():
         ("cube.npy", "half.npy", "labels hold 0.5; expected whole numbers"),
         ("cube.npy", "nan_labels.npy", "labels hold nan; expected whole numbers"),
         ("cube.npy", "negative.npy", "labels hold -1; expected codes from 0"),
+        ("archive.npy", None, "archive.npy: is a NumPy archive; rename it to archive.npz"),
         ("notes.txt", None, "unknown kind of file; expected MATLAB"),
     ],
 )
@@ -94,6 +125,7 @@ def test_wrong_input_is_said_in_one_sentence(files, cube, labels, sentence):
         np.save(files / name, value)
     np.save(files / "object.npy", np.array([CUBE, None], dtype=object), allow_pickle=True)
     np.savez(files / "two.npz", a=CUBE, b=CUBE)
+    (files / "archive.npy").write_bytes((files / "two.npz").read_bytes())
     savemat(files / "complex.mat", {"cube": CUBE * 1j})
     (files / "notes.txt").write_text("no scene")
     np.save(files / "half.npy", np.where(CODES == 3, 0.5, 1.0))

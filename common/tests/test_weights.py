@@ -249,6 +249,14 @@ def test_loading_lists_every_problem_in_one_sentence() -> None:
         assert part in str(error.value)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_refused(kind: torch.dtype) -> None:
+    tensors = {name: tensor.to(kind) for name, tensor in Toy().state_dict().items()}
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(UserError, match=rf"does not fit Toy: \d of no float type \(net.0.weight {name}"):
+        load_strictly(Toy(), tensors, "net.pth")
+
+
 def test_wrappers_around_single_modules_are_taken_off(tmp_path: Path) -> None:
     wrapped = {
         "module.net._orig_mod.0.weight": torch.ones(1),

@@ -166,6 +166,17 @@ def test_pixels_without_data_stay(checkpoint: Path, cube: np.ndarray, verb: Verb
     np.testing.assert_array_equal(stored.values, holed)
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_the_file_declares_is_said_and_a_small_scene_has_no_level(
+    checkpoint: Path, cube: np.ndarray, verb: Verb, tmp_path: Path
+) -> None:
+    header = Path(write(tmp_path / "scene.hdr", cube[:1, :2]))
+    header.write_text(f"{header.read_text()}data gain values = {{2, 2, 2, 2, 2, 2, 2, 2, 2}}\n")
+    flags = ("--checkpoint", checkpoint, "--input", header, "--output", tmp_path / "clean.hdr")
+    done = verb("predict", *flags)
+    assert "note: the header gives data gain values" in done.stdout and "nan" not in done.stdout
+
+
 def test_integers_are_clipped_never_wrapped() -> None:
     cube = np.zeros((1, 3, 1), dtype=np.uint8)
     scene = open_scene_of(cube)

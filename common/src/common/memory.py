@@ -23,7 +23,7 @@ def parse_size(text: str, flag: str = "--memory") -> int:
     Raises:
         UserError: the text is not a size with a unit, or the size is zero.
     """
-    match = re.fullmatch(rf"(\d+\.?\d*|\.\d+)\s*([{_UNITS}])(i?B)?", text.strip(), flags=re.IGNORECASE)
+    match = re.fullmatch(rf"(\d{{1,9}}(?:\.\d*)?|\.\d+)\s*([{_UNITS}])(i?B)?", text.strip(), flags=re.IGNORECASE)
     size = int(float(match[1]) * 1024 ** (1 + _UNITS.index(match[2].upper()))) if match else 0
     if size < 1:
         raise UserError(f"{flag} {text}: expected a size with a unit, such as 800M or 4G")

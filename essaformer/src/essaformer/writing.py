@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.files import atomic_path
 from common.hyperspectral import envi
 from common.hyperspectral.geotiff import write_geotiff
-from common.hyperspectral.outputs import FORMATS, output_files
+from common.hyperspectral.outputs import output_files
 from common.hyperspectral.stored import Georeference
 
 _ENVI_TYPES = {
@@ -160,7 +160,7 @@ def _write_envi(  # noqa: PLR0917
 def _header_fields(source: str) -> dict[str, str]:
     """The fields of the input's ENVI header; empty for another format."""
     path = Path(source)
-    found = envi.find_header(path) if path.is_file() and path.suffix.lower() not in FORMATS[3:] else None
+    found = envi.find_header(path) if path.is_file() else None
     return envi.read_header(found) if found else {}
 
 

@@ -117,7 +117,7 @@ def _write_envi(path: Path, cube: np.ndarray, scene: Scene, declared: float | No
 def _of_input(scene: Scene) -> dict[str, str]:
     """The input's ENVI fields about georeference and bands; for other files, the wavelengths."""
     path = Path(scene.source)
-    found = envi.find_header(path) if path.is_file() and path.suffix.lower() not in FORMATS[3:] else None
+    found = envi.find_header(path) if path.is_file() else None
     if found is not None:
         fields = envi.read_header(found)
         texts = {name: fields[name] for name in KEPT if fields.get(name)}

@@ -37,7 +37,7 @@ class SceneWindows:
         if height > rows or width > columns:
             raise UserError(
                 f"a window of {height} × {width} pixels is larger than the scene of {rows} × {columns}; "
-                "choose a smaller --window or a larger scene"
+                "choose a larger scene, or a network of smaller windows"
             )
         self.shape, self.size = (rows, columns), (height, width)
         before, left = height // 2, width // 2

@@ -30,12 +30,19 @@ _IN_NM = {"nanometers": 1.0, "nanometres": 1.0, "nm": 1.0, "micrometers": 1e3, "
 _IN_NM |= {"um": 1e3, "µm": 1e3, "μm": 1e3, "millimeters": 1e6, "mm": 1e6, "angstroms": 0.1}
 # Usual suffixes of the binary file.
 _BINARIES = ("", ".img", ".dat", ".raw", ".bsq", ".bil", ".bip", ".bin")
+OTHER_FORMATS = (".mat", ".h5", ".hdf5", ".npy", ".npz", ".tif", ".tiff")
+"""Suffixes that no binary file of a header has."""
 
 
 def find_header(path: Path) -> Path | None:
-    """Return the header of a path that is one, or of a binary file with one beside it (`x.hdr`, `x.img.hdr`)."""
+    """Return the header of a path that is one, or of a binary file with one beside it (`x.hdr`, `x.img.hdr`).
+
+    A file of another format is no binary, whatever lies beside it.
+    """
     if path.suffix.lower() == ".hdr":
         return path if path.is_file() else None
+    if path.suffix.lower() in OTHER_FORMATS:
+        return None
     wanted = (f"{path.name}.hdr".lower(), f"{path.stem}.hdr".lower())
     beside = {file.name.lower(): file for file in path.parent.glob("*") if file.is_file()}
     return next((beside[name] for name in wanted if name in beside), None)
@@ -242,6 +249,8 @@ def wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray 
         raise UserError(f"{header}: wavelength: {error}; expected numbers separated by commas") from None
     if len(values) != bands:
         raise UserError(f"{header}: lists {len(values)} wavelengths; expected one for each of the {bands} bands")
+    if not (np.isfinite(values) & (values > 0)).all():  # zeros stand where a program knew none
+        return None
     unit = fields.get("wavelength units", "").lower()
     if unit in ("index", "ghz", "mhz"):
         return None

@@ -115,7 +115,8 @@ def declared(path: Path, tags: Any) -> Declared:
     alpha = next((samples - len(extras) + i for i, kind in enumerate(extras) if kind in _ALPHA), None)
     if alpha is not None:
         notes.append(f"band {alpha + 1} is marked as alpha: it is used as a data mask, not as a band of the scene")
-    named = dict(re.findall(r'name="CENTRAL_WAVELENGTH_UM" sample="(\d+)"[^>]*>([\d.eE+-]+)<', metadata))
+    number = r"\d*\.?\d+(?:[eE][+-]?\d+)?"
+    named = dict(re.findall(rf'name="CENTRAL_WAVELENGTH_UM" sample="(\d+)"[^>]*>\s*({number})\s*<', metadata))
     centres = np.array([float(named.get(str(i), "nan")) for i in range(samples) if i != alpha])
     wavelengths = None if np.isnan(centres).any() else 1e3 * centres
     return Declared(no_data, wavelengths, alpha, tuple(notes))

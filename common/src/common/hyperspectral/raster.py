@@ -83,7 +83,7 @@ class Raster:
         with extra("fullpaper-common[raster]"):
             import rasterio  # noqa: PLC0415 - an extra
         self.path = Path(reference)
-        header = envi.find_header(self.path) if self.path.suffix.lower() not in TIFF else None
+        header = envi.find_header(self.path)
         self._layout = envi.read_layout(header, None if header == self.path else self.path) if header else None
         self.path = self._layout.binary if self._layout else self.path
         os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))  # GDAL asks once; its default is 5 % of the machine

@@ -57,7 +57,8 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
 def _parse(reference: str) -> tuple[Path, str | None]:
     """FILE and KEY; a colon that belongs to an existing name or a drive letter is none."""
     name, colon, key = reference.rpartition(":")
-    if not colon or Path(reference).exists() or "/" in key or "\\" in key:
+    folders = ("/" in key or "\\" in key) and not Path(name).is_file()  # an archive's keys may have slashes
+    if not colon or Path(reference).exists() or folders:
         return Path(reference), None
     return Path(name), key
 
@@ -77,7 +78,12 @@ def _read(path: Path, key: str | None, ranks: Collection[int]) -> Stored:
         raise UserError(f"{path}: holds one array without a name; remove :{key}")
     if header is not None:
         return envi.read(header, None if header == path else path)
-    return Stored(np.load(path, allow_pickle=False), str(path)) if suffix == ".npy" else geotiff.read(path)
+    if suffix != ".npy":
+        return geotiff.read(path)
+    values = np.load(path, allow_pickle=False)
+    if not isinstance(values, np.ndarray):
+        raise UserError(f"{path}: is a NumPy archive; rename it to {path.stem}.npz")
+    return Stored(values, str(path))
 
 
 def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> Stored:
@@ -108,12 +114,13 @@ def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> Stored:
     return Stored(values, f"{path}:{key}")
 
 
-def _datasets(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _datasets(group: Any, prefix: str = "", above: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Every array of an HDF5 file with its name, GROUP.NAME for one inside a group (a MATLAB struct)."""
     for name, item in group.items():
         if hasattr(item, "items"):
-            if name != "#refs#":  # where MATLAB keeps the contents of cells
-                yield from _datasets(item, f"{prefix}{name}.")
+            # MATLAB keeps the contents of cells in #refs#; a link may lead back to a group around it.
+            if name != "#refs#" and item not in (*above, group):
+                yield from _datasets(item, f"{prefix}{name}.", (*above, group))
         elif hasattr(item, "dtype"):
             yield f"{prefix}{name}", item
 

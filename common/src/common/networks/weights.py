@@ -208,7 +208,12 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) 
         for name, value in expected.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
-    found = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
+    untyped = [  # such as integers of a quantised file, which would be taken as they are
+        f"{name} {str(tensors[name].dtype).removeprefix('torch.')}"
+        for name, value in expected.items()
+        if name in tensors and value.is_floating_point() and not tensors[name].is_floating_point()
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen, "of no float type": untyped}
     if problems := [f"{len(names)} {what} ({_listed(names)})" for what, names in found.items() if names]:
         raise UserError(f"{source}: does not fit {type(model).__name__}: {'; '.join(problems)}")
     broken = [name for name in expected if not torch.isfinite(tensors[name]).all()]
