@@ -176,8 +176,8 @@ def mutants(session: nox.Session) -> None:
 @nox.session
 def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest versions that the projects declare (needs uv)."""
-    if session.venv_backend != "uv" and not shutil.which("uv"):
-        session.error("this session needs uv: pip install uv")
+    if session.venv_backend != "uv":
+        session.error("this session needs uv: pip install uv, remove .nox/minimums, and run it again")
     install(session, *PAPERS, "rivals", options=("--resolution", "lowest-direct"))
     for project in (*OTHERS, *PAPERS):
         pytest(session, project)
