@@ -1,10 +1,10 @@
-"""What the parts of FFTformer are worth, in one table: FSAS, DFFN, attention in the decoder only.
+"""Ablation of FFTformer in one table: FSAS, DFFN, attention only in the decoder.
 
     python fftformer/ablation.py                                                     the demo's photographs, one seed
     python fftformer/ablation.py --preset gopro_released --data-root DIR --iterations 10000 --seeds 0 1 2
 
-Flags beside --variants, --seeds and --output are those of train.py, so it takes any data set and recipe. Operations
-are counted, with the transforms of patches as matrix products, and times taken on one image of 128 × 128 pixels.
+All flags except --variants, --seeds and --output are those of train.py, so any data set and recipe can be used.
+Operations (with the transforms of patches as matrix products) and times are for one image of 128 × 128 pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def example(_: object) -> tuple[Tensor, ...]:
 
 @command
 def main() -> None:
-    """Train every variant, measure it, print the table."""
+    """Train and measure every variant and print the table."""
     ablate(__doc__, VARIANTS, load=load_model, example=example, metrics=("PSNR (dB)", "SSIM (3-D)", "SSIM"))
 
 

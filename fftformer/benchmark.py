@@ -1,15 +1,16 @@
-"""Measure FFTformer against its literal equations and spandrel's network; printed as CSV.
+"""Measure FFTformer against its literal form and spandrel's network, and print CSV.
 
-    python fftformer/benchmark.py                                          what this machine has, 256×256
+    python fftformer/benchmark.py                                          on the GPU if there is one, 256×256
     python fftformer/benchmark.py --part networks --size 128 --batch 4
     python fftformer/benchmark.py --device cuda --output fftformer/results/gpu.csv
 
-`networks`: `literal` is the network as the authors wrote it: channels first, rfft2 and irfft2 on 8×8 patches, plain
-PyTorch with automatic gradients. `ours` is what `create_model` builds, with the same weights. spandrel's network has
-weights of its own. The literal training step needs about 22 GB at 256×256; without that much its rows are left out.
-`parts`: the product of spectra, the inner norm and the gate of FSAS alone, for the bytes and operations that a
-fused kernel of them would save. `loaders`: crops of GoPro-sized pairs as BasicSR loads them, from whole PNGs and from
-the cache of `prepare.py`. The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
+`networks`: `literal` is the network as the authors wrote it: channels-first, rfft2 and irfft2 on 8×8 patches, PyTorch
+with automatic gradients. `ours` is the network of `create_model`, with the same weights. spandrel's network has its
+own weights. The literal training step needs about 22 GB at 256×256; its rows are left out if less is free.
+`parts`: only the product of spectra, the inner norm and the gate of FSAS; this counts the bytes and operations that a
+fused kernel would save. `loaders`: crops from pairs of GoPro's size, as BasicSR loads them, and ours from whole PNGs
+and from the cache of `prepare.py`. `common.measuring.benchmarking` explains the columns. No other program should run
+on the machine.
 """
 
 from __future__ import annotations
@@ -36,14 +37,15 @@ from common.measuring.racing import Work, network_work, rival, say, usual_loader
 from common.sampling import endless_loader
 from fftformer import FFTformer, create_model, frequency, literal
 from fftformer.crops import prepare
-from fftformer.data import Pair, TrainingPairs, find_pairs
+from fftformer.data import Pair, TrainingPairs
+from fftformer.layouts import find_pairs
 
 _LITERAL_TRAINING_BYTES = 340_000
-"""The released configuration's memory per pixel in a literal training step, measured."""
+"""Memory per pixel of a literal training step of the released configuration, measured."""
 
 
 def networks(benchmark: Benchmark) -> Iterator[Row]:
-    """Crops as in training, and on a GPU whole pictures of GoPro."""
+    """Crops as in training, and on a GPU also whole images of GoPro's size."""
     side = benchmark.size(benchmark.pick(small=32, cpu=256, gpu=256))
     batch = benchmark.batch(benchmark.pick(small=1, cpu=1, gpu=8))
     yield from benchmark.race(lambda: forms(benchmark, "forward", (side, side), batch))
@@ -54,23 +56,23 @@ def networks(benchmark: Benchmark) -> Iterator[Row]:
 
 
 def forms(benchmark: Benchmark, what: str, size: tuple[int, int], batch: int) -> list[Work]:
-    """The networks on the same pictures."""
+    """The networks on the same images."""
     model = prepared(benchmark)
-    picture = torch.rand(batch, 3, *size, device=benchmark.device)
+    images = torch.rand(batch, 3, *size, device=benchmark.device)
     setting = f"{batch} x {size[0]}x{size[1]}"
-    works = [network_work(what, "ours", setting, model, model, picture)]
+    works = [network_work(what, "ours", setting, model, model, images)]
     if what == "forward" or benchmark.small or benchmark.on_gpu or training_fits(batch * math.prod(size)):
         run = functools.partial(literal.fftformer, model)
-        works.insert(0, network_work(what, "literal", setting, run, model, picture))
+        works.insert(0, network_work(what, "literal", setting, run, model, images))
         theirs = None if benchmark.small else rival("spandrel.architectures.FFTformer")
         if theirs is not None:
             other = theirs.FFTformer().to(benchmark.device)
-            works.append(network_work(what, "spandrel", setting, other, other, picture))
+            works.append(network_work(what, "spandrel", setting, other, other, images))
     return works
 
 
 def prepared(benchmark: Benchmark) -> FFTformer:
-    """The network with seeded weights of unit gain, as trained networks have them."""
+    """The network with seeded weights of unit gain, as in trained networks."""
     small = {"dim": 8, "num_blocks": (1, 1, 1), "num_refinement_blocks": 1}
     model = create_model("fftformer", **small if benchmark.small else {})
     for module in model.modules():
@@ -80,7 +82,7 @@ def prepared(benchmark: Benchmark) -> FFTformer:
 
 
 def training_fits(pixels: int) -> bool:
-    """Whether the literal form's training step fits into this machine's free memory."""
+    """Whether the training step of the literal form fits into the free memory."""
     needed, free = _LITERAL_TRAINING_BYTES * pixels, psutil.virtual_memory().available
     if needed > free:
         say(f"the literal training step needs about {needed / 1e9:.0f} GB and {free / 1e9:.0f} GB are free; left out")
@@ -88,14 +90,14 @@ def training_fits(pixels: int) -> bool:
 
 
 def attention(benchmark: Benchmark) -> Iterator[Row]:
-    """F⁻¹(q · k), LayerNorm and gate at the highest resolution, on spectra that are there."""
+    """F⁻¹(q · k), LayerNorm and gate at the highest resolution; the spectra q and k are given."""
     side = benchmark.size(benchmark.pick(small=16, cpu=256, gpu=256))
     batch = benchmark.batch(benchmark.pick(small=1, cpu=1, gpu=8))
     yield from benchmark.race(lambda: [gate(benchmark, side, batch)])
 
 
 def gate(benchmark: Benchmark, side: int, batch: int) -> Work:
-    """The released width: 96 channels of q, k and v."""
+    """The work of one such step with the released width: 96 channels of q, k and v."""
     shape = (64, batch * (side // 8) ** 2, 96)
     q, k, v = torch.randn(3, *shape, device=benchmark.device).unbind()
     weight, bias = torch.rand(2, 96, device=benchmark.device).unbind()
@@ -110,7 +112,7 @@ def gate(benchmark: Benchmark, side: int, batch: int) -> Work:
 
 
 def loaders(benchmark: Benchmark) -> Iterator[Row]:
-    """Crops of 256 pixels out of pairs of 1280×720, from PNGs and from the prepared cache."""
+    """Crops of 256 pixels from pairs of 1280×720, as PNGs and in the cache of `prepare.py`."""
     batch, batches = benchmark.pick(small=(1, 2), cpu=(8, 8), gpu=(8, 8))
     size = benchmark.pick(small=(64, 64), cpu=(720, 1280), gpu=(720, 1280))
     with tempfile.TemporaryDirectory() as name:
@@ -129,7 +131,7 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
 
 
 class WholePairs(Dataset[dict[str, Tensor]]):
-    """What BasicSR's PairedImageDataset does, from which the authors' loader comes: decodes, converts, then crops."""
+    """Decode, convert, then crop, as BasicSR's PairedImageDataset, on which the authors' loader is based."""
 
     def __init__(self, pairs: Sequence[Pair], crop: int) -> None:
         self.pairs, self.crop = pairs, crop
@@ -139,15 +141,15 @@ class WholePairs(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         pair, crop = self.pairs[index], self.crop
-        pictures = [
+        images = [
             cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR).astype(np.float32) / 255
             for path in (pair.blurred, pair.sharp)
         ]
-        top, left = (random.randint(0, side - crop) for side in pictures[0].shape[:2])
+        top, left = (random.randint(0, side - crop) for side in images[0].shape[:2])
         across, down, transpose = (random.random() < 0.5 for _ in range(3))
         results = []
-        for picture in pictures:
-            part = np.ascontiguousarray(picture[top : top + crop, left : left + crop])
+        for image in images:
+            part = np.ascontiguousarray(image[top : top + crop, left : left + crop])
             part = cv2.flip(part, 1) if across else part
             part = cv2.flip(part, 0) if down else part
             part = part.transpose(1, 0, 2) if transpose else part
@@ -156,20 +158,20 @@ class WholePairs(Dataset[dict[str, Tensor]]):
 
 
 def write_pairs(folder: Path, size: tuple[int, int], count: int) -> None:
-    """Pairs of smooth noise, about 1.5 MB each as GoPro's, in the layout input/target."""
+    """Write pairs of smooth noise in the layout input/target; a file has about 1.5 MB, as in GoPro."""
     generator = np.random.default_rng(0)
     for number in range(count):
         rough = Image.fromarray(generator.integers(256, size=(size[0] // 8, size[1] // 8, 3), dtype=np.uint8))
         for kind, spread in (("target", 4), ("input", 2)):
-            picture = np.asarray(rough.resize(size[::-1])) + generator.normal(0, spread, (*size, 3))
+            image = np.asarray(rough.resize(size[::-1])) + generator.normal(0, spread, (*size, 3))
             path = folder / "train" / kind / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(path)
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(path)
 
 
 @command
 def main() -> None:
-    """Print the rows as they come, and keep them."""
+    """Measure, print and store the rows."""
     Benchmark(__doc__, networks=networks, parts=attention, loaders=loaders).run()
 
 

@@ -1,12 +1,12 @@
-"""Score a network on whole images, measured beside published.
+"""Score a network on whole images and print the published scores beside the measured ones.
 
     python fftformer/evaluate.py --checkpoint runs/fftformer_demo/model              the demo's held-out photographs
     python fftformer/evaluate.py --checkpoint runs/fftformer_gopro_released/model --data-root GOPRO
     python fftformer/evaluate.py --checkpoint fftformer_GoPro.pth --data-root GOPRO  the authors' released file
-    accelerate launch --num_processes 8 fftformer/evaluate.py ...                    images divided over the GPUs
+    accelerate launch --num_processes 8 fftformer/evaluate.py ...                    several GPUs share the images
 
-Prints and writes the mean PSNR and both SSIMs on images clipped and rounded to 8 bits; RealBlur
-is aligned as its authors do, Levin's images are shifted by whole pixels.
+Prints and writes the mean PSNR and both SSIMs of images that are clipped and rounded to 8 bits. RealBlur's images are
+aligned as its authors do it; Levin's are shifted by whole pixels.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from common.photographs.images import printable
 from common.results import measured, table, write_rows
 from fftformer import scoring
 from fftformer.checkpoints import load_model
-from fftformer.data import EvaluationPairs, find_layout, find_pairs
+from fftformer.data import EvaluationPairs
+from fftformer.layouts import find_layout, find_pairs
 from fftformer.metrics import quantise
 from fftformer.shake import held_out_photographs
 from fftformer.tiling import restore_tiled, tile_for_memory
@@ -41,29 +42,29 @@ class EvaluateConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
+    """A run's folder or its model folder, the authors' released file, or a name from docs/weights.md."""
     data_root: Path | None = None
-    """Folder that holds the data set in its published layout; without it the demo's held-out photographs."""
+    """Folder of the data set in its published layout; by default the demo's held-out photographs are scored."""
     layout: str = "auto"
     """Layout of --data-root: auto, gopro, hide, realblur_j, realblur_r, input_target, pairs or levin."""
     split: str = "test"
     """Which split to score."""
     pictures: Positive[int] | None = None
-    """Score only this many images, evenly spread; the split's name in the rows says how many."""
+    """Score only this number of images, evenly spread; the rows state the number."""
     memory: str | None = None
-    """Memory for the network on one image, for example 4G, by default a quarter of the device's; larger images
-    are tiled without seams."""
+    """Memory for the network and one image, for example 4G; by default a quarter of the device's memory. Images that
+    need more are processed in tiles without seams."""
     device: str = "auto"
-    """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    """cpu, cuda or cuda:N; auto uses a GPU if there is one."""
     save_pictures: bool = False
-    """Write every blurred and restored image as 8-bit PNG into the output folder too."""
+    """Also write every blurred and restored image to the output folder, as 8-bit PNG."""
     output: Path | None = None
     """Folder for results.json and pictures.csv; by default evaluation_<data set> beside the checkpoint."""
 
 
 @command
 def main() -> None:
-    """Load, score, print, write."""
+    """Load the network, score the images, print and write the scores."""
     options = config.parse(EvaluateConfig, __doc__)
     accelerator, device = launch.on_device(options.device, patience=timedelta(days=30))
     options = replace(options, checkpoint=locate(options.checkpoint))
@@ -77,7 +78,7 @@ def main() -> None:
         items = EvaluationPairs(pairs[:: -(-len(pairs) // (options.pictures or len(pairs)))])
     dataset = scoring.DATASETS.get(layout, printable(options.data_root.name) if options.data_root else layout)
 
-    tiles: list[tuple[int, int]] = []  # of the images that did not fit the memory whole
+    tiles: list[tuple[int, int]] = []  # of the images that did not fit into the memory as a whole
 
     def restore(blurred: Tensor) -> Tensor:
         tile = tile_for_memory(model, budget, *blurred.shape[1:])
@@ -88,8 +89,8 @@ def main() -> None:
     output = options.output or beside(options.checkpoint) / f"evaluation_{dataset.replace(' ', '_')}"
 
     def save(item: dict[str, Any], restored: Tensor, _: scoring.PictureScore) -> None:
-        for folder, picture in (("blurred", item["blurred"]), ("restored", restored)):
-            pixels = (quantise(picture) * 255).byte().permute(1, 2, 0).numpy()
+        for folder, image in (("blurred", item["blurred"]), ("restored", restored)):
+            pixels = (quantise(image) * 255).byte().permute(1, 2, 0).numpy()
             with atomic_path(output / folder / f"{item['name']}.png") as temporary:
                 Image.fromarray(pixels).save(temporary)
 

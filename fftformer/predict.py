@@ -2,13 +2,13 @@
 
     python fftformer/predict.py --checkpoint DIR --input photo.jpg --output sharp.jpg
     python fftformer/predict.py --checkpoint DIR --input photos --output restored --memory 2G
-    python fftformer/predict.py --checkpoint DIR --input photos --output restored --existing skip     goes on
-    accelerate launch --num_processes 8 fftformer/predict.py ...                  images divided over the GPUs
+    python fftformer/predict.py --checkpoint DIR --input photos --output restored --existing skip     continues
+    accelerate launch --num_processes 8 fftformer/predict.py ...                  several GPUs share the images
 
-JPEG, PNG and TIFF of 8 or 16 bits, grey or colour. Names, subfolders, format, bit depth, grey,
-alpha and colour profile are kept; EXIF orientation is applied once. Hidden files are no images,
-links are followed. Of a folder, images that cannot be restored are listed in OUTPUT/failed.csv.
-Beside the output a before/after sheet is drawn: whole images, and the detail that changed most.
+Reads and writes JPEG, PNG and TIFF of 8 or 16 bits, grey or colour. Names, subfolders, format, bit depth, grey, alpha
+channel and colour profile are kept; images are turned upright by their EXIF orientation. Hidden files are ignored,
+links are followed. If the input is a folder, images that cannot be restored are listed in OUTPUT/failed.csv. A
+before/after figure is written beside the output. It shows whole images, and the detail that changed most.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from common.figures import comparison_sheet
 from common.photographs.folders import Share, refuse_overwriting
 from common.photographs.images import list_images, printable
 from fftformer.checkpoints import load_model
-from fftformer.images import FORMATS, read_picture, to_float, write_picture
+from fftformer.images import FORMATS, read_picture, to_float
 from fftformer.tiling import MULTIPLE, OVERLAP, restore_tiled, tile_for_memory
+from fftformer.writing import write_picture
 
 SHEET_ROWS = 6
 DETAIL = 200
@@ -43,29 +44,29 @@ class PredictConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
+    """A run's folder or its model folder, the authors' released file, or a name from docs/weights.md."""
     input: Path
-    """An image, or a folder whose images are taken at any depth."""
+    """An image, or a folder; all images in it and in its subfolders are restored."""
     output: Path
     """The restored image (its suffix chooses the format), or a folder."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where an output exists: refuse to start, skip that image (it is finished), or replace it."""
+    """If an output exists: refuse to start, skip its image as finished, or replace it."""
     memory: str | None = None
-    """Memory for the network on one tile, for example 800M or 2G, by default a quarter of the device's; larger
-    images are tiled without seams."""
+    """Memory for the network and one tile, for example 800M or 2G; by default a quarter of the device's memory.
+    Images that need more are processed in tiles without seams."""
     tile: int | None = None
-    """Side of the tiles in pixels, a multiple of 32, instead of --memory."""
+    """Side of the tiles in pixels, a multiple of 32; replaces --memory."""
     device: str = "auto"
-    """cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    """cpu, cuda or cuda:N; auto uses a GPU if there is one."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Autocast type of the network."""
+    """Number format of autocast; no is float32."""
     sheet: bool = True
-    """Draw the before/after sheet."""
+    """Draw the before/after figure."""
 
 
 @command
 def main() -> None:
-    """Restore everything that can be read; end with a sentence when something could not."""
+    """Restore all readable images; end with an error if some could not be restored."""
     options = config.parse(PredictConfig, __doc__)
     if options.tile is not None and (options.tile % MULTIPLE or options.tile <= OVERLAP):
         raise UserError(f"--tile {options.tile}: expected a multiple of {MULTIPLE} above {OVERLAP}")
@@ -113,7 +114,7 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
     """Pair every input image with its output path.
 
     Raises:
-        UserError: there is no input, or a folder is to become a file.
+        UserError: there is no input image, or the input is a folder and the output is a file.
     """
     if source.is_file():
         return [(source, output / source.name if output.is_dir() or not output.suffix else output)]
@@ -123,7 +124,7 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
         raise UserError(f"{output}: is a file, expected a folder because --input is one; choose another --output")
     if os.path.realpath(source) == os.path.realpath(output):
         raise UserError(f"{output}: is the input folder itself; choose another --output")
-    # The output may lie inside the input; neither it nor its sheet is input for a second run.
+    # The output may lie inside the input folder; a second run must not read it or its figure.
     sheet = os.path.realpath(sheet_path(output))
     found = list_images(source, outside=output, suffixes=FORMATS)
     found = [path for path in found if path.name != Path(sheet).name or os.path.realpath(path) != sheet]
@@ -133,28 +134,35 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
 
 
 def sheet_path(output: Path) -> Path:
-    """The before/after sheet lies beside the restored image or folder, so that the folder mirrors the input."""
+    """Path of the before/after figure: beside the output, so that an output folder has only the files of the input."""
     return output.with_name(f"{output.stem if output.suffix.lower() in FORMATS else output.name}_before_after.png")
 
 
 def precision(device: torch.device, name: str) -> contextlib.AbstractContextManager[object]:
-    """Autocast for `--mixed-precision`, or nothing."""
+    """The autocast context of `--mixed-precision`; without it a context that does nothing."""
     if name == "no":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=PRECISIONS[name])
 
 
 def sheet_row(blurred: np.ndarray, restored: np.ndarray) -> list[np.ndarray]:
-    """Both images reduced, and twice enlarged the part of the same proportions in which they differ most."""
+    """Both images, reduced, and the part of both in which they differ most, relatively twice as large.
+
+    Args:
+        blurred, restored: `(H, W, 3)` float32 in [0, 1].
+
+    Returns:
+        four images.
+    """
     height, width = blurred.shape[:2]
     scale = min(1.0, 2 * DETAIL / max(height, width))
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    reduced = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in (blurred, restored)]
+    reduced = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (blurred, restored)]
     rows, columns = (min(max(length // 2, 1), full) for length, full in zip(size[::-1], (height, width), strict=True))
     change = cv2.boxFilter(np.abs(restored - blurred).sum(axis=2), -1, (columns, rows), anchor=(0, 0))
     change = change[: height - rows + 1, : width - columns + 1]
     top, left = np.unravel_index(int(change.argmax()), change.shape)
-    return reduced + [picture[top : top + rows, left : left + columns].copy() for picture in (blurred, restored)]
+    return reduced + [image[top : top + rows, left : left + columns].copy() for image in (blurred, restored)]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Store a data set so that training reads crops without decoding whole images.
+"""Store a data set so that training can read crops without decoding whole images.
 
     python fftformer/prepare.py --data-root DIR --output DIR
     accelerate launch fftformer/train.py --preset gopro_released --data-root OUTPUT
 
-Run it again after an interruption: finished images are verified and kept. GoPro's training
-split takes 11.6 GB instead of 4, and a training crop is read tens of times faster.
+After an interruption run the same command again: finished images are verified and kept. GoPro's training split needs
+11.6 GB instead of 4 GB, and training crops are read tens of times faster.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from common import config
 from common.errors import UserError, command
 from fftformer.crops import MANIFEST, prepare
-from fftformer.data import find_pairs
 from fftformer.images import picture_size
+from fftformer.layouts import find_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,34 +27,34 @@ class PrepareConfig:
     """Flags of this script."""
 
     data_root: Path
-    """The data set's folder in its published layout."""
+    """Folder of the data set in its published layout."""
     output: Path
-    """Folder for the cache; it then serves as --data-root."""
+    """Folder for the cache; training then takes it as --data-root."""
     split: str = "train"
-    """Which split to store: train or test."""
+    """Split to store: train or test."""
     layout: str = "auto"
-    """The data set's layout, recognised by default."""
+    """Layout of the data set; auto recognises it."""
     gopro_blur: str = "blur"
-    """Which of GoPro's blurred folders to store: blur or blur_gamma."""
+    """Which blurred images of GoPro to store: blur or blur_gamma."""
     workers: int = 4
-    """Processes."""
+    """Number of processes."""
 
 
 @command
 def main() -> None:
-    """List the pairs, check the space, store and verify."""
+    """List the pairs, check the free disk space, store and verify the images."""
     options = config.parse(PrepareConfig, __doc__)
     pairs = find_pairs(options.data_root, options.split, options.layout, gopro_blur=options.gopro_blur)
     folder = options.output / options.split
     if folder.resolve().is_relative_to(options.data_root.resolve()):
-        raise UserError(f"{options.output}: lies in the data set's own folder; choose another --output")
+        raise UserError(f"{options.output}: lies inside --data-root; choose another --output")
     folder.mkdir(parents=True, exist_ok=True)
     pixels = sum(height * width for height, width in (picture_size(pair.sharp) for pair in pairs))
-    there = sum(path.stat().st_size for path in folder.rglob("*.npy"))
-    needed, free = 2 * 3 * pixels - there, shutil.disk_usage(folder).free
+    stored = sum(path.stat().st_size for path in folder.rglob("*.npy"))
+    needed, free = 2 * 3 * pixels - stored, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
-            f"{options.output}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; make room"
+            f"{options.output}: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free some disk space"
         )
     made = sum(tqdm(prepare(pairs, folder, workers=options.workers), total=len(pairs), unit="pair", desc=options.split))
     print(f"{folder / MANIFEST}: {len(pairs)} pairs verified, {made} of them made now")

@@ -1,12 +1,12 @@
 """Train FFTformer.
 
-    accelerate launch fftformer/train.py                                        the demo, five minutes on two cores
+    accelerate launch fftformer/train.py                                        the demo, two minutes on two cores
     accelerate launch fftformer/train.py --preset gopro_released --data-root DIR
     accelerate launch --num_machines 2 ... fftformer/train.py --preset gopro_paper --data-root DIR
 
-The last weights are exported to OUTPUT/model, as the published protocol scores them; with --validation held_out,
-those with the best PSNR on the held-out pairs to OUTPUT/model_best. The pairs of training and validation are in
-OUTPUT/splits.json. After an interruption the same command continues exactly.
+The last weights are exported to OUTPUT/model; the published protocol scores these. With --validation held_out the
+weights with the best PSNR on the held-out pairs are exported to OUTPUT/model_best. OUTPUT/splits.json lists the
+training and validation pairs. After an interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from common.results import measured, table
 from common.run import Run
 from fftformer import scoring
 from fftformer.checkpoints import load_model
-from fftformer.data import EvaluationPairs, TrainingPairs, find_layout, find_pairs
+from fftformer.data import EvaluationPairs, TrainingPairs
+from fftformer.layouts import find_layout, find_pairs
 from fftformer.losses import fourier_l1
 from fftformer.model import create_model, list_models
 from fftformer.presets import PRESETS, Config
@@ -41,7 +42,7 @@ from fftformer.shake import TRAINING_PHOTOGRAPHS, ShakenPhotographs, held_out_ph
 
 @command
 def main() -> None:
-    """Configuration, data, network, loop, results."""
+    """Read the configuration and the data, build and train the network, write the results."""
     config = from_command_line(PRESETS, __doc__)
     run = Run(config, paper="fftformer", steps=config.iterations)
     accelerator = run.accelerator
@@ -108,10 +109,10 @@ def main() -> None:
 
 
 def datasets(config: Config) -> tuple[str, Any, Any, dict[str, list[str]]]:
-    """The data's layout, the training crops, the validation images, and the names of both.
+    """The layout of the data, the training crops, the validation images, and the names of both.
 
     Raises:
-        UserError: a preset or flag of a data set without --data-root, or pairs that both train and validate.
+        UserError: --data-root is missing for a preset or flag that needs it, or a pair is in both splits.
     """
     if config.data_root is None:
         demo = PRESETS["demo"]()
@@ -120,7 +121,7 @@ def datasets(config: Config) -> tuple[str, Any, Any, dict[str, list[str]]]:
         ]
         if config.preset != "demo" or asked:
             flag = f"--{asked[0].replace('_', '-')}" if config.preset == "demo" else f"--preset {config.preset}"
-            raise UserError(f"{flag}: needs a data set; name its folder with --data-root")
+            raise UserError(f"{flag}: needs a data set; pass its folder as --data-root")
         held_out = held_out_photographs()[: config.validation_pictures]
         names = {"train": list(TRAINING_PHOTOGRAPHS), "validation": [item["name"] for item in held_out]}
         return "demo", ShakenPhotographs(config.crop, config.seed), held_out, names
@@ -134,7 +135,9 @@ def datasets(config: Config) -> tuple[str, Any, Any, dict[str, list[str]]]:
     both = {os.path.realpath(pair.sharp) for pair in pairs} & {os.path.realpath(pair.sharp) for pair in validation}
     if not pairs or both:
         found = (
-            f"{len(both)} sharp images train and validate (first: {min(both)})" if both else "nothing is left to train"
+            f"{len(both)} sharp images are used for training and for validation (first: {min(both)})"
+            if both
+            else "no pair is left for training"
         )
         raise UserError(
             f"{config.data_root}: {found}; use --validation held_out, fewer --validation-pictures or separate splits"
@@ -148,12 +151,12 @@ def datasets(config: Config) -> tuple[str, Any, Any, dict[str, list[str]]]:
 
 
 def weights_to_score(run: Run[Config], model: nn.Module, ema: AveragedModel | None) -> nn.Module:
-    """The averaged weights when there is an average, else the trained ones; a copy in evaluation mode."""
+    """A copy of the network in evaluation mode, with the averaged weights if there are any."""
     return deepcopy(ema.module if ema is not None else run.accelerator.unwrap_model(model)).eval()
 
 
-def validate(run: Run[Config], model: nn.Module, pictures: Any, layout: str, sheet: str | None = None) -> list[Any]:
-    """Score whole images, keep the best weights, draw the first images of the main process."""
+def validate(run: Run[Config], model: nn.Module, images: Any, layout: str, sheet: str | None = None) -> list[Any]:
+    """Score whole images, keep the best weights, and draw the first images of the main process."""
     rows: list[list[Any]] = []
     captions: list[list[str]] = []
 
@@ -167,10 +170,10 @@ def validate(run: Run[Config], model: nn.Module, pictures: Any, layout: str, she
             psnr = [f"{of['PSNR (dB)']:.2f} dB" for of in (score.blurred, score.restored)]
             captions.append([f"{printable(item['name'])}: {psnr[0]}", psnr[1], ""])
 
-    scores = scoring.score_pictures(pictures, restore, layout, rank=run.rank, processes=run.processes, show=show)
+    scores = scoring.score_pictures(images, restore, layout, rank=run.rank, processes=run.processes, show=show)
     psnr, before = (scoring.mean(scores, "PSNR (dB)", of) for of in ("restored", "blurred"))
     if sheet is None:
-        # Images of the test split must not choose weights.
+        # Weights must not be selected with images of the test split.
         best = run.config.validation == "held_out" and run.keep_if_best(psnr, model, "model_best")
         run.write(validation_psnr=psnr)
         note = ", best" if best else ""

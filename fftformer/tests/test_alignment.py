@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from common.errors import UserError
 from fftformer.alignment import align, best_shift, realblur_scores
-from fftformer.data import find_pairs
 from fftformer.images import read_rgb
+from fftformer.layouts import find_pairs
 from support.data import real_data
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from common.errors import UserError
 from fftformer.crops import MANIFEST, prepare
-from fftformer.data import Pair, TrainingPairs, find_layout, find_pairs
+from fftformer.data import Pair, TrainingPairs
+from fftformer.layouts import find_layout, find_pairs
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_restart_makes_only_what_is_missing_or_damaged(source: Path, cache: Path
     cut.write_bytes(cut.read_bytes()[:-100])
     changed = folder / "sharp" / f"{pairs[3].name}.npy"  # of the right size, but other pixels
     changed.write_bytes(changed.read_bytes()[:-1] + bytes([changed.read_bytes()[-1] ^ 1]))
-    with pytest.raises(UserError, match="2 of 8 files are missing or cut off"):
+    with pytest.raises(UserError, match="2 of 8 files are missing or truncated"):
         find_pairs(cache, "train")
     assert list(prepare(pairs, folder, workers=1)) == [False, True, True, True]
     assert {path: path.read_bytes() for path in folder.rglob("*.npy")} == before
@@ -73,7 +74,7 @@ def test_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
     next(unfinished)
     unfinished.close()
     assert not (folder / MANIFEST).exists()
-    with pytest.raises(UserError, match="not finished"):
+    with pytest.raises(UserError, match="not complete"):
         find_pairs(tmp_path / "cache", "train", "crops")
     with (folder / "progress.jsonl").open("a") as log:
         log.write('{"name": "GOPR0000_11_00/0000')  # what a kill in mid-write leaves

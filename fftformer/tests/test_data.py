@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
-from fftformer.data import EvaluationPairs, Pair, TrainingPairs, find_layout, find_pairs
+from fftformer.data import EvaluationPairs, Pair, TrainingPairs
+from fftformer.layouts import find_layout, find_pairs
 from support.data import real_data
 
 LAYOUTS = {

@@ -12,7 +12,8 @@ import tifffile
 from PIL import Image
 
 from common.errors import UserError
-from fftformer.images import picture_size, read_picture, read_pixels, read_rgb, write_picture
+from fftformer.images import picture_size, read_picture, read_pixels, read_rgb
+from fftformer.writing import write_picture
 
 HEIGHT, WIDTH = 22, 34
 

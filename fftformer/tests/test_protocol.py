@@ -106,7 +106,7 @@ class TestSplits:
     ) -> None:
         shutil.copytree(pairs_folder / "train", tmp_path / "data")  # a layout without splits
         train(tmp_path / "run", root=tmp_path / "data", status=2)
-        assert "train and validate" in capfd.readouterr().err
+        assert "used for training and for validation" in capfd.readouterr().err
         train(tmp_path / "run2", "--validation", "held_out", "--validation-pictures", 1, root=tmp_path / "data")
 
     def test_a_preset_without_its_data_is_refused(

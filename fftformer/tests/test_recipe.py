@@ -11,7 +11,8 @@ from torch import nn
 
 from common.sampling import EndlessSampler
 from fftformer import create_model, load_model
-from fftformer.data import TrainingPairs, find_pairs
+from fftformer.data import TrainingPairs
+from fftformer.layouts import find_pairs
 
 SEED, UPDATES, ACCUMULATION, BATCH, ITERATIONS = 3, 3, 2, 2, 5
 RATE, LAST_RATE, DECAY, AVERAGE = 1e-3, 1e-7, 1e-3, 0.9

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from common.results import read_rows
 from fftformer import create_model, export_released, load_model
-from fftformer.data import EvaluationPairs, find_pairs
+from fftformer.data import EvaluationPairs
+from fftformer.layouts import find_pairs
 from fftformer.losses import fourier_l1
 from fftformer.presets import PRESETS
 from support.data import real_data

@@ -1,12 +1,12 @@
-"""Scoring against a target that is not registered to the blurred image.
+"""Scores for data sets whose targets are not registered to the blurred images.
 
-RealBlur's two cameras and Levin's repeated exposures leave a small displacement between input
-and target, which no restoration can know. Their published protocols remove it before scoring:
+RealBlur's two cameras and Levin's repeated exposures leave a small displacement between input and target, which no
+network can know. The published protocols remove it before scoring:
 
-- RealBlur (Rim et al., ECCV 2020): match the intensity by one factor, register the output to the
-  target by a homography that maximises the enhanced correlation coefficient (ECC), score where
-  the warped output is defined.
-- Levin et al. (CVPR 2009): the best of all whole-pixel shifts, borders cut off.
+- RealBlur (Rim et al., ECCV 2020): match the intensity by one factor, register the output to the target by the
+  homography with the largest enhanced correlation coefficient (ECC), and score the pixels where the warped output
+  is defined.
+- Levin et al. (CVPR 2009): take the best score over all whole-pixel shifts, without the borders.
 
 Images are `(H, W, 3)` in [0, 1].
 """
@@ -25,7 +25,7 @@ REALBLUR_PSNR = "PSNR after the RealBlur authors' ECC homography alignment, over
 REALBLUR_SSIM = "SSIM per channel (Gaussian, sigma 1.5) after the RealBlur authors' alignment, over the overlap"
 LEVIN_PSNR = "PSNR at the best whole-pixel shift within 6, 20-pixel border left out, data range 1"
 
-_SSIM_BORDER = 5  # half the 11x11 window: positions whose window leaves the image do not count
+_SSIM_BORDER = 5  # half of the 11x11 window; positions whose window leaves the image do not count
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Aligned:
 
     Attributes:
         output, target: `(H, W, 3)` float32 in [0, 1], zero outside the overlap.
-        mask: `(H, W)` float32, 1 where the output is defined.
-        homography: `(3, 3)`, target coordinates to output coordinates.
+        mask: `(H, W)` float32, 1 where the output is defined, otherwise 0.
+        homography: `(3, 3)`, maps target coordinates to output coordinates, in pixels.
     """
 
     output: np.ndarray
@@ -49,11 +49,11 @@ def align(output: np.ndarray, target: np.ndarray, *, iterations: int = 100) -> A
 
     Args:
         output, target: `(H, W, 3)` in [0, 1].
-        iterations: of the ECC maximisation, as published; it has no other end.
+        iterations: number of ECC iterations, as published; there is no other stopping criterion.
 
     Raises:
         ValueError: the shapes differ.
-        UserError: ECC does not converge, for example on an image without any structure.
+        UserError: ECC does not converge, for example for an image without structure.
     """
     output, target = _check(output, target)
     matched = output * np.float32((target * output).sum() / max(float((output * output).sum()), 1e-12))
@@ -64,7 +64,7 @@ def align(output: np.ndarray, target: np.ndarray, *, iterations: int = 100) -> A
             cv2.cvtColor(matched, cv2.COLOR_RGB2GRAY),
             np.eye(3, dtype=np.float32),
             cv2.MOTION_HOMOGRAPHY,
-            criteria,  # and, by default, a 5x5 Gaussian before, as published
+            criteria,  # OpenCV first smooths with a 5x5 Gaussian by default, as published
         )
     except cv2.error:
         raise UserError("the output cannot be aligned to its target: ECC found no common structure") from None
@@ -85,10 +85,13 @@ def align(output: np.ndarray, target: np.ndarray, *, iterations: int = 100) -> A
 
 
 def realblur_scores(output: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """Return PSNR in dB and SSIM after alignment, as `REALBLUR_PSNR` and `REALBLUR_SSIM` define them.
+    """PSNR in dB and SSIM after alignment, as `REALBLUR_PSNR` and `REALBLUR_SSIM` define them.
 
     Args:
         output, target: `(H, W, 3)` in [0, 1], rounded to 8 bits.
+
+    Raises:
+        ValueError, UserError: as `align`.
     """
     aligned = align(output, target)
     error = np.square(aligned.output - aligned.target, dtype=np.float64).sum() / (3 * aligned.mask.sum())
@@ -114,14 +117,14 @@ def best_shift(
 
     Args:
         output, target: `(H, W, 3)`.
-        reach: largest shift in rows and in columns.
+        reach: largest shift in rows and in columns, in pixels.
         border: pixels cut from every side of the target, at least `reach`.
 
     Returns:
-        The shifted output and the target, both without the border, of equal shape.
+        the shifted output and the target, both without the border and of equal shape.
 
     Raises:
-        ValueError: the shapes differ, or `border` is smaller than `reach` or leaves nothing.
+        ValueError: the shapes differ, or `border` is smaller than `reach` or leaves no pixels.
     """
     output, target = _check(output, target)
     height, width = target.shape[:2]

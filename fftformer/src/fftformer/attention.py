@@ -1,9 +1,9 @@
 """FSAS, the frequency domain self-attention solver (FFTformer, CVPR 2023, section 3.1).
 
-Differs from the authors' release in speed only: pixels are channels-last, and the transforms of
-the 8×8 patches are constant matrix products (`frequency`). `literal.fsas` is the equation as
-released. The paper motivates the product of spectra as correlation, which conjugates one factor;
-the release multiplies without a conjugate, which is convolution. The release is the default.
+Differs from the authors' release in speed only: tensors are channels-last, and the transforms of the 8×8 patches
+are products with constant matrices (`frequency`). `literal.fsas` is the equation as released. The paper describes
+the product of spectra as correlation, which conjugates one factor; the release multiplies without a conjugate,
+which is convolution. The released form is the default.
 """
 
 from __future__ import annotations
@@ -22,19 +22,22 @@ from fftformer.fast import strips
 
 
 class FSAS(nn.Module):
-    """Attention by the product of spectra, linear in the number of pixels.
+    """Attention as a product of spectra, linear in the number of pixels.
 
         q, k, v = depthwise(W x);   A = F⁻¹(F(q) · F(k)) per 8×8 patch and channel
         out = W_o (v · LayerNorm(A))
 
     Args:
         dim: channels C of the input; q, k and v have 2 C channels each.
-        conjugate: False multiplies spectra as the released code does (circular convolution,
-            q ⊛ k); True conjugates F(k), the correlation that the paper's text describes.
+        conjugate: False multiplies the spectra as the released code does (circular convolution of q and k);
+            True conjugates F(k) (correlation, as the paper's text describes it).
 
     Shape:
-        input `(B, C, H, W)` with H and W multiples of 8, any memory format; output the same,
-        channels-last. In half precision and under autocast spectra, their product and the norm are float32.
+        input `(B, C, H, W)` with H and W multiples of 8, any memory format; output the same shape,
+        channels-last. In half precision and under autocast the spectra, their product and the norm are float32.
+
+    Raises:
+        ValueError: `dim` is below 1, or the input has another shape.
     """
 
     def __init__(self, dim: int, *, conjugate: bool = False) -> None:
@@ -54,7 +57,7 @@ class FSAS(nn.Module):
         return self.channels_last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def channels_last(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
-        """The same on `(B, H, W, C)`, without the check; with a norm, x + FSAS(norm(x))."""
+        """FSAS of `(B, H, W, C)`, without the check of the shape; with a norm, x + FSAS(norm(x))."""
         outer = (None, None) if norm is None else (norm.weight, norm.bias)
         inner = (self.to_hidden.weight.flatten(1), self.to_hidden_dw.weight, self.norm.weight, self.norm.bias)
         compute: Callable[..., Tensor] = fast.attention if strips.worthwhile(x, 6 * self.dim) else attention
@@ -62,7 +65,7 @@ class FSAS(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Softmax attention inside 8×8 windows, which FSAS is compared with.
+    """Softmax attention inside 8×8 windows; the ablation compares FSAS with it.
 
         q, k, v = W x;   out = W_o softmax(q kᵀ / √d) v     per window and head of width d
 
@@ -98,14 +101,14 @@ def attention(  # noqa: PLR0917
     w_out: Tensor,
     conjugate: bool,
 ) -> Tensor:
-    """FSAS of `(B, H, W, C)`, or with a norm `x + FSAS(norm(x))`; the `inner` norm is FSAS's own."""
+    """FSAS of `(B, H, W, C)`, or with a norm `x + FSAS(norm(x))`; the `inner` norm is the one inside FSAS."""
     b, h, w, c = x.shape
     hidden = linear(x if norm_weight is None else F.layer_norm(x, (c,), norm_weight, norm_bias), w_in)
     hidden = F.conv2d(hidden.permute(0, 3, 1, 2), stencil, padding=1, groups=len(stencil)).permute(0, 2, 3, 1)
-    # From here to the output every step is per patch or per pixel, so pixels stay in patch order.
+    # From here to the output every step works per patch or per pixel, so the pixels stay in the order of patches.
     q, k, v = frequency.to_patches(hidden).chunk(3, dim=-1)
     with torch.autocast(x.device.type, enabled=False):
-        # As in the release, at least single precision: half precision cannot hold a spectrum.
+        # At least single precision, as in the release: the values of a spectrum can overflow in half precision.
         q, k = (frequency.analyse(part if part.dtype == torch.float64 else part.float()) for part in (q, k))
         attended = frequency.synthesise(frequency.multiply(q, k, conjugate=conjugate))
         weight, bias = inner_weight.to(attended.dtype), inner_bias.to(attended.dtype)
@@ -115,10 +118,10 @@ def attention(  # noqa: PLR0917
 
 
 def check_map(x: Tensor, dim: int) -> None:
-    """Refuse what does not divide into 8×8 patches of `dim` channels.
+    """Refuse a feature map that cannot be cut into 8×8 patches of `dim` channels.
 
     Raises:
-        ValueError: with the shape found and the shape expected.
+        ValueError: names the shape found and the shape expected.
     """
     patch = frequency.PATCH
     if x.ndim != 4 or x.shape[1] != dim or x.shape[2] % patch or x.shape[3] % patch:

@@ -16,12 +16,12 @@ class FSASBlock(MapBlock):
 
     Args:
         channels: C.
-        gain: see `MapBlock`; None gives `FSAS`.
+        gain: see `MapBlock`; None gives `FSAS` alone.
         conjugate: see `FSAS`.
 
     Shape:
-        `(B, C, H, W)` → the same; mirrored at the bottom and the right to multiples of 8, and cropped again (a map
-        smaller than its padding goes on with its first row or column).
+        `(B, C, H, W)` → the same. The map is padded by reflection at the bottom and the right to multiples of 8, and
+        the output is cropped; where a map is smaller than its padding, the first row or column is repeated.
     """
 
     def __init__(self, channels: int, *, gain: float | None = 0.0, conjugate: bool = False) -> None:
@@ -34,12 +34,12 @@ class FSASBlock(MapBlock):
 
 
 class DFFNBlock(MapBlock):
-    """`x + gain · DFFN(norm x)`: a feed-forward network that weighs the frequencies of 8×8 patches.
+    """`x + gain · DFFN(norm x)`: a feed-forward network that weights the frequencies of 8×8 patches.
 
     Args:
         channels: C.
-        gain: see `MapBlock`; None gives `DFFN`.
-        expansion: hidden channels per channel.
+        gain: see `MapBlock`; None gives `DFFN` alone.
+        expansion: hidden channels per input channel.
 
     Shape:
         `(B, C, H, W)` → the same; padded as in `FSASBlock`.
@@ -55,13 +55,13 @@ class DFFNBlock(MapBlock):
 
 
 def _padded(module: FSAS | DFFN, x: Tensor) -> Tensor:
-    """A module of maps whose sides are multiples of 8, on any map `(B, H, W, C)`."""
-    # An exported program serves multiples of 8 and other sizes alike; comparing them here would tie it to one kind.
-    free = torch.compiler.is_exporting()
+    """Apply a module that needs sides of multiples of 8 to any map `(B, H, W, C)`."""
+    # An exported program must work for all sizes, so it always pads: a condition on the size would fix one case.
+    exporting = torch.compiler.is_exporting()
     height, width = x.shape[1:3]
     for axis, size in ((1, height), (2, width)):
-        if free or size % PATCH:
-            place = torch.arange((size + PATCH - 1) // PATCH * PATCH, device=x.device)
-            # Mirrored at the last row or column; a map smaller than its padding goes on with its first.
-            x = x.index_select(axis, (size - 1 - (place - (size - 1)).abs()).clamp(min=0))
+        if exporting or size % PATCH:
+            position = torch.arange((size + PATCH - 1) // PATCH * PATCH, device=x.device)
+            # Reflection at the last row or column; `clamp` repeats the first one if the map is too small for it.
+            x = x.index_select(axis, (size - 1 - (position - (size - 1)).abs()).clamp(min=0))
     return cropped(module.channels_last(x), height, width)

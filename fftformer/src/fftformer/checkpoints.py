@@ -1,7 +1,7 @@
-"""Weights in the authors' published form: their tensor names ↔ ours, and files of either form.
+"""Loading the authors' weights and ours, and converting between the two sets of tensor names.
 
-The release wraps LayerNorm and the resizing convolutions in inner modules and calls a fusion
-block's transformer block `att_channel`; nothing else differs, no tensor is reshaped.
+The release wraps LayerNorm and the resizing convolutions in inner modules, and calls the transformer block of a
+fusion block `att_channel`. Nothing else differs, and no tensor is reshaped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common.errors import UserError
 from common.networks.weights import load_network, load_strictly
 from fftformer.model import FFTformer
 
-# (published, ours), parts of dotted names
+# (published, ours): parts of tensor names
 _RENAMED = (
     ("patch_embed.proj.", "patch_embed."),
     ("norm1.body.", "norm1."),
@@ -33,11 +33,11 @@ _RENAMED = (
 
 
 def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published tensors → our state dict of the same sizes.
+    """Convert published tensors to our state dict; the sizes are kept.
 
     Raises:
-        UserError: one sentence that names every unknown, missing and misshapen tensor, or says
-            that this is no FFTformer at all.
+        UserError: names every tensor that is unknown, missing or of a wrong shape, or says that the tensors are of
+            another network.
     """
     return dict(_from_released(state_dict, "the released state dict").state_dict())
 
@@ -45,12 +45,12 @@ def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def export_released(model: FFTformer) -> dict[str, Tensor]:
     """Our weights under the published names, for tools that read the authors' files (spandrel, chaiNNer).
 
-    `torch.save(export_released(model), "deblur.pth")` writes such a file; the tools know the
-    released product of spectra only, and infer `ffn_expansion` from the first level, so that
-    dim · ffn_expansion should be a whole number.
+    `torch.save(export_released(model), "deblur.pth")` writes such a file. These tools compute the released product
+    of spectra only. They compute `ffn_expansion` from the first level, so dim · ffn_expansion should be a whole
+    number.
 
     Raises:
-        ValueError: the model conjugates a spectrum (`conjugate=True`), which those tools would ignore.
+        ValueError: the model conjugates a spectrum (`conjugate=True`), which these tools would ignore.
     """
     if any(getattr(module, "conjugate", False) for module in model.modules()):
         raise ValueError("a model with conjugate=True has no released form; the published code has no conjugate")
@@ -58,22 +58,22 @@ def export_released(model: FFTformer) -> dict[str, Tensor]:
 
 
 def load_model(path: str | Path) -> FFTformer:
-    """A network from a folder written by `save_pretrained`, or from the authors' released file.
+    """Load a network from a folder written by `save_pretrained`, or from the authors' released file.
 
-    The released file (`.pth`, `.pt` or `.safetensors`, plain or wrapped in `params`) is
-    recognised by its tensor names; the network's sizes are taken from the tensors' shapes.
+    The released file (`.pth`, `.pt` or `.safetensors`, plain or wrapped in `params`) is recognised by its tensor
+    names; the network's sizes are taken from the tensors' shapes.
 
     Returns:
-        the network in evaluation mode, on CPU, in the file's floating type.
+        the network in evaluation mode, on the CPU, in the floating-point type of the file.
 
     Raises:
-        UserError: no such file, damaged, or another model's; one sentence.
+        UserError: the file does not exist, is damaged, or has the weights of another network.
     """
     return load_network(path, FFTformer, _from_released)
 
 
 def _configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """The keywords of `FFTformer` for published tensors, from their names and shapes."""
+    """The keywords of `FFTformer` that fit the names and shapes of published tensors."""
 
     def depth(level: str) -> int:
         found = (re.match(rf"{level}\.(\d+)\.", name) for name in tensors)
@@ -90,7 +90,7 @@ def _configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]
         "dim": dim,
         "num_blocks": tuple(depth(f"encoder_level{level}") for level in (1, 2, 3)),
         "num_refinement_blocks": depth("refinement"),
-        # The widest level tells the factor best: int(width * expansion) rounds down at each.
+        # From the widest level, because int(width * expansion) is rounded down at every level.
         "ffn_expansion": last.shape[1] / last.shape[0],
     }
 
@@ -99,7 +99,7 @@ def _from_released(tensors: Mapping[str, Tensor], source: str) -> FFTformer:
     with torch.device("meta"):
         model = FFTformer(**_configuration(tensors, source))
     expected = {_published_name(name): name for name in model.state_dict()}
-    # Unknown names pass through as they are, so that the strict loader names them.
+    # Unknown names are kept as they are, so that `load_strictly` lists them in its error.
     ours = {expected.get(name, name): value for name, value in tensors.items()}
     floating = next(iter(tensors.values())).dtype
     model = model.to(floating).to_empty(device="cpu")

@@ -1,14 +1,14 @@
-"""A cache from which a training crop is read without decoding a whole image.
+"""A cache from which training crops are read without decoding whole images.
 
-Decoding two 720x1280 PNGs for one 128x128 crop throws 98 % of the work away. The field cuts such
-data sets into overlapping 512x512 PNGs, which still decodes sixteen times the pixels needed,
-biases which positions are seen, and stores overlaps twice. Here every image is stored once as
-an uncompressed array that is mapped into memory: a crop reads only its own rows, and every key
-gives bit for bit the crop that the published files give.
+For one 128x128 crop, two 720x1280 PNGs would be decoded and 98 % of the pixels dropped. Usually such data sets are
+cut into overlapping 512x512 PNGs. Then still sixteen times the needed pixels are decoded, some positions are seen
+more often than others, and the overlaps are stored twice. Here every image is stored once, as an uncompressed array
+that is mapped into memory, and only the rows of the crop are read. Every crop has the same bits as the crop from the
+published files.
 
     OUTPUT/<split>/{blurred,sharp}/NAME.npy     (H, W, 3) uint8 or uint16
     OUTPUT/<split>/crops.json                   written last: the cache is complete and verified
-    OUTPUT/<split>/progress.jsonl               one line per finished pair; what a restart continues from
+    OUTPUT/<split>/progress.jsonl               one line per finished pair, from which a restart continues
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from common.errors import UserError
 from common.files import atomic_path, sha256
+from fftformer.data import Pair
 from fftformer.images import read_pixels
-
-if TYPE_CHECKING:
-    from fftformer.data import Pair
 
 MANIFEST = "crops.json"
 _PROGRESS = "progress.jsonl"
@@ -38,19 +36,19 @@ _PROGRESS = "progress.jsonl"
 def prepare(pairs: Sequence[Pair], folder: str | Path, *, workers: int) -> Iterator[bool]:
     """Write or complete the cache of one split.
 
-    Files that an earlier, interrupted run finished are read and compared with their recorded
-    SHA-256; those that are missing, half written or made from other sources are made again.
+    Files that an interrupted run finished are read and compared with their recorded SHA-256. Files that are missing,
+    incomplete or made from other sources are written again.
 
     Args:
-        pairs: from `find_pairs`.
+        pairs: from `layouts.find_pairs`.
         folder: OUTPUT/<split>.
-        workers: processes; 1 works in this one.
+        workers: number of processes; 1 uses this process.
 
     Yields:
-        One value per finished pair: whether it was made now (False: it was there and intact).
+        for every finished pair whether it was written now (True) or was already there and intact (False).
 
     Raises:
-        UserError: a source is damaged or a pair differs in size.
+        UserError: a source is damaged, or the images of a pair differ in size.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,9 +59,9 @@ def prepare(pairs: Sequence[Pair], folder: str | Path, *, workers: int) -> Itera
     jobs = [(pair, folder, known.get(pair.name)) for pair in pairs]
     with progress.open("a", encoding="utf-8") as log, contextlib.ExitStack() as stack:
         if workers > 1:
-            # Not fork: this process may run threads (OpenCV's, torch's) that a forked child would wait for.
+            # Not fork: this process may have threads (of OpenCV or torch) on which a forked process would wait.
             pool = stack.enter_context(ProcessPoolExecutor(workers, get_context("spawn")))
-            stack.callback(pool.shutdown, cancel_futures=True)  # on an error, do not finish the others first
+            stack.callback(pool.shutdown, cancel_futures=True)  # after an error, do not process the other pairs
             results = pool.map(_prepare_pair, *zip(*jobs, strict=True))
         else:
             results = itertools.starmap(_prepare_pair, jobs)
@@ -73,27 +71,27 @@ def prepare(pairs: Sequence[Pair], folder: str | Path, *, workers: int) -> Itera
             log.flush()
             yield made
     with atomic_path(manifest) as temporary:
-        # Escaped: a name may hold bytes that are no UTF-8.
+        # Non-ASCII characters are escaped, because a name may have bytes that are not valid UTF-8.
         temporary.write_text(json.dumps({"pairs": [finished[name] for name in sorted(finished)]}, indent=2))
     progress.unlink()
 
 
 def verified_names(folder: str | Path) -> list[str]:
-    """Return the names in a complete cache after checking that every file has its recorded size.
+    """Return the names of the pairs in a complete cache, after checking that every file has its recorded size.
 
     Raises:
-        UserError: the cache was not finished, or files are missing or cut off.
+        UserError: the cache is not complete, or files are missing or truncated.
     """
     folder = Path(folder)
     manifest = folder / MANIFEST
     if not manifest.is_file():
-        raise UserError(f"{manifest}: the cache was not finished; run prepare.py again, it continues")
+        raise UserError(f"{manifest}: the cache is not complete; run prepare.py again, it continues")
     records = list(_records(manifest))
     damaged = [path for record in records for path, size, _ in _files(folder, record) if not _has_size(path, size)]
     if damaged or not records:
         raise UserError(
-            f"{manifest}: {len(damaged)} of {2 * len(records)} files are missing or cut off "
-            f"(first: {', '.join(map(str, damaged[:3])) or 'none listed'}); run prepare.py again, it makes them again"
+            f"{manifest}: {len(damaged)} of {2 * len(records)} files are missing or truncated "
+            f"(first: {', '.join(map(str, damaged[:3])) or 'none listed'}); run prepare.py again, it writes them again"
         )
     return [record["name"] for record in records]
 
@@ -107,10 +105,10 @@ def _prepare_pair(pair: Pair, folder: Path, known: dict[str, Any] | None) -> tup
     ):
         return known, False
     record: dict[str, Any] = {"name": pair.name, "sources": sources, "bytes": [], "sha256": []}
-    pictures = [read_pixels(pair.blurred), read_pixels(pair.sharp)]
-    if pictures[0].shape != pictures[1].shape:
-        raise UserError(f"{pair.blurred}: found shape {pictures[0].shape}, expected {pictures[1].shape}")
-    for side, pixels in zip(("blurred", "sharp"), pictures, strict=True):
+    blurred, sharp = read_pixels(pair.blurred), read_pixels(pair.sharp)
+    if blurred.shape != sharp.shape:
+        raise UserError(f"{pair.blurred}: found shape {blurred.shape}, expected {sharp.shape} as in {pair.sharp}")
+    for side, pixels in (("blurred", blurred), ("sharp", sharp)):
         path = folder / side / f"{pair.name}.npy"
         with atomic_path(path) as temporary:
             np.save(temporary, pixels, allow_pickle=False)
@@ -120,7 +118,7 @@ def _prepare_pair(pair: Pair, folder: Path, known: dict[str, Any] | None) -> tup
 
 
 def _records(*paths: Path) -> Iterator[dict[str, Any]]:
-    """Read a manifest or a progress file; the latter ends at a line that a kill cut off."""
+    """Read manifests and progress files; reading a file stops at an incomplete line, which a kill leaves."""
     for path in paths:
         if not path.is_file():
             continue

@@ -1,14 +1,13 @@
-"""The Fourier transform of 8×8 patches as constant matrix products.
+"""The Fourier transform of 8×8 patches as a product with a constant matrix.
 
-FFTformer (Kong et al., CVPR 2023, arXiv 2211.12250) takes `rfft2` of every 8×8 patch. A real
-patch has 64 independent real coefficients: 34 distinct frequencies, of which 30 have a sine
-beside their cosine. Here a patch is multiplied by one 64×64 matrix of cosines and sines, so that
-no complex number, no layout change per channel and no FFT library is needed, and the network
-exports to ONNX. The numbers are those of `rfft2` and `irfft2` up to rounding.
+FFTformer (Kong et al., CVPR 2023, arXiv 2211.12250) takes `rfft2` of every 8×8 patch. A real patch has 64
+independent real coefficients: 34 distinct frequencies, of which 30 have both a cosine and a sine. Here every patch
+is multiplied by one 64×64 matrix of cosines and sines. This needs no complex numbers, no other memory layout and no
+FFT library, and can be exported to ONNX. The results equal those of `rfft2` and `irfft2` up to rounding.
 
-Tensors of this module are "patch maps": `(64, N, C)`, first the place inside the patch (or the
-coefficient), then the patch, then the channel, so that one transform is one matrix product
-`(64, 64) @ (64, N · C)` and a 1×1 convolution is one product on the last axis.
+The tensors of this module are "patch maps" of shape `(64, N, C)`: position inside the patch (or coefficient), patch,
+channel. So one transform is one matrix product `(64, 64) @ (64, N · C)`, and a 1×1 convolution is one product on the
+last axis.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 PATCH = 8
-# Order of the 64 coefficients of a patch, by frequency (u, v) along y and x:
+# Order of the 64 coefficients of a patch; u and v are the frequencies along y and x:
 #
 #   rows      u      what
 #   0 to 13   even   sine (minus the imaginary part) of the frequencies of rows 18 to 31
@@ -29,7 +28,7 @@ PATCH = 8
 #   32 to 47  odd    cosine
 #   48 to 63  odd    sine of the frequencies of rows 32 to 47
 #
-# Four rows of pixels apart, a wave of even u is equal and one of odd u is opposite; see `half_matrices`.
+# Four rows further down, a wave of even u has the same value and a wave of odd u the opposite; see `half_matrices`.
 HALF = PATCH * PATCH // 2
 REAL_ONLY = slice(14, 18)
 COSINE_SINE_ROWS = ((slice(18, 32), slice(0, 14)), (slice(32, 48), slice(48, 64)))
@@ -38,8 +37,8 @@ _HALF = PATCH // 2
 
 
 def _frequencies(parity: int) -> list[tuple[int, int]]:
-    # (u, v) with a sine. Column v of `rfft2` runs from 0 to 4. In columns 0 and 4 the lower half of the
-    # u axis repeats the upper half as conjugates, in columns 1 to 3 every u stands for itself.
+    # The (u, v) that have a sine. The columns v of `rfft2` are 0 to 4. In columns 0 and 4 the entries of u = 5, 6, 7
+    # are the conjugates of those of u = 3, 2, 1; in columns 1 to 3 all entries are independent.
     upper = [(u, v) for v in (0, _HALF) for u in range(1, _HALF) if u % 2 == parity]
     return upper + [(u, v) for v in range(1, _HALF) for u in range(parity, PATCH, 2)]
 
@@ -54,12 +53,12 @@ def _constants() -> dict[str, np.ndarray]:
     y, x = np.divmod(np.arange(PATCH * PATCH), PATCH)
     phase = 2 * np.pi / PATCH * (np.outer(u, y) + np.outer(v, x))
     analysis = np.where(np.array(sines)[:, None], np.sin(phase), np.cos(phase))
-    # Whole eighths of a circle: clear the rounding noise, so that exact zeros stay exact.
+    # All phases are multiples of an eighth of a circle; values that are zero but for rounding become exactly zero.
     analysis[np.abs(analysis) < 1e-12] = 0.0
     share = np.full(len(analysis), 2 / PATCH**2)
     share[REAL_ONLY] = 1 / PATCH**2
-    # `irfft2` drops the imaginary part of columns 0 and 4, which leaves the learned matrix's part
-    # that is even in u there; elsewhere a frequency has one entry.
+    # `irfft2` drops the imaginary part of columns 0 and 4. There only the mean of the entries u and -u of the learned
+    # matrix has an effect; in the other columns a frequency has one entry.
     gather = np.zeros((len(frequencies), PATCH * (_HALF + 1)))
     for row, (u_, v_) in enumerate(frequencies):
         mirrored = -u_ % PATCH if v_ in (0, _HALF) else u_
@@ -70,7 +69,7 @@ def _constants() -> dict[str, np.ndarray]:
 
 @functools.lru_cache(maxsize=64)
 def _cached(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Built outside inference mode, or the cached tensor could not take part in training later.
+    # Not in inference mode: a cached tensor made there could not be used in training later.
     with torch.inference_mode(False), torch.no_grad():
         return torch.tensor(_constants()[name], dtype=dtype, device=device)
 
@@ -79,27 +78,27 @@ def _constant(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     return _cached(name, dtype, device)
 
 
-# What `torch.compiler.assume_constant_result` does, which as a decorator would load all of torch's compiler here.
+# The same as the decorator `torch.compiler.assume_constant_result`, which would import torch's compiler here.
 _constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def constant(name: str, like: Tensor) -> Tensor:
     """One of the constant matrices, in the type and on the device of `like`.
 
-    `"analysis"` (64, 64): pixels → coefficients, unnormalised as `rfft2`. `"synthesis"` (64, 64):
-    its inverse. `"gather"` (64, 40): a learned 8×5 matrix → its factor for every coefficient.
+    `"analysis"` (64, 64): pixels → coefficients, not normalised, as `rfft2`. `"synthesis"` (64, 64): the inverse of
+    it. `"gather"` (64, 40): the entries of a learned 8×5 matrix → the factor of every coefficient.
     """
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # a program of its own holds its own copy
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():  # an exported program has its own copy
         return torch.tensor(_constants()[name], dtype=like.dtype, device=like.device)
     return _constant(name, like.dtype, like.device)
 
 
 def half_matrices(name: str, like: Tensor, *, transposed: bool = False) -> Tensor:
-    """Half the work of a transform, `(2, 32, 32)`: even and odd u times the upper half of a patch's pixels.
+    """Matrices `(2, 32, 32)` for even and odd u and the upper half of the pixels: a transform with half the work.
 
-    The coefficients are `half_matrices("analysis") @ [upper + lower, upper - lower]` with the two halves of the
-    pixels, and with `[even, odd] = half_matrices("synthesis") @ [even, odd]` the pixels are even + odd above and
-    even - odd below. `transposed` gives the matrices of the transposed transforms, which work likewise.
+    With the upper and lower half of the pixels, `half_matrices("analysis") @ [upper + lower, upper - lower]` are the
+    coefficients of even and odd u. With `[a, b] = half_matrices("synthesis") @ [even, odd]`, the upper half of the
+    pixels is a + b and the lower half a - b. `transposed` gives the matrices of the transposed transforms.
     """
     matrix = constant(name, like)
     if name == "synthesis":
@@ -109,7 +108,7 @@ def half_matrices(name: str, like: Tensor, *, transposed: bool = False) -> Tenso
 
 
 def to_patches(x: Tensor) -> Tensor:
-    """`(B, H, W, C)` → `(64, N, C)` with N = B · H/8 · W/8 patches, row by row of the image."""
+    """`(B, H, W, C)` → `(64, N, C)`, the N = B · H/8 · W/8 patches row by row."""
     b, h, w, c = x.shape
     x = x.reshape(b, h // PATCH, PATCH, w // PATCH, PATCH, c)
     return x.permute(2, 4, 0, 1, 3, 5).reshape(PATCH * PATCH, b * (h // PATCH) * (w // PATCH), c)
@@ -123,12 +122,12 @@ def from_patches(patches: Tensor, b: int, h: int, w: int) -> Tensor:
 
 
 def analyse(patches: Tensor, *, transposed: bool = False) -> Tensor:
-    """Pixels → coefficients of a patch map, `(64, N, C)` both; or the transpose, for gradients."""
+    """Pixels → coefficients of a patch map `(64, N, C)`; or the transposed product, for gradients."""
     return _transform("analysis", patches, transposed)
 
 
 def synthesise(coefficients: Tensor, *, transposed: bool = False) -> Tensor:
-    """Coefficients → pixels of a patch map, `(64, N, C)` both; or the transpose, for gradients."""
+    """Coefficients → pixels of a patch map `(64, N, C)`; or the transposed product, for gradients."""
     return _transform("synthesis", coefficients, transposed)
 
 
@@ -138,12 +137,12 @@ def _transform(name: str, patches: Tensor, transposed: bool) -> Tensor:
 
 
 def filter_factors(fft: Tensor) -> Tensor:
-    """Learned matrices `(C, 1, 1, 8, 5)` on `rfft2` → real factors `(64, 1, C)` on a patch map."""
+    """Learned matrices `(C, 1, 1, 8, 5)` for `rfft2` → real factors `(64, 1, C)` of the coefficients."""
     return (constant("gather", fft) @ fft.flatten(1).t()).unsqueeze(1)
 
 
 def multiply(a: Tensor, b: Tensor, *, conjugate: bool = False) -> Tensor:
-    """Product of two spectra `(64, N, C)`, a ⊛ b in pixels; with `conjugate`, of a and b's conjugate."""
+    """Product of two spectra `(64, N, C)`, a circular convolution of the pixels; `conjugate` conjugates b."""
     sign = -1.0 if conjugate else 1.0
     real, imaginary = [], []
     for cosines, sines in COSINE_SINE_ROWS:

@@ -1,10 +1,9 @@
-"""Reading and writing images, keeping their format, bit depth, alpha channel and colour profile.
+"""Reading images with all that is needed to write a restored image in the same form (`writing`).
 
-Two readers, because neither library does everything: Pillow reads JPEG and every 8-bit form and
-notices a truncated JPEG, which OpenCV completes with grey; OpenCV reads 16 bits per colour, which
-Pillow silently cuts to 8, and decodes an 8-bit PNG in less than half of Pillow's time.
-No image is ever half decoded: what cannot be read to its end is refused by name.
-`tiff` and `png` hold what neither of them does.
+Two libraries are used because neither reads everything. Pillow reads JPEG and all 8-bit forms, and notices a
+truncated JPEG, which OpenCV fills with grey. OpenCV reads 16 bits per colour, which Pillow silently cuts to 8, and
+decodes an 8-bit PNG in less than half of Pillow's time. `tiff` and `png` read what neither library reads.
+An image that cannot be decoded to its end is refused with an error that names it.
 """
 
 from __future__ import annotations
@@ -16,11 +15,9 @@ from typing import IO
 
 import cv2
 import numpy as np
-import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from common.errors import UserError
-from common.files import atomic_path
 from common.photographs.images import check_extent
 from fftformer import png, tiff
 
@@ -31,16 +28,16 @@ _ORIENTATION = 0x0112
 
 @dataclass(frozen=True)
 class Picture:
-    """One image file, upright, with what is needed to write a restored one in the same form.
+    """One image file, turned upright, with what is needed to write a restored image in the same form.
 
     Attributes:
         rgb: `(H, W, 3)` uint8 or uint16; a grey image has three equal channels.
         alpha: `(H, W)` of the same type, or None.
-        grey: whether the file holds one colour channel.
+        grey: whether the file has only one colour channel.
         format: "PNG", "JPEG" or "TIFF".
-        profile: the embedded ICC colour profile.
-        exif: EXIF data, its orientation tag reset because `rgb` is upright already.
-        compression: of a TIFF, in Pillow's names.
+        profile: the embedded ICC colour profile, or None.
+        exif: EXIF data without the orientation, because `rgb` is upright already; or None.
+        compression: of a TIFF, by Pillow's name; None for other formats and compressions.
     """
 
     rgb: np.ndarray
@@ -58,7 +55,7 @@ class Picture:
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
-    """Return uint8 or uint16 pixels as float32 in [0, 1]."""
+    """Convert uint8 or uint16 pixels to float32 in [0, 1]."""
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
@@ -72,9 +69,9 @@ def read_rgb(path: str | Path) -> np.ndarray:
 
 
 def read_pixels(path: str | Path) -> np.ndarray:
-    """Read an image's colours as stored, `(H, W, 3)` uint8 or uint16, by the fastest way.
+    """Read the colours of an image as fast as possible: `(H, W, 3)` uint8 or uint16, upright.
 
-    A `.npy` of the crop cache is mapped into memory instead: only what is sliced is read.
+    A `.npy` file of the crop cache is mapped into memory, so that only the requested part is read.
 
     Raises:
         UserError: as `read_rgb`.
@@ -94,10 +91,10 @@ def read_pixels(path: str | Path) -> np.ndarray:
 
 
 def picture_size(path: str | Path) -> tuple[int, int]:
-    """Return (height, width) from the header, upright; a PNG that was cut off is noticed here already.
+    """Read the height and width of an image, turned upright, without decoding it.
 
     Raises:
-        UserError: as `read_rgb`.
+        UserError: as `read_rgb`; truncated PNGs are found, truncated JPEGs and TIFFs only when they are decoded.
     """
     path = Path(path)
     if path.suffix == ".npy":
@@ -113,12 +110,12 @@ def picture_size(path: str | Path) -> tuple[int, int]:
         else:
             image, exif = _header(path, file)
             (width, height), orientation = image.size, _orientation(exif)
-        # The orientations 5 to 8 turn an image by a quarter.
+        # The orientations 5 to 8 exchange height and width.
         return (width, height) if orientation >= 5 else (height, width)
 
 
 def read_picture(path: str | Path) -> Picture:
-    """Read an image with its form.
+    """Read an image and the form in which it is stored.
 
     Raises:
         UserError: as `read_rgb`; also for several images in one file, CMYK and floating point.
@@ -132,7 +129,7 @@ def read_picture(path: str | Path) -> Picture:
         return _picture(pixels, "TIFF", profile=stored.profile, compression=stored.compression)
     image, exif = _header(path, io.BytesIO(data))
     form, orientation = image.format or "", _orientation(exif)
-    # Phones write JPEGs with a second, hidden image (MPO); the first is the photograph.
+    # Phones write JPEGs with a second, hidden image (format MPO); the first one is the photograph.
     if form == "MPO":
         form = "JPEG"
     elif getattr(image, "n_frames", 1) > 1:
@@ -146,72 +143,11 @@ def read_picture(path: str | Path) -> Picture:
             image.load()
         except MemoryError:
             raise UserError(f"{path}: {image.width}x{image.height} pixels do not fit into memory") from None
-        except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
+        except Exception:  # Pillow raises exceptions of many types for damaged files
             raise _damaged(path) from None
         pixels = np.asarray(tiff.plain(path, image))
     profile = image.info.get("icc_profile")
     return _picture(_upright(pixels, orientation), form, profile=profile, exif=_without_orientation(exif))
-
-
-def write_picture(path: str | Path, rgb: np.ndarray, like: Picture) -> None:
-    """Write restored colours in the form of `like`: bit depth, grey, alpha, profile; atomically.
-
-    The format follows the suffix of `path`, so a JPEG may be restored into a lossless file.
-    JPEG is written at quality 95 without chroma subsampling; a 16-bit TIFF keeps no EXIF data.
-
-    Args:
-        rgb: `(H, W, 3)` floating, clipped to [0, 1] and rounded here.
-        like: the image that was restored, of the same size.
-
-    Raises:
-        UserError: the suffix is unknown, or JPEG is asked for 16 bits or an alpha channel.
-    """
-    path = Path(path)
-    form = FORMATS.get(path.suffix.lower())
-    if form is None:
-        raise UserError(f"{path}: unknown suffix {path.suffix or '(none)'}; use one of {', '.join(FORMATS)}")
-    if form == "JPEG" and (like.bits == 16 or like.alpha is not None):
-        found = "16 bits per channel" if like.bits == 16 else "an alpha channel"
-        raise UserError(f"{path}: JPEG cannot hold {found} as the input does; write .png or .tif instead")
-    if rgb.shape != like.rgb.shape:
-        raise ValueError(f"expected {like.rgb.shape}, got {rgb.shape}")
-    pixels = rgb.mean(axis=2, keepdims=True) if like.grey else rgb
-    pixels = np.rint(pixels.clip(0, 1) * np.float32(np.iinfo(like.rgb.dtype).max)).astype(like.rgb.dtype)
-    if like.alpha is not None:
-        pixels = np.dstack([pixels, like.alpha])
-    pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    with atomic_path(path) as temporary:
-        if like.bits == 8:
-            _write_8_bit(temporary, pixels, form, like)
-        elif form == "PNG":
-            temporary.write_bytes(png.encode(pixels, like.profile, like.exif))
-        else:
-            grey = pixels.ndim == 2 or pixels.shape[2] == 2
-            tifffile.imwrite(
-                temporary,
-                pixels,
-                photometric="minisblack" if grey else "rgb",
-                planarconfig="contig" if pixels.ndim == 3 else None,
-                extrasamples=None if like.alpha is None else ["unassalpha"],
-                compression=None if like.compression == "raw" else "zlib",
-                predictor=like.compression != "raw",
-                iccprofile=like.profile,
-                metadata=None,
-            )
-
-
-def _write_8_bit(path: Path, pixels: np.ndarray, form: str, like: Picture) -> None:
-    options: dict[str, object] = {}
-    if form == "JPEG":
-        options = {"quality": 95, "subsampling": 0}
-    elif form == "TIFF":
-        options = {"compression": like.compression or "tiff_adobe_deflate"}
-    if like.exif and not (form == "TIFF" or like.format == "TIFF"):
-        # A TIFF's EXIF tags include its own layout (strips, sizes), which must not travel.
-        options["exif"] = like.exif
-    if like.profile:
-        options["icc_profile"] = like.profile
-    Image.fromarray(pixels).save(path, format=form, **options)
 
 
 def _picture(
@@ -249,8 +185,8 @@ def _file(path: Path) -> io.BufferedReader:
 
 
 def _header(path: Path, file: IO[bytes]) -> tuple[Image.Image, Image.Exif]:
-    """Open a JPEG or PNG without decoding it; its EXIF data is empty where there is none or it is damaged."""
-    # Large images are expected here; without this line Pillow refuses more than 180 megapixels.
+    """Open a JPEG or PNG without decoding it; the EXIF data is empty if it is missing or damaged."""
+    # Large images are expected here. Without this line Pillow refuses more than 180 megapixels.
     Image.MAX_IMAGE_PIXELS = None
     try:
         image = Image.open(file, formats=("PNG", "JPEG"))
@@ -262,14 +198,14 @@ def _header(path: Path, file: IO[bytes]) -> tuple[Image.Image, Image.Exif]:
                 image.info["exif"] = exif
     except UnidentifiedImageError:
         raise UserError(f"{path}: found no image that can be read, expected JPEG, PNG or TIFF") from None
-    except Exception:  # Pillow's parsers raise whatever they meet in a damaged file
+    except Exception:  # Pillow raises exceptions of many types for damaged files
         raise _damaged(path) from None
     check_extent(image.width, image.height, file.seek(0, io.SEEK_END), path)
     file.seek(0)
     try:
-        # Pillow's own method for a PNG decodes the whole image, to look for EXIF data behind it.
+        # The method of Pillow's PNG class would decode the whole image, to look for EXIF data after the pixels.
         return image, Image.Image.getexif(image)
-    except Exception:  # damaged EXIF data must not cost the image
+    except Exception:  # an image with damaged EXIF data is still read
         return image, Image.Exif()
 
 
@@ -282,17 +218,17 @@ def _orientation(exif: Image.Exif) -> int:
 
 
 def _without_orientation(exif: Image.Exif) -> bytes | None:
-    """EXIF data for an image that stands upright; None if it holds nothing else or cannot be written again."""
+    """EXIF data without the orientation tag; None if nothing else is in it or it cannot be written again."""
     exif.pop(_ORIENTATION, None)
     try:
-        # Only data that holds something: an empty block would add a segment to the written file.
+        # Empty data would add an empty segment to the written file.
         return exif.tobytes() if len(exif) else None
-    except Exception:  # tags of a type that their own standard forbids
+    except Exception:  # some tags have types that the EXIF standard forbids
         return None
 
 
 def _decode(path: Path, data: bytes, flags: int) -> np.ndarray:
-    """Decode a PNG by OpenCV, as stored: it would apply some forms of EXIF orientation by itself."""
+    """Decode a PNG with OpenCV, without the EXIF orientation, which OpenCV applies in some cases only."""
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:

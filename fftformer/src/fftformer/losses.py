@@ -1,4 +1,4 @@
-"""The published objective: L1 between images plus a tenth of L1 between their spectra."""
+"""The spectral part of the published loss, which is L1 of the images + 0.1 · L1 of their spectra."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 
 def fourier_l1(output: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute difference of the 2-D spectra, real and imaginary parts counted alike.
+    """Mean absolute difference of two 2-D spectra; real and imaginary parts count equally.
 
-    The transform is linear, so one FFT of the difference serves for both images. float32
-    whatever the autocast type. Source: the released training code (`FFTLoss`).
+    The transform is linear, so one FFT of the difference of the images is enough. It is computed in float32, also
+    under autocast. Source: the released training code (`FFTLoss`).
 
     Args:
         output, target: `(B, C, H, W)`.
 
     Returns:
-        a scalar; unnormalised transforms, so it grows with the image's size.
+        a scalar. The transform is not normalised, so the value grows with the size of the images.
     """
     with torch.autocast(output.device.type, enabled=False):
         spectrum = torch.fft.fft2(output.float() - target.float())

@@ -1,8 +1,7 @@
-"""PSNR and SSIM, each in the definition that its name says.
+"""PSNR, and SSIM in two definitions.
 
-Papers print "SSIM" for several formulas that differ by up to 0.02; a row is only comparable
-with a definition beside it. All functions take one image `(C, H, W)` in [0, 1], compute in
-float64 and return a number.
+Papers call several formulas "SSIM", and their values differ by up to 0.02, so every result row states its definition.
+All functions take one image `(C, H, W)` in [0, 1], compute in float64 and return a number.
 """
 
 from __future__ import annotations
@@ -18,35 +17,42 @@ SSIM_2D = "SSIM with an 11x11 Gaussian (sigma 1.5) per channel, valid positions,
 _C1, _C2 = 0.01**2, 0.03**2
 
 
-def quantise(picture: Tensor) -> Tensor:
-    """Clip to [0, 1] and round to 8 bits, as an output file would hold it."""
-    return (picture.double().clamp(0, 1) * 255).round() / 255
+def quantise(image: Tensor) -> Tensor:
+    """Clip to [0, 1] and round to 8 bits, as in an output file; returns float64 in [0, 1]."""
+    return (image.double().clamp(0, 1) * 255).round() / 255
 
 
-def psnr(picture: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
+def psnr(output: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
     """Peak signal-to-noise ratio in dB, infinite for equal images.
 
     Args:
+        output, target: `(C, H, W)` in [0, 1].
         mask: `(H, W)` of 0 and 1; only pixels with 1 count.
 
     Raises:
         ValueError: the shapes differ.
     """
-    _check(picture, target)
-    error = (picture.double() - target.double()).square()
+    _check(output, target)
+    error = (output.double() - target.double()).square()
     mse = error.mean() if mask is None else (error * mask).sum() / (mask.sum() * error.shape[0])
     return float("inf") if mse == 0 else float(-10 * torch.log10(mse))
 
 
-def ssim_3d(picture: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
-    """SSIM as deblurring papers compute it: one Gaussian over H x W x C, as a MATLAB script did.
+def ssim_3d(output: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
+    """SSIM as deblurring papers compute it: one 3-D Gaussian over H x W x C, after a MATLAB script.
 
-    Borders are replicated, in the channel direction too, and all positions count (those under
-    `mask` only, when given).
+    Borders are replicated, also in the direction of channels, and all positions count.
+
+    Args:
+        output, target: `(C, H, W)` in [0, 1].
+        mask: `(H, W)` of 0 and 1; only positions with 1 count.
+
+    Raises:
+        ValueError: the shapes differ.
     """
-    _check(picture, target)
+    _check(output, target)
     window = _gaussian()
-    x, y = picture.double()[None, None], target.double()[None, None]
+    x, y = output.double()[None, None], target.double()[None, None]
 
     def blur(volume: Tensor) -> Tensor:
         volume = F.pad(volume, (5,) * 6, mode="replicate")
@@ -60,11 +66,18 @@ def ssim_3d(picture: Tensor, target: Tensor, mask: Tensor | None = None) -> floa
     return float((similarity * mask).sum() / (mask.sum() * similarity.shape[0]))
 
 
-def ssim_2d(picture: Tensor, target: Tensor) -> float:
-    """SSIM of Wang et al. (2004) per channel, averaged over the channels; needs at least 11 x 11 pixels."""
-    _check(picture, target)
+def ssim_2d(output: Tensor, target: Tensor) -> float:
+    """SSIM of Wang et al. (2004) per channel, averaged over the channels.
+
+    Args:
+        output, target: `(C, H, W)` in [0, 1], at least 11 x 11 pixels.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _check(output, target)
     window = _gaussian()
-    x, y = picture.double()[:, None], target.double()[:, None]
+    x, y = output.double()[:, None], target.double()[:, None]
 
     def blur(maps: Tensor) -> Tensor:
         maps = F.conv2d(maps, window.to(maps.device).view(1, 1, 11, 1))
@@ -84,6 +97,6 @@ def _gaussian() -> Tensor:
     return weights / weights.sum()
 
 
-def _check(picture: Tensor, target: Tensor) -> None:
-    if picture.ndim != 3 or picture.shape != target.shape:
-        raise ValueError(f"expected two (C, H, W) images, got {tuple(picture.shape)} and {tuple(target.shape)}")
+def _check(output: Tensor, target: Tensor) -> None:
+    if output.ndim != 3 or output.shape != target.shape:
+        raise ValueError(f"expected two (C, H, W) images, got {tuple(output.shape)} and {tuple(target.shape)}")

@@ -1,8 +1,8 @@
 """FFTformer: *Efficient Frequency Domain-based Transformers for High-Quality Image Deblurring*.
 
-Kong, Dong, Ge, Li, Pan; CVPR 2023, arXiv 2211.12250. Every number is the release's; the inside is
-channels-last, and images of any size are padded in `forward`. State-dict names are the
-release's without a few inner levels (`checkpoints` lists them).
+Kong, Dong, Ge, Li, Pan; CVPR 2023, arXiv 2211.12250. Outputs and gradients equal those of the release. Tensors
+inside the network are channels-last, and `forward` pads images of any size. The names in the state dict are those of
+the release without a few inner levels (`checkpoints` lists them).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fftformer.attention import FSAS, WindowAttention
 from fftformer.feed_forward import DFFN
 
 MULTIPLE = 32
-"""Height and width inside the network: 8×8 patches at a quarter of the resolution."""
+"""The network pads height and width to multiples of this: it uses 8×8 patches at a quarter of the resolution."""
 
 _FUSION_EXPANSION = 2.66
 
@@ -29,7 +29,7 @@ Attention = Literal["fsas", "window", "none"]
 
 
 class TransformerBlock(nn.Module):
-    """`x + attention(norm1(x))`, released in decoders only, then `x + DFFN(norm2(x))`; `(B, H, W, C)` both ways."""
+    """`x + attention(norm1(x))` (in the release only in the decoder), then `x + DFFN(norm2(x))`."""
 
     def __init__(
         self, dim: int, expansion: float, *, attention: Attention, conjugate: bool = False, spectral: bool = True
@@ -50,7 +50,7 @@ class TransformerBlock(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Joins decoder and encoder features of one level: `(B, H, W, C)` both → `(B, H, W, C)`."""
+    """Combines the decoder and encoder features of one level: two `(B, H, W, C)` → `(B, H, W, C)`."""
 
     def __init__(self, dim: int, *, spectral: bool = True) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Fusion(nn.Module):
         self.conv2 = nn.Conv2d(2 * dim, 2 * dim, 1)
 
     def forward(self, decoded: Tensor, encoded: Tensor) -> Tensor:
-        """The upsampled decoder feature comes first, as in the release."""
+        """Two `(B, H, W, C)` → `(B, H, W, C)`; the upsampled decoder features come first, as in the release."""
         x = torch.cat([decoded, encoded], dim=-1)
         x = self.block(linear(x, self.conv.weight.flatten(1), self.conv.bias))
         first, second = linear(x, self.conv2.weight.flatten(1), self.conv2.bias).chunk(2, dim=-1)
@@ -67,21 +67,24 @@ class Fusion(nn.Module):
 
 
 class FFTformer(Pretrained, nn.Module):
-    """The deblurring network: an encoder without attention, a decoder with it, both in three levels.
+    """The deblurring network: an encoder without attention and a decoder with attention, both with three levels.
 
     Args:
         dim: channels of the first level; levels 2 and 3 have 2 · dim and 4 · dim.
-        num_blocks: blocks of levels 1, 2 and 3, the same in encoder and decoder.
-        num_refinement_blocks: further decoder blocks at full resolution.
+        num_blocks: number of blocks of levels 1, 2 and 3, the same in encoder and decoder.
+        num_refinement_blocks: number of further decoder blocks at full resolution.
         ffn_expansion: hidden channels of a DFFN per input channel.
-        conjugate: attention as correlation, as the paper's text has it, instead of the released
-            convolution (`FSAS`). Released weights need False.
-        attention: of the decoder: `"fsas"` as released, `"window"` for `WindowAttention`, or `"none"`.
-        encoder_attention: the same attention in the encoder too, where the release has none.
+        conjugate: attention as correlation, as in the paper's text, instead of the released convolution (see
+            `FSAS`). Released weights need False.
+        attention: attention of the decoder: `"fsas"` as released, `"window"` for `WindowAttention`, or `"none"`.
+        encoder_attention: use the same attention in the encoder too; the release has none there.
         spectral: see `DFFN`.
 
     Shape:
-        `(B, 3, H, W)`, values as trained, usually in [0, 1] → the same; any H and W.
+        `(B, 3, H, W)`, in the value range of the training, usually [0, 1] → the same; any H and W.
+
+    Raises:
+        ValueError: unknown `attention`, or numbers of blocks that cannot be used.
     """
 
     def __init__(
@@ -123,8 +126,8 @@ class FFTformer(Pretrained, nn.Module):
         self.encoder_level3 = level(4 * dim, three, in_encoder)
         self.decoder_level3 = level(4 * dim, three, attention)
         self.up3_2 = conv3x3(4 * dim, 2 * dim)
-        # In the release and in its checkpoints, but in no forward pass. Without requires_grad,
-        # DistributedDataParallel does not wait for its gradient.
+        # This layer is in the release and its checkpoints, but the forward pass does not use it. It has no
+        # requires_grad, so that DistributedDataParallel does not wait for its gradient.
         self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=False).requires_grad_(False)
         self.fuse2 = Fusion(2 * dim, spectral=spectral)
         self.decoder_level2 = level(2 * dim, two, attention)
@@ -134,40 +137,45 @@ class FFTformer(Pretrained, nn.Module):
         self.refinement = level(dim, num_refinement_blocks, attention)
         self.output = conv3x3(dim, 3)
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """Restored images `(B, 3, H, W)`.
 
         Raises:
-            ValueError: not a batch of three-channel images.
+            ValueError: the input is not a batch of three-channel images.
         """
-        if picture.ndim != 4 or picture.shape[1] != 3:
-            raise ValueError(f"expected images (batch, 3, height, width), got {tuple(picture.shape)}")
-        height, width = picture.shape[-2:]
-        picture = pad_to_multiple(picture).contiguous(memory_format=torch.channels_last)
-        level1 = self.encoder_level1(_conv(self.patch_embed, picture.permute(0, 2, 3, 1)))
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(f"expected images (batch, 3, height, width), got {tuple(image.shape)}")
+        height, width = image.shape[-2:]
+        image = pad_to_multiple(image).contiguous(memory_format=torch.channels_last)
+        level1 = self.encoder_level1(_conv(self.patch_embed, image.permute(0, 2, 3, 1)))
         level2 = self.encoder_level2(_conv(self.down1_2, _halve(level1)))
         level3 = self.encoder_level3(_conv(self.down2_3, _halve(level2)))
         x = self.decoder_level3(level3)
         x = self.decoder_level2(self.fuse2(_conv(self.up3_2, _double(x)), level2))
         x = self.decoder_level1(self.fuse1(_conv(self.up2_1, _double(x)), level1))
         x = _conv(self.output, self.refinement(x)).permute(0, 3, 1, 2)
-        return (x + picture)[..., :height, :width]
+        return (x + image)[..., :height, :width]
 
 
-def pad_to_multiple(picture: Tensor, multiple: int = MULTIPLE) -> Tensor:
-    """Reflect `(B, C, H, W)` at its right and bottom border up to the next multiples.
+def pad_to_multiple(image: Tensor, multiple: int = MULTIPLE) -> Tensor:
+    """Pad images by reflection at the right and the bottom to the next multiples.
 
-    Equals `F.pad(..., mode="reflect")` where that is defined; an image smaller than its padding
-    is reflected back and forth.
+    Equals `F.pad(..., mode="reflect")` where that is defined. An image that is smaller than its padding is reflected
+    several times.
+
+    Args:
+        image: `(B, C, H, W)`.
+        multiple: of which height and width become multiples.
     """
     for axis in (-2, -1):
-        size = picture.shape[axis]
-        target = (size + multiple - 1) // multiple * multiple  # positive numbers: traced ones round towards zero
+        size = image.shape[axis]
+        target = (size + multiple - 1) // multiple * multiple  # no negative numbers: traced ones round towards zero
         if target != size:
             period = max(2 * (size - 1), 1)
-            place = torch.arange(target, device=picture.device) % period
-            picture = picture.index_select(axis, torch.minimum(place, period - place) if size > 1 else place)
-    return picture
+            position = torch.arange(target, device=image.device) % period
+            index = torch.minimum(position, period - position) if size > 1 else position
+            image = image.index_select(axis, index)
+    return image
 
 
 def _conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -175,7 +183,7 @@ def _conv(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _halve(x: Tensor) -> Tensor:
-    # Bilinear × 0.5 without aligned corners is the mean of 2×2 pixels.
+    # Bilinear interpolation by 0.5 without aligned corners is the mean of 2×2 pixels.
     return F.avg_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
 
 
@@ -191,7 +199,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def list_models() -> list[str]:
-    """Names for `create_model`: the released configuration first, then the demo's small one."""
+    """Names for `create_model`: first the released configuration, then the small network of the demo."""
     return list(_VARIANTS)
 
 
@@ -203,6 +211,6 @@ def create_model(name: str = "fftformer", **overrides: Any) -> FFTformer:
         overrides: keywords of `FFTformer` that replace the variant's.
 
     Raises:
-        ValueError: unknown name or keyword, with the list of valid ones.
+        ValueError: unknown name or keyword; the message lists the valid ones.
     """
     return variants.build(FFTformer, _VARIANTS, name, overrides)

@@ -1,4 +1,4 @@
-"""What neither Pillow nor OpenCV does with PNG: EXIF data wherever it stands, 16 bits with profile and EXIF."""
+"""PNG files, as far as neither Pillow nor OpenCV supports them: EXIF data after the pixels, metadata with 16 bits."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ START = b"\x89PNG\r\n\x1a\n"
 
 
 def read_exif(file: IO[bytes]) -> bytes:
-    """Walk through the chunks of a PNG to its end without decoding, and return its EXIF data, or b"".
+    """Read all chunks of a PNG without decoding the image; return the EXIF data, or b"" without any.
 
     Raises:
-        ValueError: the file ends before its end chunk does.
+        ValueError: the file ends before the end of its last chunk.
     """
     exif = b""
     for name, position, length in _chunks(file):
@@ -28,9 +28,15 @@ def read_exif(file: IO[bytes]) -> bytes:
 
 
 def encode(pixels: np.ndarray, profile: bytes | None, exif: bytes | None) -> bytes:
-    """Encode `(H, W)` or `(H, W, C)` uint16 pixels, C from 1 to 4, with a colour profile and EXIF data."""
+    """Encode a 16-bit PNG.
+
+    Args:
+        pixels: `(H, W)` or `(H, W, C)` uint16, C from 1 to 4.
+        profile: an ICC colour profile, or None.
+        exif: EXIF data, or None.
+    """
     if pixels.ndim == 3 and pixels.shape[2] == 2:
-        # OpenCV has no grey with alpha: grey is written as three equal channels.
+        # OpenCV cannot write grey with alpha, so grey is written as three equal channels.
         pixels = pixels[..., [0, 0, 0, 1]]
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
@@ -47,14 +53,14 @@ def encode(pixels: np.ndarray, profile: bytes | None, exif: bytes | None) -> byt
 
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """Name, position and length of every chunk's content, to the end chunk."""
+    """Name of every chunk up to IEND, and position and length of its content."""
     size = file.seek(0, 2)
     position, name = len(START), b""
     while name != b"IEND":
         file.seek(position)
         length, name = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
         if position + 12 + length > size:
-            raise ValueError("the last chunk is cut off")
+            raise ValueError("the last chunk is truncated")
         yield name, position + 8, length
         position += 12 + length
 

@@ -17,9 +17,9 @@ class Config(LoaderConfig):
     model: str = "fftformer"
     """Variant of the network: fftformer (released, 16.6 M parameters) or fftformer_tiny."""
     conjugate: bool = False
-    """Attention as correlation, as the paper's text has it; the released code convolves."""
+    """Attention as correlation, as in the paper's text; the released code uses convolution."""
     network: tuple[str, ...] = ()
-    """Keywords of the network as KEY=VALUE, on top of what the other flags say; FFTformer explains them."""
+    """Further keywords of the network as KEY=VALUE; the class FFTformer explains them."""
     weights: Path | None = None
     """Start from these weights: a model folder or the authors' released file."""
     layout: str = "auto"
@@ -27,40 +27,40 @@ class Config(LoaderConfig):
     crop: Positive[int] = 128
     """Side of the training crops in pixels."""
     saturation_jitter: bool = True
-    """Scale the saturation by 0.8 to 1.2 with probability 1/3, as released (training images only)."""
+    """Multiply the saturation by 0.8 to 1.2 with probability 1/3, as released (only training images)."""
     optimizer: Literal["adamw", "adam"] = "adamw"
-    """The release trains with AdamW, the paper says Adam."""
+    """The release trains with AdamW; the paper names Adam."""
     learning_rate: float = 1e-3
-    """At the start; cosine to --final-learning-rate. Small global batches need less."""
+    """Learning rate at the start; it falls to --final-learning-rate by a cosine. Small global batches need less."""
     final_learning_rate: float = 1e-7
-    """At the end of the schedule."""
+    """Learning rate at the end."""
     weight_decay: float = 1e-3
-    """AdamW's."""
+    """Weight decay of the optimiser."""
     betas: tuple[BelowOne[float], BelowOne[float]] = (0.9, 0.9)
-    """Adam's moments."""
+    """Decay rates of the optimiser's two moments."""
     iterations: Positive[int] = 300_000
-    """Optimiser updates of the whole schedule."""
+    """Number of optimiser updates."""
     clip: Positive[float] = 0.01
     """Largest global norm of the gradient."""
     frequency_weight: float = 0.1
-    """Weight of the L1 between spectra beside the L1 between images."""
+    """Weight of the L1 loss between spectra; the L1 loss between images has weight 1."""
     ema: BelowOne[float] = 0.0
-    """Decay of an average of the weights that is validated and exported instead of them; 0 is off."""
+    """Decay of an average of the weights, which is validated and exported instead of the weights; 0 is off."""
     validate_every: int = 20_000
     """Optimiser updates between two validations on whole images."""
     validation: Literal["test", "held_out"] = "test"
-    """What is scored while training. test: images of the test split, as the release does; no weights are chosen
-    by them. held_out: pairs of the training split that are not trained on; OUTPUT/model_best holds the weights
-    that score best on them."""
+    """What is scored during training. test: images of the test split, as in the release; no weights are selected
+    with them. held_out: pairs of the training split that are not used for training; OUTPUT/model_best has the weights
+    with the best score on them."""
     validation_pictures: Positive[int] = 20
-    """How many images to validate on, evenly spread."""
+    """Number of validation images, evenly spread over the split."""
 
 
 def demo() -> Config:
     """Real photographs with synthetic camera shake, a small network, two minutes on two CPU cores.
 
     accelerate launch fftformer/train.py
-    Expected: 26.1 dB on held-out photographs and shakes, blurred 25.0 dB (results/demo.json).
+    Expected: 26.1 dB on held-out photographs and shakes; the blurred input has 25.0 dB (results/demo.json).
     """
     return Config(
         model="fftformer_tiny",
@@ -79,27 +79,27 @@ def demo() -> Config:
 
 
 def gopro_released() -> Config:
-    """GoPro as the authors' released configuration trains it: 300,000 updates, crops of 128, global batch 64.
+    """GoPro with the authors' released configuration: 300,000 updates, crops of 128, global batch 64.
 
     accelerate launch --num_processes 8 fftformer/train.py --preset gopro_released --data-root DIR
-    Eight GPUs with 8 crops each. On fewer, keep the global batch with --gradient-accumulation, or
-    lower the learning rate: the authors report that small batches collapse otherwise.
+    Eight GPUs with 8 crops each. On fewer GPUs, keep the global batch with --gradient-accumulation or use a lower
+    learning rate: the authors report that training with small batches collapses otherwise.
     Expected: 34.21 dB on GoPro (published; not yet measured here).
     """
     return Config(save_every=5_000)
 
 
 def gopro_paper() -> Config:
-    """GoPro as the paper's text describes it: 600,000 updates, crops of 256, Adam.
+    """GoPro as in the paper's text: 600,000 updates, crops of 256, Adam.
 
     accelerate launch --num_processes 8 fftformer/train.py --preset gopro_paper --data-root DIR
-    The text names no batch size; the release's is kept. Expected: not measured here.
+    The text does not state a batch size; it is the release's. Expected: not measured here.
     """
     return replace(gopro_released(), crop=256, iterations=600_000, optimizer="adam", weight_decay=0.0)
 
 
 def realblur_j() -> Config:
-    """RealBlur-J, from the GoPro weights: 300,000 updates, crops of 256, global batch 16.
+    """RealBlur-J, starting from the GoPro weights: 300,000 updates, crops of 256, global batch 16.
 
     accelerate launch --num_processes 8 fftformer/train.py --preset realblur_j --data-root DIR --weights GOPRO
     Expected: 32.62 dB after alignment (published; not yet measured here).
@@ -108,7 +108,7 @@ def realblur_j() -> Config:
 
 
 def realblur_r() -> Config:
-    """RealBlur-R, from the GoPro weights: 300,000 updates, crops of 256, global batch 16.
+    """RealBlur-R, starting from the GoPro weights: 300,000 updates, crops of 256, global batch 16.
 
     accelerate launch --num_processes 8 fftformer/train.py --preset realblur_r --data-root DIR --weights GOPRO
     Expected: 40.11 dB after alignment (published; not yet measured here).

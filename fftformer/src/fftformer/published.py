@@ -1,7 +1,7 @@
-"""The paper's table values, each with the place where it was read.
+"""The values of the paper's tables, with their sources.
 
-The paper's own tables could not be read; these are reprints in other papers and projects, which
-agree with each other.
+We could not read the paper's own tables. The values were reprinted in other papers and projects, which agree with
+each other.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ PUBLISHED: dict[tuple[str, str], tuple[float, str]] = {
     ("RealBlur-J", "PSNR (dB)"): (32.62, _SOURCE),
     ("RealBlur-J", "SSIM"): (0.933, _SOURCE),
 }
-"""(data set, metric) → (value, source). Which SSIM the paper printed is not stated there; deblurring
-papers use the 3-D Gaussian, so the GoPro and HIDE values stand beside that one."""
+"""(data set, metric) → (value, source). The sources do not say which definition of SSIM was used. Deblurring papers
+use the 3-D Gaussian, so the values for GoPro and HIDE are printed beside ours of that definition."""
 
 PARAMETERS = 16_560_474
 MULTIPLY_ADDS_256 = 131.8e9
-"""At 256 x 256 (MLWNet paper); 131.4e9 counting convolutions only."""
+"""For 256 x 256 pixels (MLWNet paper); the convolutions alone have 131.4e9."""

@@ -1,4 +1,4 @@
-"""Scores of whole images, under each data set's published protocol."""
+"""Scores of whole images by the published protocol of each data set."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ REALBLUR_DEFINITIONS = {"PSNR (dB)": alignment.REALBLUR_PSNR, "SSIM": alignment.
 
 @dataclass(frozen=True)
 class PictureScore:
-    """Scores of one image: metric → value, for the restored and for the blurred one."""
+    """Scores of one image.
+
+    Attributes:
+        name: of the image.
+        restored: metric → value of the restored image.
+        blurred: metric → value of the blurred image.
+    """
 
     name: str
     restored: Scores
@@ -48,14 +54,17 @@ def score_pair(output: Tensor, target: Tensor, layout: str) -> Scores:
 
     Args:
         output, target: `(3, H, W)` in [0, 1].
-        layout: of the data set; RealBlur is aligned first, Levin's is shifted and its border cut.
+        layout: of the data set. RealBlur's images are aligned first; Levin's are shifted and their borders cut.
+
+    Returns:
+        metric → value.
     """
     output, target = quantise(output), quantise(target)
     if layout.startswith("realblur"):
         return dict(zip(REALBLUR_DEFINITIONS, alignment.realblur_scores(_hwc(output), _hwc(target)), strict=True))
     if layout == "levin":
         shifted = alignment.best_shift(_hwc(output), _hwc(target))
-        output, target = (torch.from_numpy(picture).permute(2, 0, 1) for picture in shifted)
+        output, target = (torch.from_numpy(image).permute(2, 0, 1) for image in shifted)
     return {
         "PSNR (dB)": psnr(output, target),
         "SSIM (3-D)": ssim_3d(output, target),
@@ -72,15 +81,18 @@ def score_pictures(
     processes: int = 1,
     show: Callable[[dict[str, Any], Tensor, PictureScore], None] | None = None,
 ) -> list[PictureScore]:
-    """Restore and score images, divided over the processes, each counted exactly once.
+    """Restore and score images; the processes share the work, and each image counts once.
 
     Args:
         items: a sequence of `{"name", "blurred", "sharp"}` with images `(3, H, W)` in [0, 1].
-        restore: blurred `(3, H, W)` → restored `(3, H, W)` on the host.
-        show: called with every item of this process, its restoration and its scores.
+        restore: blurred `(3, H, W)` → restored `(3, H, W)`, in the CPU's memory.
+        layout: of the data set, for `score_pair`.
+        rank: number of this process.
+        processes: how many processes there are.
+        show: called with every item of this process, the restored image and the scores.
 
     Returns:
-        the scores of all images in the order of `items`, in every process.
+        the scores of all images in the order of `items`, the same in every process.
     """
     mine = []
     for index in tqdm(range(rank, len(items), processes), unit="image", disable=rank > 0, leave=False):
@@ -96,7 +108,7 @@ def score_pictures(
 
 
 def mean(scores: Sequence[PictureScore], metric: str, of: str = "restored") -> float:
-    """Mean of one metric over images, of the restored or the blurred ones."""
+    """Mean of one metric over the restored or the blurred images."""
     return sum(getattr(score, of)[metric] for score in scores) / len(scores)
 
 
@@ -111,10 +123,18 @@ def rows(  # noqa: PLR0917
     of: Literal["restored", "blurred"] = "restored",
     tile: tuple[int, int] | None = None,
 ) -> list[Row]:
-    """Result rows: the mean of every metric, of restored images beside the published one where there is one.
+    """Result rows with the mean of every metric; rows of restored images also have the published values, if any.
 
     Args:
-        tile: the smallest one, where images were restored in tiles. The published scores are of whole images.
+        scores: of all images.
+        layout: of the data set; it selects the metrics.
+        dataset: name of the data set in the rows.
+        split: name of the split in the rows.
+        preset: name of the preset in the rows.
+        seeds: seeds of the training.
+        of: whether the restored or the blurred images are described.
+        tile: height and width of the smallest tile, if images were restored in tiles. The published scores are
+            of whole images.
 
     Raises:
         UserError: there are no scores.
@@ -122,9 +142,9 @@ def rows(  # noqa: PLR0917
     if not scores:
         raise UserError(f"{dataset}: no images were scored")
     definitions = REALBLUR_DEFINITIONS if layout.startswith("realblur") else DEFINITIONS
-    pictures = f"{split}, {len(scores)} {'image' if len(scores) == 1 else 'images'}"
+    scored = f"{split}, {len(scores)} {'image' if len(scores) == 1 else 'images'}"
     if tile:
-        pictures += f", in tiles of {tile[0]} × {tile[1]}"
+        scored += f", in tiles of {tile[0]} × {tile[1]}"
     found = []
     for metric in scores[0].restored:
         published, source = PUBLISHED.get((dataset, metric), (None, None)) if of == "restored" else (None, None)
@@ -134,7 +154,7 @@ def rows(  # noqa: PLR0917
                 paper="fftformer",
                 preset=preset,
                 dataset=dataset,
-                split=pictures,
+                split=scored,
                 metric=metric,
                 definition=f"{definition}; mean over images",
                 value=mean(scores, metric, of),
@@ -147,7 +167,7 @@ def rows(  # noqa: PLR0917
 
 
 def write_csv(path: str | Path, scores: Sequence[PictureScore]) -> None:
-    """Write every image's scores, blurred and restored, as CSV."""
+    """Write the scores of every blurred and restored image as CSV."""
     metrics = list(scores[0].restored)
     lines = [",".join(["name", *(f"{metric} {of}" for metric in metrics for of in ("blurred", "restored"))])]
     for score in scores:
@@ -157,5 +177,5 @@ def write_csv(path: str | Path, scores: Sequence[PictureScore]) -> None:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _hwc(picture: Tensor) -> Any:
-    return picture.permute(1, 2, 0).float().numpy()
+def _hwc(image: Tensor) -> Any:
+    return image.permute(1, 2, 0).float().numpy()

@@ -1,8 +1,8 @@
-"""TIFF files as stored: 16 bits per channel, pixels or planes, strips or tiles, palettes, white as zero.
+"""Reading TIFF files in all their forms: 8 or 16 bits, pixels or planes, strips or tiles, palettes, inverted grey.
 
-Pillow opens 16-bit colour as 8 bits and shuffles the bytes of uncompressed planes; OpenCV shuffles planes too
-and leaves inverted grey inverted. tifffile decodes all of them, except for the compressions that need
-a further package; those go through OpenCV where it is known to be right, and are refused elsewhere.
+Pillow opens 16-bit colour as 8 bits and mixes up the bytes of uncompressed planes. OpenCV mixes up planes too, and
+leaves inverted grey (white stored as 0) inverted. tifffile decodes all forms, except for compressions that need
+another package. Those are decoded with OpenCV if it is known to be right, and are refused otherwise.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _GREY_OR_COLOUR = ("MINISWHITE", "MINISBLACK", "RGB", "PALETTE")
 
 @dataclass(frozen=True)
 class Stored:
-    """What a TIFF file holds, not yet turned upright.
+    """The content of a TIFF file, not yet turned upright.
 
     Attributes:
-        pixels: `(H, W, C)` uint8 or uint16, C from 1 to 4; the second or fourth channel is alpha. None if only
-            the form was asked for.
-        height, width: as stored.
+        pixels: `(H, W, C)` uint8 or uint16, C from 1 to 4; the second or fourth channel is alpha. None if the
+            pixels were not read.
+        height, width: of the stored image, in pixels.
         orientation: the EXIF orientation, 1 to 8.
-        profile: the embedded ICC colour profile.
-        compression: in Pillow's names, None if this project does not write it.
+        profile: the embedded ICC colour profile, or None.
+        compression: by Pillow's name; None for compressions that this project does not write.
     """
 
     pixels: np.ndarray | None
@@ -51,18 +51,23 @@ class Stored:
 
 
 def read_tiff(path: Path, file: IO[bytes], *, pixels: bool = True) -> Stored:
-    """Read a TIFF file, or with `pixels=False` only its form.
+    """Read a TIFF file.
+
+    Args:
+        path: of the file, for error messages.
+        file: the open file.
+        pixels: False reads only the header.
 
     Raises:
-        UserError: the file is damaged, or holds what is no image of 8 or 16 bits: floating point, signed values,
-            several images, more channels, another colour model.
+        UserError: the file is damaged, or is not one grey or RGB image of 8 or 16 bits: it has floating-point or
+            signed values, several images, more channels, or another colour model.
     """
     try:
         with tifffile.TiffFile(file) as tiff:
             page, *following = list[Any](tiff.pages)
             _check_form(path, page)
             check_extent(page.imagewidth, page.imagelength, tiff.filehandle.size, path)
-            # Reduced copies and masks of the image may follow it.
+            # Reduced copies and masks of the same image may follow it.
             others = [other for other in following if not (other.is_reduced or other.is_mask)]
             if others or (tiff.imagej_metadata or {}).get("images", 1) > 1:
                 raise UserError(f"{path}: found several images in one file, expected one; split the file")
@@ -80,7 +85,7 @@ def read_tiff(path: Path, file: IO[bytes], *, pixels: bool = True) -> Stored:
         raise
     except MemoryError:
         raise UserError(f"{path}: the image does not fit into memory") from None
-    except Exception:  # the parsers raise whatever they meet in a damaged file
+    except Exception:  # the libraries raise exceptions of many types for damaged files
         raise UserError(f"{path}: the image is truncated or damaged; copy it again") from None
 
 
@@ -106,7 +111,7 @@ def _pixels(path: Path, file: IO[bytes], page: Any) -> np.ndarray:
     colours = None
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         colours = np.asarray(page.colormap, np.uint16).T
-        colours = colours * 257 if colours.max() < 256 else colours  # old writers filled the table with 8 bits
+        colours = colours * 257 if colours.max() < 256 else colours  # old programs wrote colours of 8 bits
     if page.bitspersample < 16:
         values = _by_pillow(path, file)
         return values if colours is None else (colours >> 8).astype(np.uint8)[values[..., 0]]
@@ -116,8 +121,8 @@ def _pixels(path: Path, file: IO[bytes], page: Any) -> np.ndarray:
             values = values.transpose(1, 2, 0)
     elif page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and page.samplesperpixel > 1:
         raise UserError(
-            f"{path}: found planes of 16 bits compressed by {page.compression.name}, which cannot be read here; "
-            "save it with deflate or without compression"
+            f"{path}: found 16-bit planes with compression {page.compression.name}, which cannot be read here; "
+            "save the image with deflate or without compression"
         )
     else:
         values = _by_opencv(file)
@@ -128,7 +133,7 @@ def _pixels(path: Path, file: IO[bytes], page: Any) -> np.ndarray:
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         values[..., :1] = 65535 - values[..., :1]
     if page.extrasamples and int(page.extrasamples[0]) == _ASSOCIATED:
-        # Colours are stored multiplied by alpha; restored ones are written beside it, as PNG has them.
+        # The stored colours are multiplied by alpha. Divide by it, because restored images are written without this.
         alpha = values[..., -1:].astype(np.float64)
         single = values[..., :-1] * np.divide(65535.0, alpha, out=np.zeros_like(alpha), where=alpha > 0)
         values[..., :-1] = np.rint(single.clip(0, 65535))
@@ -143,7 +148,7 @@ def _decodable(page: Any) -> bool:
 
 
 def _by_pillow(path: Path, file: IO[bytes]) -> np.ndarray:
-    """Up to 8 bits Pillow decodes every form; without the orientation tag, which some of its versions apply."""
+    """Decode an image of up to 8 bits with Pillow, without the orientation, which some versions of Pillow apply."""
     file.seek(0)
     copy = io.BytesIO(file.read())
     with tifffile.TiffFile(copy) as tiff:
@@ -153,7 +158,7 @@ def _by_pillow(path: Path, file: IO[bytes]) -> np.ndarray:
         data = copy.getvalue()
     image = Image.open(io.BytesIO(data), formats=("TIFF",))
     image.load()
-    # The indices of a palette stay as they are.
+    # An image with a palette keeps its indices.
     pixels = np.asarray(image if image.mode == "P" else plain(path, image))
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
@@ -169,10 +174,10 @@ def _by_opencv(file: IO[bytes]) -> np.ndarray:
 
 
 def plain(path: Path, image: Image.Image) -> Image.Image:
-    """Turn palettes and black-and-white into plain grey or colour, with alpha where there is any.
+    """Convert an image with a palette or of 1 bit to grey or RGB, with an alpha channel if it has transparency.
 
     Raises:
-        UserError: another colour model, such as CMYK.
+        UserError: the image has another colour model, such as CMYK.
     """
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image.convert(image.mode + "A") if "transparency" in image.info else image

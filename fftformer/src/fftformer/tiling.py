@@ -1,11 +1,10 @@
-"""Pictures of any size through FFTformer within the memory: the tiles of `common.tiling`, and how large they may be.
+"""Restoring images of any size in tiles, and choosing the size of the tiles for a memory budget.
 
-FFTformer works on 8x8 patches at a quarter of the resolution, so a tile sees the patches that the
-whole picture would show it only when it begins and ends at multiples of 32 pixels. Pictures are
-continued by reflection to such a size at the right and bottom, as the published evaluation does.
+FFTformer works on 8x8 patches at a quarter of the resolution. The patches of a tile are those of the whole image only
+if the tile begins and ends at multiples of 32 pixels. Images are padded to such a size by reflection at the right and
+the bottom, as in the published evaluation.
 
-If an output pixel depends on no pixel farther away than `overlap / 4`, the result is exactly that of
-the whole picture.
+If no output pixel depends on pixels farther away than `overlap / 4`, the result equals that of the whole image.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from fftformer.model import MULTIPLE, FFTformer, pad_to_multiple
 OVERLAP = 64
 """Default overlap of two tiles in pixels."""
 BYTES_PER_PIXEL = 270
-"""Peak memory of a forward pass, per pixel and channel `dim` of the first level, outside `strips`.
+"""Peak memory of a forward pass without `strips`, in bytes per pixel and per channel of the first level (`dim`).
 
-Measured on CPU as growth of the resident set, tiles of 256 to 640 pixels: up to 268 in float32
-(the released configuration, dim 48: 12.9 kB per pixel) and 182 under bfloat16 autocast.
+Measured on a CPU as growth of the resident memory, with tiles of 256 to 640 pixels: up to 268 in float32 (12.9 kB per
+pixel for the released configuration, dim 48) and 182 under bfloat16 autocast.
 """
 BYTES_PER_PIXEL_IN_STRIPS = 60
-"""The same where `strips` works, on a CPU without autocast: 57 for dim 48."""
+"""The same with `strips`, which are used on a CPU without autocast; measured 57 for dim 48."""
 BYTES_OF_STRIPS = 80 * 2**20
-"""What the strips at work take besides, whatever the picture's size."""
+"""Additional memory of the strips in bytes; it does not depend on the size of the image."""
 
 
 def restore_tiled(
@@ -43,25 +42,25 @@ def restore_tiled(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Restore one picture tile by tile.
+    """Restore one image tile by tile.
 
-    Only one tile is on the device at a time; on the host there are the picture and its result.
+    Only one tile at a time is on the device. The image and the result are in the CPU's memory.
 
     Args:
-        model: `(1, 3, h, w)` to the same shape, for h and w that are multiples of 32.
-        image: `(3, H, W)`, any size, on the host.
-        tile: largest height and width of a tile in pixels, multiples of 32. A picture that fits
-            into one is restored whole; otherwise tiles are made as small as their number allows.
-        overlap: of neighbouring tiles, a multiple of 32 below `tile`; some neighbours share more.
-        device: of the model.
-        progress: told after each tile how many pixels of the picture it completed.
+        model: `(1, 3, h, w)` → the same shape, for h and w that are multiples of 32.
+        image: `(3, H, W)`, any size, in the CPU's memory.
+        tile: largest height and width of a tile in pixels, multiples of 32. An image that fits into one tile is
+            restored as a whole. Otherwise there are as few tiles as possible, and they are as small as possible.
+        overlap: overlap of neighbouring tiles in pixels, a multiple of 32 below `tile`; some tiles overlap more.
+        device: device of the model.
+        progress: called after each tile with the number of finished pixels since the last call.
 
     Returns:
-        `(3, H, W)` float32 on the host.
+        `(3, H, W)` float32, in the CPU's memory.
 
     Raises:
-        ValueError: `tile` or `overlap` is not such a multiple.
-        UserError: the network returned infinite or undefined values.
+        ValueError: `tile` or `overlap` is not a multiple of 32, or the overlap is too large.
+        UserError: the network returned infinite values or NaN.
     """
     tile = (tile, tile) if isinstance(tile, int) else tile
     height, width = image.shape[1:]
@@ -71,25 +70,27 @@ def restore_tiled(
 
     places = []
     for length, largest in zip(image.shape[1:], tile, strict=True):
-        # As few tiles as possible, and these as small as possible, so that little is computed twice.
+        # As few tiles as possible, and as small as possible, so that few pixels are computed twice.
         side = next(side for _, side in _sides(length, overlap) if side <= largest)
         places.append(Tiling(side, overlap, multiple=MULTIPLE).along(length))
     return tiled(model, pad_to_multiple(image[None])[0], places, device=device, progress=progress)
 
 
 def tile_for_memory(model: FFTformer, budget: int, height: int, width: int, overlap: int = OVERLAP) -> tuple[int, int]:
-    """Choose the tiles that restore a picture with the least work within a memory budget.
+    """Choose the size of the tiles that needs the least work within a memory budget.
 
     Args:
-        budget: bytes for the network's weights and all it computes for one tile; the interpreter,
-            its libraries (0.6 GB) and the picture come on top.
-        height, width: of the picture in pixels.
+        model: the network.
+        budget: bytes for the weights and for all that is computed for one tile. Python with its libraries (0.6 GB)
+            and the image need further memory.
+        height, width: of the image in pixels.
+        overlap: overlap of neighbouring tiles in pixels.
 
     Returns:
-        (height, width) for `restore_tiled`.
+        (height, width) of a tile, for `restore_tiled`.
 
     Raises:
-        UserError: not even tiles of twice the overlap fit.
+        UserError: the budget is too small even for tiles of twice the overlap.
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     best: tuple[int, tuple[int, int]] | None = None
@@ -113,7 +114,7 @@ def tile_for_memory(model: FFTformer, budget: int, height: int, width: int, over
 
 
 def peak_bytes(model: FFTformer, pixels: int) -> int:
-    """Peak memory of a forward pass on a tile, on the model's device and under the autocast in force."""
+    """Peak memory in bytes of a forward pass for a tile, on the model's device and under the current autocast."""
     stem = model.patch_embed
     whole_maps = BYTES_PER_PIXEL * stem.out_channels * pixels
     if not strips.possible(stem.weight):
@@ -122,7 +123,7 @@ def peak_bytes(model: FFTformer, pixels: int) -> int:
 
 
 def _sides(length: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Each number of tiles for one axis, and the side that they need."""
+    """Possible numbers of tiles along one axis, and the side of a tile in pixels for each number."""
     padded = _round_up(length)
     for count in range(1, padded // MULTIPLE + 1):
         yield count, _round_up(-(-(padded + (count - 1) * overlap) // count))
