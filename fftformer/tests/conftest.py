@@ -1,4 +1,4 @@
-"""What several test files share: pairs of images, and the scripts called in this process."""
+"""Fixtures of several test files: pairs of images, and scripts that are called in this process."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, (height, width) in enumerate(shapes):
             sharp = photograph[40 * number : 40 * number + height, 180 : 180 + width]
             blurred = (sharp.astype(float) + np.roll(sharp, 2, axis=1)) / 2
-            for folder, picture in (("target", sharp), ("input", blurred.astype(np.uint8))):
+            for folder, image in (("target", sharp), ("input", blurred.astype(np.uint8))):
                 path = root / split / folder / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(picture).save(path)
+                Image.fromarray(image).save(path)
     return root
 
 

@@ -1,4 +1,4 @@
-"""The ablation trains every variant; the parts that are compared compute what they say."""
+"""The ablation trains every variant, and the compared parts compute what their names say."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_every_variant_trains(pairs_folder: Path, tmp_path: Path, monkeypatch: p
     sizes = parameters(run_ablation(SCRIPT, tmp_path, *flags, "--max-steps", 2, "--validation-pictures", 1))
     assert sizes["conjugate"] == sizes["released"]
     assert sizes["none"] < sizes["window"] < sizes["released"] < sizes["symmetric"]
-    # 40 numbers less for every channel inside of every feed-forward network.
+    # Without spectra, every inner channel of a feed-forward network has 40 parameters less.
     networks = [m for m in create_model(**SMALL).modules() if isinstance(m, DFFN)]
     assert sizes["released"] - sizes["plain"] == 40 * sum(len(m.dwconv.weight) for m in networks)
 
@@ -37,7 +37,7 @@ def test_without_spectra_a_feed_forward_is_one_whose_matrix_is_all_ones() -> Non
 
 
 def test_windows_attend_to_themselves() -> None:
-    """Equal to attention of one window cut out; the others change nothing."""
+    """The result of one window equals attention on this window alone."""
     torch.manual_seed(0)
     attention, norm = WindowAttention(32), torch.nn.LayerNorm(32)
     x = torch.randn(1, 16, 24, 32)

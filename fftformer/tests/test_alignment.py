@@ -1,4 +1,4 @@
-"""RealBlur's and Levin's protocols: known displacements are found, scores equal independent ones."""
+"""The protocols of RealBlur and Levin find known displacements, and their scores equal independent ones."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from support.data import real_data
 
 @pytest.fixture(scope="module")
 def target() -> np.ndarray:
-    """Smooth random structure at several scales, which survives interpolation."""
+    """Smooth random structure at several scales, which interpolation hardly changes."""
     random = np.random.default_rng(0)
     noise = random.random((140, 190, 3))
-    picture = sum(ndimage.gaussian_filter(noise, (sigma, sigma, 0)) * sigma for sigma in (2, 4, 8))
-    picture = (picture - picture.min()) / np.ptp(picture)
-    return (0.1 + 0.8 * picture).astype(np.float32)
+    image = sum(ndimage.gaussian_filter(noise, (sigma, sigma, 0)) * sigma for sigma in (2, 4, 8))
+    image = (image - image.min()) / np.ptp(image)
+    return (0.1 + 0.8 * image).astype(np.float32)
 
 
 HOMOGRAPHY = np.array([[1.004, 0.003, 2.3], [-0.002, 0.997, -1.6], [1e-5, -5e-6, 1]], np.float32)
@@ -52,13 +52,13 @@ def test_only_the_overlap_counts(target: np.ndarray) -> None:
     assert score > 35
 
 
-def test_equal_pictures_score_perfectly(target: np.ndarray) -> None:
+def test_equal_images_score_perfectly(target: np.ndarray) -> None:
     quantised = np.rint(target * 255).astype(np.float32) / 255
     score, similarity = realblur_scores(quantised, quantised)
     assert score > 100 and similarity == pytest.approx(1.0, abs=1e-6)
 
 
-def test_pictures_without_structure_are_refused() -> None:
+def test_images_without_structure_are_refused() -> None:
     flat = np.full((60, 60, 3), 0.5, np.float32)
     with pytest.raises(UserError, match="cannot be aligned"):
         align(flat, flat)
@@ -86,7 +86,7 @@ def test_wrong_arguments(target: np.ndarray) -> None:
 
 
 def test_real_levin_inputs() -> None:
-    """Against shifts by an independent loop; the data's own description says about 23 dB on average."""
+    """Compare with an independent loop over shifts; the description of the data says about 23 dB on average."""
     scores = []
     for pair in find_pairs(real_data("levin09"))[::6]:
         blurred, sharp = read_rgb(pair.blurred), read_rgb(pair.sharp)

@@ -1,4 +1,4 @@
-"""Weights in the authors' published form, in and out, and what is said about other files."""
+"""Loading and exporting weights in the authors' form, and errors for other files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_every_form_of_a_checkpoint_loads(model: FFTformer, form: str, tmp_path:
 
 def test_spandrel_reads_the_export(tmp_path: Path) -> None:
     spandrel = pytest.importorskip("spandrel", reason="spandrel is not installed")
-    # spandrel takes the expansion from the first level alone, where 2.66 · 8 is no whole number.
+    # spandrel computes the expansion from the first level, where 2.66 · 8 is not a whole number.
     model = FFTformer(dim=8, num_blocks=(1, 2, 1), num_refinement_blocks=2, ffn_expansion=2.5).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)

@@ -1,4 +1,4 @@
-"""The crop cache: the same crops, resumable, verified, bad files noticed."""
+"""The crop cache has the same crops as the files, can be resumed, is verified, and bad files are found."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_restart_makes_only_what_is_missing_or_damaged(source: Path, cache: Path
     (folder / "blurred" / f"{pairs[1].name}.npy").unlink()
     cut = folder / "sharp" / f"{pairs[2].name}.npy"
     cut.write_bytes(cut.read_bytes()[:-100])
-    changed = folder / "sharp" / f"{pairs[3].name}.npy"  # of the right size, but other pixels
+    changed = folder / "sharp" / f"{pairs[3].name}.npy"  # the right size, but another pixel value
     changed.write_bytes(changed.read_bytes()[:-1] + bytes([changed.read_bytes()[-1] ^ 1]))
     with pytest.raises(UserError, match="2 of 8 files are missing or truncated"):
         find_pairs(cache, "train")
@@ -77,7 +77,7 @@ def test_interrupted_run_continues(source: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not complete"):
         find_pairs(tmp_path / "cache", "train", "crops")
     with (folder / "progress.jsonl").open("a") as log:
-        log.write('{"name": "GOPR0000_11_00/0000')  # what a kill in mid-write leaves
+        log.write('{"name": "GOPR0000_11_00/0000')  # an incomplete line, as a kill leaves it
     made = list(prepare(pairs, folder, workers=1))
     assert made[0] is False and made[-1] is True
     assert len(json.loads((folder / MANIFEST).read_text())["pairs"]) == 4

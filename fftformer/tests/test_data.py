@@ -1,4 +1,4 @@
-"""Every published layout, recognised and read; half-copied folders refused; exact random crops."""
+"""Every published layout is recognised and read, half-copied folders are refused, random crops are exact."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LAYOUTS = {
 }
 
 
-def picture(path: Path, seed: int, height: int = 40, width: int = 56) -> np.ndarray:
+def write_image(path: Path, seed: int, height: int = 40, width: int = 56) -> np.ndarray:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -50,9 +50,9 @@ def picture(path: Path, seed: int, height: int = 40, width: int = 56) -> np.ndar
 
 def build(root: Path, layout: str) -> Path:
     for number, (blurred, sharp, _) in enumerate(LAYOUTS[layout]):
-        picture(root / blurred, 2 * number)
+        write_image(root / blurred, 2 * number)
         if not (root / sharp).exists():
-            picture(root / sharp, 2 * number + 1)
+            write_image(root / sharp, 2 * number + 1)
     if layout.startswith("realblur"):
         lines = [f"{sharp} {blurred}\n" for blurred, sharp, _ in LAYOUTS[layout]]
         (root / f"RealBlur_{layout[-1].upper()}_train_list.txt").write_text("".join(lines))
@@ -69,8 +69,8 @@ def test_layouts(tmp_path: Path, layout: str) -> None:
 
 def test_gopro_gamma_and_other_split(tmp_path: Path) -> None:
     build(tmp_path, "gopro")
-    picture(tmp_path / "test/GOPR0003_11_00/blur_gamma/000001.png", 1)
-    picture(tmp_path / "test/GOPR0003_11_00/sharp/000001.png", 2)
+    write_image(tmp_path / "test/GOPR0003_11_00/blur_gamma/000001.png", 1)
+    write_image(tmp_path / "test/GOPR0003_11_00/sharp/000001.png", 2)
     (pair,) = find_pairs(tmp_path, "test", gopro_blur="blur_gamma")
     assert pair.blurred.parent.name == "blur_gamma"
     with pytest.raises(UserError, match="0 blurred and 1 sharp"):
@@ -86,7 +86,7 @@ def test_half_copied_folders_are_refused(tmp_path: Path, layout: str, side: int)
     lost = tmp_path / LAYOUTS[layout][0][side]
     lost.unlink()
     if layout == "hide" and side == 0:
-        # GT holds both splits, so a missing blurred image cannot be told from one of the other split.
+        # GT has the images of both splits, so a missing blurred image could belong to the other split.
         assert len(find_pairs(tmp_path, "train")) == 1
         return
     with pytest.raises(UserError, match=f"{lost.name}|{LAYOUTS[layout][0][2]}|found no images") as caught:
@@ -125,10 +125,10 @@ def test_both_realblur_lists_need_a_choice(tmp_path: Path) -> None:
 def test_pairs_of_different_sizes_and_cut_off_pngs_are_found_first(tmp_path: Path) -> None:
     build(tmp_path, "gopro")
     blurred = tmp_path / LAYOUTS["gopro"][1][0]
-    picture(blurred, 1, height=41)
+    write_image(blurred, 1, height=41)
     with pytest.raises(UserError, match=r"found 56x41 pixels, expected 56x40 as in"):
         find_pairs(tmp_path, "train")
-    picture(blurred, 1)
+    write_image(blurred, 1)
     blurred.write_bytes(blurred.read_bytes()[:-9])
     with pytest.raises(UserError, match=f"{blurred.name}.*truncated"):
         find_pairs(tmp_path, "train")
@@ -136,7 +136,7 @@ def test_pairs_of_different_sizes_and_cut_off_pngs_are_found_first(tmp_path: Pat
 
 @pytest.fixture
 def frames(tmp_path: Path) -> tuple[list[Pair], list[tuple[np.ndarray, np.ndarray]]]:
-    """Pairs whose sharp image is the blurred one plus 1, so that a misplaced crop shows."""
+    """Pairs whose sharp image is the blurred image plus 1, so that a misplaced crop is found."""
     pairs, arrays = [], []
     for number in range(3):
         pixels = np.random.default_rng(number).integers(255, size=(30 + number, 50, 3), dtype=np.uint8)
@@ -149,7 +149,7 @@ def frames(tmp_path: Path) -> tuple[list[Pair], list[tuple[np.ndarray, np.ndarra
     return pairs, arrays
 
 
-def test_crops_lie_in_the_picture_in_all_eight_turns(frames) -> None:
+def test_crops_lie_in_the_image_in_all_eight_turns(frames) -> None:
     pairs, arrays = frames
     data = TrainingPairs(pairs, crop=16, seed=3, saturation_jitter=False)
     turns, corners = set(), set()
@@ -187,7 +187,7 @@ def test_items_depend_on_seed_epoch_and_index_only(frames) -> None:
     assert first.shape == (3, 16, 16) and first.dtype == torch.float32 and first.is_contiguous()
 
 
-def test_saturation_changes_a_third_and_both_pictures_alike(frames) -> None:
+def test_saturation_changes_a_third_and_both_images_alike(frames) -> None:
     pairs, _ = frames
     plain, jittered = (TrainingPairs(pairs, 16, seed=0, saturation_jitter=flag) for flag in (False, True))
     changed = 0
@@ -210,7 +210,7 @@ def test_saturation_changes_a_third_and_both_pictures_alike(frames) -> None:
     assert 70 < changed < 130
 
 
-def test_crop_larger_than_a_picture_is_refused(frames) -> None:
+def test_crop_larger_than_an_image_is_refused(frames) -> None:
     pairs, _ = frames
     with pytest.raises(UserError, match=r"0\.png: 50x30 pixels are too few for a crop of 31"):
         TrainingPairs(pairs, crop=31, seed=0)[0, 0]
@@ -242,7 +242,7 @@ def test_real_gopro_pair_in_the_published_layout(tmp_path: Path) -> None:
     assert (item["blurred"] - item["sharp"]).abs().mean() < 0.1, "the two sides show the same place"
 
 
-def test_real_levin_pictures() -> None:
+def test_real_levin_images() -> None:
     pairs = find_pairs(real_data("levin09"))
     assert len(pairs) == 24 and pairs[8].name == "im2_kernel1" and pairs[8].sharp.name == "im2.png"
 

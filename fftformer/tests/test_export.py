@@ -1,4 +1,4 @@
-"""ONNX files against ONNX Runtime, on another input and another batch than the ones traced."""
+"""ONNX Runtime computes the same for another input and another batch size than the traced ones."""
 
 from __future__ import annotations
 
@@ -29,10 +29,16 @@ def test_onnx_runtime_computes_the_same(height: int, width: int, batch: int, tmp
 
 @pytest.mark.parametrize(
     ("part", "dynamo"),
-    [("fsas", False), ("fsas", True), ("dffn", False), ("dffn", True), ("network", False)],  # its other one is above
+    [
+        ("fsas", False),
+        ("fsas", True),
+        ("dffn", False),
+        ("dffn", True),
+        ("network", False),
+    ],  # the network with dynamo is tested above
 )
 def test_both_exporters_on_a_second_input(part: str, dynamo: bool, tmp_path: Path) -> None:
-    """Large enough that the modules themselves work in strips, which no exporter knows."""
+    """The maps are so large that the modules would work in strips, which cannot be exported."""
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     torch.manual_seed(0)

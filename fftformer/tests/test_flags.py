@@ -1,4 +1,4 @@
-"""Every flag of the trainer acts: with another value three steps end in other weights or other rows."""
+"""Every flag of the trainer has an effect: with another value, three steps give other weights or other rows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from fftformer.presets import Config, gopro_released
 from support.precision import check_half_precision
 
 NO_CLAIM = {"preset", "data_root", "output", "resume", "workers", "compile", "save_every", "log_every", "layout"}
-"""Where the run lies, where its data lie, and how fast it goes."""
+"""Flags for the folder of the run, the folder of the data and the speed."""
 
 ANOTHER = {
-    # Where the value that the type suggests would act too late or too little to be seen in three steps.
+    # Values for flags where the value that `another` computes has no visible effect within three steps.
     "max_steps": 2,
     "mixed_precision": "bf16",
     "crop": 24,
@@ -35,11 +35,11 @@ ANOTHER = {
 }
 
 
-BASE = ("--validation-pictures", 2)  # leaves something to train on where they are held out
+BASE = ("--validation-pictures", 2)  # so that training pairs are left when they are held out
 
 
 def another(field: dataclasses.Field[Any], weights: Path) -> list[str]:
-    """The flag with a value that differs from the preset's."""
+    """The flag with a value other than the preset's."""
     flag, value = f"--{field.name.replace('_', '-')}", getattr(gopro_released(), field.name)
     if field.name == "weights":
         return [flag, str(weights)]
@@ -54,7 +54,7 @@ def another(field: dataclasses.Field[Any], weights: Path) -> list[str]:
 
 
 def trace(run: Path) -> tuple[Any, ...]:
-    """What a run leaves: its weights, its rows, its validations."""
+    """The results of a run: its weights, its rows, its validation scores."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     rows = [(row.metric, row.split, row.value) for row in read_rows(run / "results.json")]
     return load_model(run / "model").state_dict(), rows, [line for line in lines if "validation_psnr" in line]

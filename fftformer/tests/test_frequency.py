@@ -1,4 +1,4 @@
-"""The patch transform as constant products against `torch.fft`, and the two parts against their equations."""
+"""The transform of patches equals `torch.fft`, and the two parts equal their equations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def random(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def test_patches_are_the_pictures_blocks_and_come_back() -> None:
+def test_patches_are_blocks_of_the_image_and_can_be_joined() -> None:
     x = random(2, 16, 24, 3)
     patches = frequency.to_patches(x)
     assert torch.equal(patches[:, 4].view(8, 8, 3), x[0, 8:16, 8:16])
@@ -25,7 +25,7 @@ def test_analysis_holds_the_real_and_imaginary_parts_of_rfft2() -> None:
     pixels = random(64, 2, 3)
     ours = frequency.analyse(pixels)
     full = torch.fft.fft2(pixels.view(8, 8, 2, 3), dim=(0, 1)).flatten(0, 1)
-    # Every cosine row is the real part of a frequency, its sine row minus the imaginary part of the same.
+    # Every cosine row is the real part of a frequency; its sine row is minus the imaginary part of the same one.
     for cosines, sines in frequency.COSINE_SINE_ROWS:
         for real, imaginary in zip(ours[cosines], ours[sines], strict=True):
             assert (full - torch.complex(real, -imaginary)).abs().amax(dim=(1, 2)).min() < 1e-12
@@ -88,16 +88,16 @@ def test_part_equals_its_equation(
         nn.init.normal_(module.fft, mean=1.0, std=0.3)
     if way == "whole":
         monkeypatch.setattr(strips, "worthwhile", lambda *_: False)
-    else:  # several strips and several parts of the channels, which also divide unevenly
+    else:  # several strips and several groups of channels, also of unequal sizes
         monkeypatch.setattr(strips, "SMALL", {False: 0, True: 0})
         monkeypatch.setattr(strips, "_PIECE", 8 * width * 9)
         monkeypatch.setattr(strips, "_FEWEST_PIXELS", 2 * 8 * width)
     x, projection = random(2, 6, height, width), random(2, 6, height, width)
     results = []
-    for compute in (module, lambda picture: equation(module, picture)):
-        picture = x.clone().requires_grad_()
-        output = compute(picture)
-        gradients = torch.autograd.grad((output * projection).sum(), [picture, *module.parameters()])
+    for compute in (module, lambda features: equation(module, features)):
+        features = x.clone().requires_grad_()
+        output = compute(features)
+        gradients = torch.autograd.grad((output * projection).sum(), [features, *module.parameters()])
         results.append([output.detach(), *gradients])
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10 * expected.abs().max().item())
@@ -145,7 +145,7 @@ def test_half_precision_keeps_the_transform_in_single() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_second_derivatives_through_the_strips(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of x, of the weights, and mixed; the strips themselves have first ones only."""
+    """Derivatives by x, by the weights, and mixed ones; the strips themselves only have first derivatives."""
     torch.manual_seed(0)
     module, norm = PARTS[part][0]().double(), nn.LayerNorm(6).double()
     x = random(1, 16, 8, 6)

@@ -1,4 +1,4 @@
-"""The released network's numbers: outputs, input gradients and the gradient norm of every parameter."""
+"""Outputs, input gradients and the gradient norm of every parameter equal those of the released network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image files: every form read and written back, damage refused."""
+"""Image files of every form are read and written again; damaged ones are refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def noise(channels: int, dtype: type = np.uint8) -> np.ndarray:
 
 
 def save(path: Path, pixels: np.ndarray) -> Path:
-    """Write with other libraries than the code under test uses for the same form, where there is one."""
+    """Write an image, if possible with another library than the tested code uses for this form."""
     if pixels.dtype == np.uint16 and path.suffix == ".png":
         order = {2: [], 3: [2, 1, 0], 4: [2, 1, 0, 3]}
         assert cv2.imwrite(str(path), pixels if pixels.ndim == 2 else pixels[..., order[pixels.shape[2]]])
@@ -49,7 +49,7 @@ FORMS = [
     for suffix in (".png", ".tif")
     for channels in (1, 2, 3, 4)
     for dtype in (np.uint8, np.uint16)
-    if (suffix, channels, dtype) != (".png", 2, np.uint16)  # no library here writes it; see below
+    if (suffix, channels, dtype) != (".png", 2, np.uint16)  # no installed library writes it
     and (suffix, channels) != (".tif", 2)
 ]
 
@@ -92,11 +92,11 @@ def test_jpeg_is_kept_closely(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["in.jpg", "in.png", "wide.png", "in.tif", "wide.tif"])
 def test_orientation_is_applied_once(tmp_path: Path, form: str, orientation: int) -> None:
-    """Against Pillow's own transposition, for 8 bits and for the 16 bits it cannot read."""
+    """Compare with Pillow's own transposition, for 8 bits and for 16 bits, which Pillow cannot read."""
     from PIL import ImageOps
 
     path = tmp_path / form
-    pixels = np.kron(noise(3) // 2, np.ones((8, 8, 1), np.uint8))  # blocks, which JPEG keeps roughly
+    pixels = np.kron(noise(3) // 2, np.ones((8, 8, 1), np.uint8))  # uniform blocks, which JPEG changes little
     exif = Image.Exif()
     exif[0x0112] = orientation
     oriented = Image.fromarray(pixels)
@@ -181,7 +181,7 @@ def test_damage_inside_a_png_is_refused(tmp_path: Path) -> None:
             read(tmp_path / "b.png")
 
 
-def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not an image at all, but long enough to be looked at" * 5)
     (tmp_path / "empty.png").touch()
     Image.fromarray(noise(4)).convert("CMYK").save(tmp_path / "print.jpg")
@@ -225,7 +225,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 
 class TestTiff:
-    """TIFF files as other programs write them: the stored values, or a sentence."""
+    """TIFF files as other programs write them: the stored values are read, or an error names the reason."""
 
     @pytest.mark.parametrize("order", "<>")
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -257,7 +257,7 @@ class TestTiff:
 
     @pytest.mark.parametrize("white", [False, True])
     def test_lzw(self, tmp_path: Path, white: bool) -> None:
-        """A compression that needs OpenCV here, which does not turn inverted grey."""
+        """A compression that is read with OpenCV, which does not correct inverted grey."""
         pixels, path = noise(1, np.uint16), tmp_path / "a.tif"
         Image.fromarray(pixels).save(path, compression="tiff_lzw")
         if white:
@@ -268,7 +268,7 @@ class TestTiff:
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
     def test_palette(self, tmp_path: Path, dtype: type) -> None:
         table = np.random.default_rng(1).integers(256, size=(3, np.iinfo(dtype).max + 1), dtype=np.uint16)
-        for colours in (table * 257, table):  # 16 bits as the standard says, and 8 as old writers did
+        for colours in (table * 257, table):  # 16 bits as in the standard, and 8 bits as old programs wrote them
             tifffile.imwrite(tmp_path / "a.tif", noise(1, dtype), photometric="palette", colormap=colours)
             picture = read_picture(tmp_path / "a.tif")
             scale = 1 if picture.bits == 8 else 257
@@ -321,15 +321,15 @@ class TestTiff:
         with pytest.raises(UserError, match="12 bits per channel"):
             read_picture(path)
 
-    def test_a_reduced_copy_is_no_second_picture(self, tmp_path: Path) -> None:
+    def test_a_reduced_copy_is_not_a_second_image(self, tmp_path: Path) -> None:
         with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
             tiff.write(noise(3), photometric="rgb")
             tiff.write(noise(3)[::2, ::2].copy(), photometric="rgb", subfiletype=1)
         np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").rgb, noise(3))
 
 
-def test_exif_that_a_png_holds_behind_its_pixels(tmp_path: Path) -> None:
-    """Where some programs write it; size, crops and the whole image must agree on it."""
+def test_exif_after_the_pixels_of_a_png(tmp_path: Path) -> None:
+    """Some programs write it there; size, crops and the whole image must all use it."""
     exif = Image.Exif()
     exif[0x0112] = 6
     file = io.BytesIO()
@@ -345,7 +345,7 @@ def test_exif_that_a_png_holds_behind_its_pixels(tmp_path: Path) -> None:
     assert picture_size(path) == expected.shape[:2]
 
 
-def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
+def test_an_image_with_damaged_exif_is_read(tmp_path: Path) -> None:
     for exif in (b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + bytes(range(60))):
         Image.fromarray(noise(3)).save(tmp_path / "a.jpg", exif=exif)
         picture = read_picture(tmp_path / "a.jpg")
@@ -353,7 +353,7 @@ def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
         assert picture_size(tmp_path / "b.jpg") == (HEIGHT, WIDTH)
 
 
-def test_bytes_behind_a_png_do_no_harm(tmp_path: Path) -> None:
+def test_bytes_after_a_png_are_ignored(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", noise(3))
     path.write_bytes(path.read_bytes() + b"appended by a camera")
     np.testing.assert_array_equal(read_pixels(path), noise(3))

@@ -1,4 +1,4 @@
-"""What `import fftformer` costs: nothing that the parts do not need."""
+"""`import fftformer` imports nothing that the parts do not need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against scikit-image, in the definitions that their names promise."""
+"""PSNR and both SSIMs equal those of scikit-image."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_ssim_2d_is_the_gaussian_one_of_scikit_image(pair) -> None:
 
 
 def test_ssim_3d_is_scikit_image_s_on_the_volume(pair) -> None:
-    """The channel window is longer than the image has channels, so borders matter: replicated on both sides."""
+    """The window is longer than the number of channels, so the replicated borders matter."""
     picture, target = (np.pad(p.numpy(), 5, mode="edge") for p in pair)
     _, similarity = structural_similarity(
         target, picture, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True

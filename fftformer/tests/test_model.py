@@ -1,4 +1,4 @@
-"""The whole network: sizes, batches, gradients, precision, variants."""
+"""The whole network: sizes, batches, gradients, precisions, variants."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_network_equals_the_literal_equations(conjugate: bool) -> None:
     model = FFTformer(8, (1, 2, 1), 1, 2.5, conjugate).double()
     x, projection = torch.rand(2, 2, 3, 40, 64, dtype=torch.float64)
     results = []
-    for compute in (model, lambda picture: literal.fftformer(model, picture)):
+    for compute in (model, lambda image: literal.fftformer(model, image)):
         output = compute(x)
         used = [parameter for parameter in model.parameters() if parameter.requires_grad]
         results.append([output.detach(), *torch.autograd.grad((output * projection).sum(), used)])
@@ -62,7 +62,7 @@ def test_padding_is_reflection_at_the_right_and_bottom(height: int, width: int) 
     assert torch.equal(pad_to_multiple(x), expected)
 
 
-def test_a_picture_smaller_than_its_padding_is_reflected_back_and_forth() -> None:
+def test_an_image_smaller_than_its_padding_is_reflected_several_times() -> None:
     x = torch.tensor([10.0, 20.0, 30.0]).view(1, 1, 1, 3)
     padded = pad_to_multiple(x, 8)
     assert padded.shape == (1, 1, 8, 8)
@@ -76,7 +76,7 @@ def test_batch_of_two_equals_two_of_one(model: FFTformer) -> None:
         torch.testing.assert_close(model(x), torch.cat([model(x[:1]), model(x[1:])]), rtol=0, atol=1e-12)
 
 
-def test_channels_last_pictures(model: FFTformer) -> None:
+def test_channels_last_images(model: FFTformer) -> None:
     x = torch.rand(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(model(x.contiguous(memory_format=torch.channels_last)), model(x))
@@ -107,7 +107,7 @@ TOLERANCES = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 def test_other_types_and_memory_formats(
     model: FFTformer, part: str, dtype: torch.dtype, memory_format: torch.memory_format
 ) -> None:
-    """Against double precision; the weights themselves are rounded too."""
+    """Compare with double precision; the weights are rounded too."""
     module = {"network": model, "fsas": FSAS(8), "dffn": DFFN(8)}[part]
     torch.manual_seed(0)
     x = torch.rand(2, 3, 40, 72) if part == "network" else torch.randn(2, 8, 16, 24)
@@ -120,7 +120,7 @@ def test_other_types_and_memory_formats(
 
 
 def test_half_precision_on_large_maps_and_large_values() -> None:
-    """Spectra of a map whose patch sums do not fit into half precision."""
+    """The sums over patches of these maps are too large for half precision."""
     torch.manual_seed(0)
     for module in (FSAS(8), DFFN(8)):
         x = 40 + 200 * torch.randn(1, 8, 64, 64)
@@ -131,7 +131,7 @@ def test_half_precision_on_large_maps_and_large_values() -> None:
 
 
 def test_from_the_meta_device(model: FFTformer) -> None:
-    """Whatever is no parameter is computed again, not left as the memory was."""
+    """All tensors that are not in the state dict are computed again."""
     with torch.device("meta"):
         empty = FFTformer(dim=8, num_blocks=(1, 1, 1), num_refinement_blocks=1)
     empty = empty.to_empty(device="cpu")
@@ -146,7 +146,7 @@ def test_compiled_whole_without_a_graph_break(model: FFTformer, way: str, monkey
     torch.compiler.reset()
     monkeypatch.setattr(strips, "worthwhile", lambda *_: way == "strips")
     model, x = model.double(), torch.rand(1, 3, 32, 32, dtype=torch.float64)
-    # The backend only records the graph; what inductor makes of it is the benchmark's affair.
+    # This backend only records the graph; the benchmark tests the code that inductor generates.
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     ours, expected = (torch.autograd.grad(net(x).sum(), model.output.weight)[0] for net in (compiled, model))
     torch.testing.assert_close(ours, expected)
@@ -163,6 +163,6 @@ def test_variants_and_their_errors() -> None:
         create_model("fftformer_tiny", num_blocks=(1, 1))
 
 
-def test_wrong_pictures_are_refused(model: FFTformer) -> None:
+def test_wrong_images_are_refused(model: FFTformer) -> None:
     with pytest.raises(ValueError, match=r"expected images \(batch, 3, height, width\)"):
         model(torch.rand(1, 1, 32, 32))

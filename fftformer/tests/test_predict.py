@@ -1,4 +1,4 @@
-"""predict.py: an image, a folder tree, forms kept, nothing overwritten, bad images reported."""
+"""predict.py restores an image or a folder, keeps forms, overwrites nothing and reports bad images."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_folder_tree_keeps_names_and_forms(run, tree: Path, tmp_path: Path, chec
         assert (before.bits, before.grey, before.format) == (after.bits, after.grey, after.format)
         if before.alpha is not None:
             np.testing.assert_array_equal(before.alpha, after.alpha)
-    # The pixels are the network's.
+    # The pixels equal the output of the network.
     from fftformer import load_model
 
     blurred = torch.from_numpy(read_rgb(tree / "deep/wide.png")).permute(2, 0, 1)[None]
@@ -116,7 +116,7 @@ def test_nothing_is_overwritten_unasked(run, tree: Path, tmp_path: Path) -> None
     assert read_picture(output / "deep/grey.png").grey
 
 
-def test_bad_pictures_are_reported_and_the_rest_done(run, tree: Path, tmp_path: Path) -> None:
+def test_bad_images_are_reported_and_the_others_restored(run, tree: Path, tmp_path: Path) -> None:
     data = (tree / "deep/wide.png").read_bytes()
     (tree / "cut.png").write_bytes(data[: len(data) // 2])
     jpeg = (tree / "a.jpg").read_bytes()
@@ -130,11 +130,11 @@ def test_bad_pictures_are_reported_and_the_rest_done(run, tree: Path, tmp_path: 
     assert names == {"a.jpg", "grey.png", "alpha.TIFF", "wide.png", "failed.csv"}
     table = list(csv.reader((tmp_path / "restored/failed.csv").open()))
     assert [line[0] for line in table] == ["picture", "cut.jpg", "cut.png"] and "truncated" in table[1][1]
-    # Mended, the same command with skip does only what is missing and takes the list away.
+    # After a repair, the same command with `skip` restores only what is missing and removes the list.
     (tree / "cut.png").write_bytes(data)
     (tree / "cut.jpg").unlink()
     before = (tmp_path / "restored/a.jpg").stat().st_mtime_ns
-    (tmp_path / "restored/.cut.77.partial.png").write_bytes(data[:9])  # what a kill leaves
+    (tmp_path / "restored/.cut.77.partial.png").write_bytes(data[:9])  # a file as a kill leaves it
     status, said, error = run(tree, tmp_path / "restored", "--no-sheet", "--existing", "skip")
     assert not (tmp_path / "restored/.cut.77.partial.png").exists()
     assert status == 0 and "1 of 5 images restored, 4 were there already" in said
@@ -143,7 +143,7 @@ def test_bad_pictures_are_reported_and_the_rest_done(run, tree: Path, tmp_path: 
     assert not (tmp_path / "restored_before_after.png").exists()
 
 
-def test_one_picture_to_another_format(run, tree: Path, tmp_path: Path) -> None:
+def test_one_image_to_another_format(run, tree: Path, tmp_path: Path) -> None:
     assert run(tree / "a.jpg", tmp_path / "out/b.png")[0] == 0
     assert read_picture(tmp_path / "out/b.png").format == "PNG"
     assert (tmp_path / "out/b_before_after.png").exists()
@@ -206,7 +206,7 @@ def test_bfloat16(run, tmp_path: Path) -> None:
     assert 0 < difference.max() < 0.03
 
 
-def test_a_real_picture(run, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_real_image(run, checkpoint: Path, tmp_path: Path) -> None:
     blurred = real_data("gopro_pairs") / "Istanbul_blur1.png"
     with Image.open(blurred) as image:
         image.crop((0, 0, 300, 200)).save(tmp_path / "in.png")
@@ -216,7 +216,7 @@ def test_a_real_picture(run, checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_links_hidden_files_and_names(run, tree: Path, tmp_path: Path) -> None:
-    """Linked folders count, hidden files do not, and a name that is no UTF-8 loses nothing."""
+    """Linked folders are read, hidden files are not, and names that are not valid UTF-8 are kept."""
     (tmp_path / "elsewhere").mkdir()
     Image.fromarray(photograph()).save(tmp_path / "elsewhere/b.png")
     (tree / "linked").symlink_to(tmp_path / "elsewhere")

@@ -1,4 +1,4 @@
-"""Splits and scores seen from outside: what trains, what chooses, and every number against one worked out again."""
+"""Splits and scores: which images train, which select weights, and every score computed a second time."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def restored(model: Path, blurred: Path) -> np.ndarray:
-    """The network's image, clipped and rounded to 8 bits."""
+    """The output of the network, clipped and rounded to 8 bits."""
     with torch.no_grad():
-        picture = load_model(model)(torch.from_numpy(read(blurred)).float().permute(2, 0, 1)[None])[0]
-    return np.rint(picture.permute(1, 2, 0).double().numpy().clip(0, 1) * 255) / 255
+        image = load_model(model)(torch.from_numpy(read(blurred)).float().permute(2, 0, 1)[None])[0]
+    return np.rint(image.permute(1, 2, 0).double().numpy().clip(0, 1) * 255) / 255
 
 
 def scored(model: Path, folder: Path, names: list[str]) -> float:
@@ -58,12 +58,12 @@ class TestSplits:
         names = json.loads((run / "splits.json").read_text())
         assert names == {"train": ["0", "1", "2", "3", "4"], "validation": ["0", "1", "2"]}
         expected = scored(run / "model", pairs_folder / "test", ["0", "1", "2"])
-        # So closely that rounding to 8 bits counts.
+        # The tolerance is so small that the rounding to 8 bits is tested too.
         assert validations(run) == [pytest.approx(expected, abs=1e-5)]
         assert rows_of(run)["PSNR (dB)"] == pytest.approx(expected, abs=1e-5)
         assert abs(expected - scored(run / "model", pairs_folder / "train", ["0", "1", "2"])) > 0.1
 
-    def test_nonsense_in_the_test_targets_changes_no_weight(
+    def test_wrong_test_targets_change_no_weight(
         self, train: Callable[..., Path], pairs_folder: Path, tmp_path: Path
     ) -> None:
         shutil.copytree(pairs_folder, tmp_path / "data")
@@ -81,12 +81,12 @@ class TestSplits:
         assert all(torch.equal(sound[name], nonsense[name]) for name in sound)
         assert rows_of(runs[0])["PSNR (dB)"] > rows_of(runs[1])["PSNR (dB)"] + 5
 
-    def test_held_out_pairs_are_not_trained_on_and_choose_the_best_weights(
+    def test_held_out_pairs_do_not_train_and_select_the_best_weights(
         self, train: Callable[..., Path], pairs_folder: Path, tmp_path: Path
     ) -> None:
-        shutil.copytree(pairs_folder / "train", tmp_path / "data/train")  # there is no test split to look at
+        shutil.copytree(pairs_folder / "train", tmp_path / "data/train")  # there is no test split
         flags = ("--validation", "held_out", "--validation-pictures", 2, "--validate-every", 1)
-        # So large steps that the first of them is the best.
+        # The steps are so large that the last weights are not the best.
         run = train(tmp_path / "run", *flags, "--learning-rate", 0.05, "--clip", 10, root=tmp_path / "data")
         assert json.loads((run / "splits.json").read_text()) == {"train": ["1", "2", "4"], "validation": ["0", "3"]}
         recorded = validations(run)
@@ -94,7 +94,7 @@ class TestSplits:
         best = scored(run / "model_best", tmp_path / "data/train", ["0", "3"])
         assert best == pytest.approx(max(recorded), abs=0.01)
         assert scored(run / "model", tmp_path / "data/train", ["0", "3"]) == pytest.approx(recorded[-1], abs=0.01)
-        # Nonsense in the held-out pairs changes what is chosen, never what is trained.
+        # Wrong held-out pairs change which weights are selected, but not the training.
         for path in (tmp_path / "data/train/input/0.png", tmp_path / "data/train/target/0.png"):
             Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
         again = train(tmp_path / "again", *flags, "--learning-rate", 0.05, "--clip", 10, root=tmp_path / "data")
@@ -118,7 +118,7 @@ class TestSplits:
 
 @pytest.fixture(scope="module")
 def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that returns its input, so that the protocol alone makes the number."""
+    """A network that returns its input, so that the scores depend on the protocol alone."""
     model = FFTformer(8, (1, 1, 1), 1)
     torch.nn.init.zeros_(model.output.weight)
     folder = tmp_path_factory.mktemp("identity") / "model"
@@ -126,14 +126,14 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def noisy(picture: np.ndarray, seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).normal(0, 4, picture.shape)
-    return np.rint((picture + noise).clip(0, 255)).astype(np.uint8)
+def noisy(image: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 4, image.shape)
+    return np.rint((image + noise).clip(0, 255)).astype(np.uint8)
 
 
 @pytest.fixture
 def evaluate(identity: Path, call: Callable[..., int], tmp_path: Path) -> Callable[[], dict[str, float]]:
-    """Score tmp_path/data with the identity: the rows of restored images, which are those of the blurred ones."""
+    """Score tmp_path/data with the identity; the rows of restored and of blurred images are equal."""
 
     def score() -> dict[str, float]:
         output = tmp_path / "out"
@@ -152,10 +152,10 @@ class TestScores:
         expected = []
         for number in range(2):
             sharp = self.photograph[:64, 100 * number : 100 * number + 80]
-            for side, picture in (("blur", noisy(sharp, number)), ("sharp", sharp)):
+            for side, image in (("blur", noisy(sharp, number)), ("sharp", sharp)):
                 path = tmp_path / f"data/test/GOPR_{number}/{side}/000001.png"
                 path.parent.mkdir(parents=True)
-                Image.fromarray(picture).save(path)
+                Image.fromarray(image).save(path)
             pair = (noisy(sharp, number) / 255, sharp / 255)
             gaussian = {"gaussian_weights": True, "use_sample_covariance": False, "data_range": 1.0, "channel_axis": 2}
             expected.append((psnr(*pair), structural_similarity(*pair, **gaussian)))
@@ -163,7 +163,7 @@ class TestScores:
         assert found["PSNR (dB)"] == pytest.approx(np.mean(expected, axis=0)[0], abs=1e-4)
         assert found["SSIM (2-D)"] == pytest.approx(np.mean(expected, axis=0)[1], abs=1e-5)
 
-    def test_tiles_are_said(self, identity: Path, call: Callable[..., int], tmp_path: Path) -> None:
+    def test_rows_state_the_tiles(self, identity: Path, call: Callable[..., int], tmp_path: Path) -> None:
         path = tmp_path / "data/test"
         for side in ("input", "target"):
             (path / side).mkdir(parents=True)
@@ -175,13 +175,13 @@ class TestScores:
             assert {row.split for row in read_rows(output / "results.json")} == {said}
 
     def test_realblur_is_aligned(self, evaluate: Callable[[], dict[str, float]], tmp_path: Path) -> None:
-        """Displaced and darkened: a bad score as it is, a good one after the authors' alignment."""
+        """A displaced and darkened image has a bad score without and a good one with the authors' alignment."""
         big = self.photograph[20:190, 150:330]
         sharp, blurred = big[5:-5, 5:-5], noisy(0.9 * big[8:-2, 3:-7], 0)
-        for name, picture in (("gt/gt_1.png", sharp), ("blur/blur_1.png", blurred)):
+        for name, image in (("gt/gt_1.png", sharp), ("blur/blur_1.png", blurred)):
             path = tmp_path / "data/RealBlur-J/scene001" / name
             path.parent.mkdir(parents=True)
-            Image.fromarray(picture).save(path)
+            Image.fromarray(image).save(path)
         listing = "RealBlur-J/scene001/gt/gt_1.png RealBlur-J/scene001/blur/blur_1.png\n"
         (tmp_path / "data/RealBlur_J_test_list.txt").write_text(listing)
         found = evaluate()
@@ -199,17 +199,17 @@ class TestScores:
             Image.fromarray(blurred).save(tmp_path / f"data/im1_kernel{number}_img.png")
             shifts = [(i, j) for i in range(-6, 7) for j in range(-6, 7)]
             inner = [np.roll(blurred / 255, shift, (0, 1))[20:-20, 20:-20] for shift in shifts]
-            expected.append(max(psnr(picture, (sharp / 255)[20:-20, 20:-20]) for picture in inner))
+            expected.append(max(psnr(image, (sharp / 255)[20:-20, 20:-20]) for image in inner))
             assert psnr(blurred / 255, sharp / 255) < expected[-1] - 10
         found = evaluate()
         assert found["PSNR (dB)"] == pytest.approx(np.mean(expected), abs=1e-3)
 
 
 def realblur_psnr(output: np.ndarray, target: np.ndarray) -> float:
-    """The RealBlur authors' evaluation, written again from its description."""
+    """The evaluation of RealBlur's authors, implemented again from its description."""
     output, target = output.astype(np.float32), target.astype(np.float32)
     output = output * ((target * output).sum() / (output * output).sum())
-    grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in (target, output)]
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (target, output)]
     _, warp = cv2.findTransformECC(*grey, np.eye(3, dtype=np.float32), cv2.MOTION_HOMOGRAPHY, (3, 100, 0), None, 5)
     size = target.shape[1::-1]
     back = {"dsize": size, "borderMode": cv2.BORDER_REFLECT, "flags": cv2.INTER_CUBIC + cv2.WARP_INVERSE_MAP}

@@ -1,4 +1,4 @@
-"""The published update, written out in plain PyTorch, ends in the weights that train.py exports."""
+"""The published update, written out in PyTorch, gives the same weights as train.py."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def test_the_loop_by_hand(train: Callable[..., Path], pairs_folder: Path, tmp_pa
             items = [pairs[next(keys)] for _ in range(BATCH)]
             blurred, sharp = (torch.stack([item[side] for item in items]) for side in ("blurred", "sharp"))
             restored = model(blurred)
-            spectra = [torch.view_as_real(torch.fft.fft2(pictures)) for pictures in (restored, sharp)]
+            spectra = [torch.view_as_real(torch.fft.fft2(images)) for images in (restored, sharp)]
             loss = (restored - sharp).abs().mean() + 0.1 * (spectra[0] - spectra[1]).abs().mean()
             (loss / ACCUMULATION).backward()
         nn.utils.clip_grad_norm_(trained, 0.01)
         optimizer.step()
         optimizer.zero_grad()
         weights = {name: value.clone() for name, value in model.state_dict().items()}
-        # The average begins with the first update's weights.
+        # The average begins with the weights after the first update.
         average = {name: AVERAGE * average.get(name, value) + (1 - AVERAGE) * value for name, value in weights.items()}
 
     assert exported.keys() == average.keys()
     for name, value in average.items():
         torch.testing.assert_close(exported[name], value, rtol=0, atol=1e-5, msg=name)
-    # What is compared moved a hundred times further than the tolerance.
+    # The weights changed by a hundred times the tolerance.
     assert max((average[name] - start[name]).abs().max().item() for name in average) > 1e-3

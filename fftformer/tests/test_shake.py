@@ -1,4 +1,4 @@
-"""Camera shake: kernels, linear light, registration, held-out images, exact repetition."""
+"""Camera shake: kernels, linear intensity, registration, held-out images, exact repetition."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_kernels_are_curved_paths_of_the_stated_size(kernels: np.ndarray) -> Non
 
     extents = np.array([extent(kernel) for kernel in kernels])
     assert np.percentile(extents, 1) >= 4 and np.median(extents) >= 7 and extents.max() <= 16
-    # A thin connected line: few pixels hold the light, and no pixel almost all of it.
+    # The kernel is a thin connected line: few pixels are above zero, and none has most of the weight.
     assert all(ndimage.label(kernel > 0, np.ones((3, 3)))[1] == 1 for kernel in kernels)
     assert np.median((kernels > 0).mean(axis=(1, 2))) < 0.3
     assert np.median(kernels.max(axis=(1, 2))) < 0.25
@@ -56,7 +56,7 @@ def test_srgb_is_inverted_exactly() -> None:
     assert to_linear(np.float32(0.5)) == pytest.approx(0.21404, abs=1e-5)  # IEC 61966-2-1
 
 
-def test_blur_is_the_convolution_of_linear_light() -> None:
+def test_blur_is_the_convolution_of_linear_intensity() -> None:
     random = np.random.default_rng(1)
     linear, kernel = random.random((61, 52, 3)).astype(np.float32), random_kernel(random)
     blurred = shake(linear, kernel, 0.0, random)
@@ -102,7 +102,7 @@ def test_blurred_and_sharp_show_the_same_place() -> None:
         assert min(errors, key=errors.get) == (0, 0)
 
 
-def test_held_out_pictures_are_fixed_distinct_and_clearly_blurred() -> None:
+def test_held_out_images_are_fixed_distinct_and_clearly_blurred() -> None:
     assert not set(HELD_OUT_PHOTOGRAPHS) & set(TRAINING_PHOTOGRAPHS)
     items = held_out_photographs()
     assert len({item["name"] for item in items}) == len(items) == 6

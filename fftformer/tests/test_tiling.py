@@ -1,4 +1,4 @@
-"""Tiles: the whole image's result exactly, weights that sum to one, memory kept."""
+"""Tiles give the result of the whole image, and the memory budget is kept."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from support.seams import TOLERANCE, seams
 SIZES = [(200, 330), (96, 512), (31, 400), (224, 97), (160, 160), (1, 300), (129, 257)]
 
 
-def picture(height: int, width: int) -> Tensor:
+def random_image(height: int, width: int) -> Tensor:
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(height * 1000 + width))
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("tile", "overlap"), [(96, 32), (128, 64), (160, 0), ((96, 160), 64)])
-def test_identity_returns_the_picture(size: tuple[int, int], tile: int, overlap: int) -> None:
-    image = picture(*size)
+def test_identity_returns_the_image(size: tuple[int, int], tile: int, overlap: int) -> None:
+    image = random_image(*size)
     seen: list[int] = []
     restored = restore_tiled(nn.Identity(), image, tile, overlap, progress=seen.append)
     assert restored.shape == image.shape
@@ -34,8 +34,8 @@ def test_identity_returns_the_picture(size: tuple[int, int], tile: int, overlap:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_local_network_gives_the_whole_picture_s_result(size: tuple[int, int]) -> None:
-    """Reaching overlap / 4 = 16 pixels, with zeros behind its borders: every unblended border pixel would be wrong."""
+def test_local_network_gives_the_result_of_the_whole_image(size: tuple[int, int]) -> None:
+    """The kernel reaches overlap / 4 = 16 pixels and pads with zeros, so border pixels that are not blended differ."""
     torch.manual_seed(0)
     kernel = torch.rand(3, 1, 33, 33) / 33**2
 
@@ -44,37 +44,37 @@ def test_local_network_gives_the_whole_picture_s_result(size: tuple[int, int]) -
         padded = F.pad(batch, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="constant")
         return F.conv2d(padded, kernel, padding=16, groups=3)[..., :height, :width]
 
-    # Multiples of 32, so that the whole image is not continued and has the tiles' own borders.
+    # Multiples of 32, so that the whole image is not padded and has the same borders as the tiles.
     height, width = (-(-length // MULTIPLE) * MULTIPLE for length in size)
-    image = picture(height, width)
+    image = random_image(height, width)
     whole = blur(image[None])[0]
     tiled = restore_tiled(blur, image, 128, 64)
     assert (tiled - whole).abs().max() < 1e-6
-    # The test can fail: without an overlap the borders show.
+    # Without an overlap the borders differ, so the test can fail.
     if max(height, width) > 128:
         assert (restore_tiled(blur, image, 128, 0) - whole).abs().max() > 1e-3
 
 
 def test_position_dependent_patches_fall_on_the_same_grid() -> None:
-    """A network that works on blocks of 32 pixels, as FFTformer's patches do, must see the same blocks."""
+    """A network that works on blocks of 32 pixels, like FFTformer, must see the same blocks."""
 
     def block_means(batch: Tensor) -> Tensor:
         return F.interpolate(F.avg_pool2d(batch, 32), scale_factor=32, mode="nearest")
 
-    image = picture(288, 352)
+    image = random_image(288, 352)
     assert (restore_tiled(block_means, image, 160, 64) - block_means(image[None])[0]).abs().max() < 1e-6
 
 
-def test_end_is_continued_by_reflection() -> None:
+def test_padding_is_by_reflection() -> None:
     sizes = []
 
     def network(batch: Tensor) -> Tensor:
         sizes.append(tuple(batch.shape[2:]))
-        # 83 rows become 96: the 13 new ones mirror rows 81 to 69.
+        # 83 rows become 96: the 13 new rows are a reflection of rows 81 to 69.
         assert torch.equal(batch[0, :, 83:], batch[0, :, 69:82].flip(1))
         return batch
 
-    restore_tiled(network, picture(83, 300), 96, 32)
+    restore_tiled(network, random_image(83, 300), 96, 32)
     assert all(height % MULTIPLE == 0 and width % MULTIPLE == 0 for height, width in sizes)
     assert len(sizes) > 1
 
@@ -86,7 +86,7 @@ def test_no_tile_is_larger_than_asked_and_few_pixels_are_computed_twice() -> Non
         computed.append(batch.shape[2] * batch.shape[3])
         return batch
 
-    restore_tiled(network, picture(736, 1280), 544, 64)
+    restore_tiled(network, random_image(736, 1280), 544, 64)
     assert max(computed) <= 544**2
     assert sum(computed) < 1.3 * 736 * 1280
 
@@ -94,12 +94,12 @@ def test_no_tile_is_larger_than_asked_and_few_pixels_are_computed_twice() -> Non
 def test_wrong_tiles_are_refused() -> None:
     for tile, overlap in [(100, 32), (96, 40), (64, 64), (0, 0), (64, -32)]:
         with pytest.raises(ValueError, match="multiples of 32"):
-            restore_tiled(nn.Identity(), picture(200, 200), tile, overlap)
+            restore_tiled(nn.Identity(), random_image(200, 200), tile, overlap)
 
 
 def test_infinite_results_are_refused() -> None:
     with pytest.raises(UserError, match="mixed-precision no"):
-        restore_tiled(lambda batch: batch * torch.inf, picture(64, 64), 96, 32)
+        restore_tiled(lambda batch: batch * torch.inf, random_image(64, 64), 96, 32)
 
 
 def test_tiles_fit_the_budget_with_the_least_work() -> None:
@@ -119,18 +119,18 @@ def test_tiles_fit_the_budget_with_the_least_work() -> None:
             seen.append(batch.shape[2] * batch.shape[3])
             return batch
 
-        restore_tiled(network, picture(720, 1280), (rows, columns))
+        restore_tiled(network, random_image(720, 1280), (rows, columns))
         assert max(seen) <= rows * columns
         assert sum(seen) < (1.3 if share > 0.4 else 2.5) * 736 * 1280
     with pytest.raises(UserError, match="--memory of 1 MiB is too small"):
         tile_for_memory(model, 2**20, 720, 1280)
 
 
-def test_tiled_network_comes_close_to_the_whole_picture() -> None:
-    """The network reaches further than an overlap in principle; more overlap must bring it nearer."""
+def test_tiled_network_is_close_to_the_whole_image() -> None:
+    """In principle an output pixel depends on pixels beyond the overlap; a larger overlap must reduce the error."""
     torch.manual_seed(0)
     model = create_model("fftformer_tiny").eval()
-    image = picture(64, 320)
+    image = random_image(64, 320)
     with torch.inference_mode():
         whole = model(image[None])[0]
     error = {o: (restore_tiled(model, image, 192, o) - whole).abs().max().item() for o in (0, 64, 128)}

@@ -1,4 +1,4 @@
-"""The scripts as a user runs them: training, resuming, two processes, evaluation, and bad input."""
+"""The scripts as a user runs them: training, resume, two processes, evaluation, and bad input."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
 
 
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(pairs_folder: Path, tmp_path: Path) -> None:
-    """Same global batches, so the same gradients up to the order of summation, and one writer."""
+    """The global batches are the same, so the gradients differ only by rounding; only one process writes."""
     flags = ("--max-steps", 2, "--validation-pictures", 1, "--clip", 100)
     two = first_update(PROJECT / "train.py", *command(pairs_folder, tmp_path / "two", *flags), processes=2)
     one = first_update(PROJECT / "train.py", *command(pairs_folder, tmp_path / "one", *flags, "--batch-size", 4))
     assert two.distance(one) < 1e-5 and two.unused == 0
-    assert two.flags == {"broadcast_buffers"}  # torch's own, as in the release
+    assert two.flags == {"broadcast_buffers"}  # torch's default, as in the release
     lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2]
 
 
-def test_metrics_of_two_processes_count_every_picture_once(
+def test_metrics_of_two_processes_count_every_image_once(
     call: Callable[..., int], trained: Path, pairs_folder: Path, tmp_path: Path
 ) -> None:
-    """Three images on two processes: the uneven share must not weigh any image twice."""
+    """Three images on two processes: no image may count twice."""
     flags = ("--checkpoint", trained / "model", "--data-root", pairs_folder, "--output")
     assert call("evaluate.py", *flags, tmp_path / "1") == 0
     run_script(PROJECT / "evaluate.py", *flags, tmp_path / "2", processes=2)
@@ -112,7 +112,7 @@ def test_training_lowers_the_loss(train: Callable[..., Path], tmp_path: Path) ->
 
 def test_the_spectral_loss_is_the_released_one() -> None:
     output, target = torch.rand(2, 3, 9, 12), torch.rand(2, 3, 9, 12)
-    spectra = [torch.view_as_real(torch.fft.fft2(picture)) for picture in (output, target)]
+    spectra = [torch.view_as_real(torch.fft.fft2(image)) for image in (output, target)]
     assert fourier_l1(output, target).item() == pytest.approx(F.l1_loss(*spectra).item(), rel=1e-5)
 
 
