@@ -32,7 +32,8 @@ from common.measuring.racing import Work, network_work, say, usual_loader
 from common.sampling import endless_loader
 from essaformer import ESSAttention, create_model, literal
 from essaformer.data import TrainingPatches
-from essaformer.scenes import Region, demo_scene
+from essaformer.regions import Region
+from essaformer.scenes import demo_scene
 
 _SCALE = 4
 _KERNEL_BYTES = 3 * 2**30
@@ -87,7 +88,7 @@ def attentions(benchmark: Benchmark, side: int) -> list[Work]:
 def loaders(benchmark: Benchmark) -> Iterator[Row]:
     """Patches of 64 pixels, cut from a scene in memory, and from one file each as SSPSR's loader takes them."""
     scene = demo_scene(0, *benchmark.pick(small=(72, 72), cpu=(512, 512), gpu=(512, 512)))
-    patches = TrainingPatches([Region(scene, 4096.0, 0, 0, *scene.shape)], 64, 8, _SCALE, seed=0)
+    patches = TrainingPatches([Region(scene, 0, 0, *scene.shape, 4096.0)], 64, 8, _SCALE, seed=0)
     batch, batches = benchmark.pick(small=(1, 2), cpu=(16, 24), gpu=(16, 24))
     with tempfile.TemporaryDirectory() as folder:
         files = PatchFiles(Path(folder), patches, benchmark.pick(small=4, cpu=128, gpu=128))

@@ -32,9 +32,10 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.files import is_wanted
+from common.hyperspectral.layers import make_cog
 from common.hyperspectral.no_data import value_for
 from common.hyperspectral.outputs import output_files, refuse_inputs
-from common.hyperspectral.raster import TIFF, larger_than, make_cog
+from common.hyperspectral.raster import TIFF, larger_than
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
 from common.networks.weights import locate
 from essaformer.checkpoints import load_model, load_scaling

@@ -25,6 +25,7 @@ from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
+from common.hyperspectral.regions import describe
 from common.networks.cards import publish
 from common.results import measured
 from common.run import Run
@@ -36,7 +37,7 @@ from essaformer.model import SCALES, ESSAformer, create_model
 from essaformer.pictures import captions, picture_row
 from essaformer.presets import PRESETS, Config
 from essaformer.scaling import Scaling
-from essaformer.scenes import TITLES, describe, load_regions
+from essaformer.scenes import TITLES, load_regions
 from essaformer.tiling import check_bands, enlarge_tiled, tile_for_memory
 
 WARM_UP = 20

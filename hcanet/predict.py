@@ -32,8 +32,9 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.files import is_wanted
+from common.hyperspectral.layers import make_cog
 from common.hyperspectral.outputs import output_files, refuse_inputs
-from common.hyperspectral.raster import TIFF, larger_than, make_cog
+from common.hyperspectral.raster import TIFF, larger_than
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
 from common.networks.weights import locate
 from hcanet.checkpoints import load_model, load_preparation

@@ -28,6 +28,7 @@ from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
+from common.hyperspectral.regions import describe
 from common.memory import parse_size
 from common.networks.cards import publish
 from common.results import measured
@@ -46,7 +47,6 @@ from hcanet.presets import PRESETS, Config
 from hcanet.scenes import (
     TITLES,
     Region,
-    describe,
     icvl_names,
     icvl_test_region,
     load_regions,

@@ -35,8 +35,10 @@ from common.hyperspectral.classification.drawing import sheet
 from common.hyperspectral.classification.seeds import model_folders, recorded_config
 from common.hyperspectral.classification.transforms import SpectralTransform
 from common.hyperspectral.geotiff import write_geotiff
-from common.hyperspectral.raster import larger_than, make_cog
-from common.hyperspectral.scene import BandAxis, in_codes, open_scene
+from common.hyperspectral.labels import in_codes
+from common.hyperspectral.layers import make_cog
+from common.hyperspectral.raster import larger_than
+from common.hyperspectral.scene import BandAxis, open_scene
 from common.networks.weights import locate
 from lsgavit.checkpoints import load_model
 from lsgavit.data import COMPONENTS, find_scene, recorded_classes

@@ -9,10 +9,11 @@ from scipy.io import savemat
 
 from common.errors import UserError
 from common.hyperspectral.geotiff import write_geotiff
+from common.hyperspectral.labels import in_codes
 from common.hyperspectral.outputs import refuse_inputs
 from common.hyperspectral.raster import larger_than
 from common.hyperspectral.readers import read_array
-from common.hyperspectral.scene import in_codes, make_scene, open_scene
+from common.hyperspectral.scene import make_scene, open_scene
 from support.scenes import CODES, CUBE, envi
 
 

@@ -15,7 +15,8 @@ from common import files
 from common.errors import UserError
 from common.files import PLAN, finished_windows, remove_windows
 from common.hyperspectral import raster, streaming
-from common.hyperspectral.raster import Layer, Raster, boxes, larger_than, make_cog, write_layer
+from common.hyperspectral.layers import Layer, make_cog, write_layer
+from common.hyperspectral.raster import Raster, boxes, larger_than
 from common.hyperspectral.streaming import halo, tile_side, window_side
 from support.rasters import smooth_scene, write_raster
 from support.scripts import call_script, run_script

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from common.errors import command
 from common.files import is_wanted
-from common.hyperspectral.raster import Layer
+from common.hyperspectral.layers import Layer
 from common.hyperspectral.streaming import Stream, halo
 
 REACH = 3

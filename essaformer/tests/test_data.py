@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
+from common.hyperspectral.regions import describe
 from essaformer import imresize
 from essaformer.data import EvaluationPictures, TrainingPatches
+from essaformer.regions import Region, Regions
 from essaformer.scaling import Scaling, restored, scaled
-from essaformer.scenes import ABU, Region, Regions, describe, load_regions
+from essaformer.scenes import ABU, load_regions
 from support.data import real_data
 
 SCALING = Scaling("percentile", 99.9)
@@ -209,7 +211,7 @@ def test_what_is_missing_or_too_small_is_said(abu: Path, tmp_path: Path) -> None
 
 def test_scenes_of_different_bands_do_not_mix(abu: Path) -> None:
     regions = load_regions("abu", abu, SCALING, 2)["train"]
-    odd = Region(narrowed(regions[1]), 1.0, 0, 0, 40, 36)
+    odd = Region(narrowed(regions[1]), 0, 0, 40, 36, 1.0)
     with pytest.raises(UserError, match="has 5 bands but"):
         TrainingPatches([regions[0], odd], 16, 8, 2, 0)
 

@@ -22,8 +22,10 @@ from amgcfn.presets import Config
 from amgcfn.strips import classify_scene, rows_for_memory
 from common.errors import UserError
 from common.hyperspectral.classification.transforms import SpectralTransform
-from common.hyperspectral.raster import Box, class_layers
-from common.hyperspectral.scene import Scene, in_codes
+from common.hyperspectral.labels import in_codes
+from common.hyperspectral.layers import class_layers
+from common.hyperspectral.raster import Box
+from common.hyperspectral.scene import Scene
 from common.hyperspectral.streaming import Stream, halo, window_side
 from common.networks.weights import finite
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from common.errors import UserError
+from essaformer.regions import Region
 from essaformer.resize import imresize
-from essaformer.scenes import Region
 
 
 class TrainingPatches(Dataset[dict[str, Tensor]]):

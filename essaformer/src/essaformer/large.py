@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.hyperspectral.raster import Box, Layer
+from common.hyperspectral.layers import Layer
+from common.hyperspectral.raster import Box
 from common.hyperspectral.scene import Scene
 from common.hyperspectral.streaming import Stream, tile_side, window_side
 from essaformer.model import ESSAformer

@@ -20,7 +20,6 @@ validation; here a contiguous tenth is, so that no validation pixel is trained o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +30,8 @@ from common.files import find
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.scene import BandAxis, Scene, make_scene, open_scene, refuse_without_cube
 from common.hyperspectral.synthetic import synthetic_scene
-from essaformer.scaling import Scaling, scaled
+from essaformer.regions import Region, Regions, cut_to_multiples, scene_region, single_scene
+from essaformer.scaling import Scaling
 
 ABU = ("abu-airport-1", "abu-airport-2", "abu-airport-3", "abu-urban-3_205band", "abu-urban-4")
 TITLES = {
@@ -43,46 +43,6 @@ SINGLE = {
     "pavia_crop": "abu-beach-4.mat",
     "muufl": "MUUFL.mat",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """A rectangle of a scene.
-
-    Attributes:
-        scene: the whole scene, in its file's type.
-        divisor: of the scene's values, see `Scaling`.
-        top, left, height, width: in pixels.
-    """
-
-    scene: Scene
-    divisor: float
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @property
-    def name(self) -> str:
-        """Scene and, if it is not the whole of it, place, for messages and results."""
-        if (self.height, self.width) == self.scene.shape:
-            return self.scene.name
-        return f"{self.scene.name} {self.top}:{self.top + self.height},{self.left}:{self.left + self.width}"
-
-    @property
-    def valid(self) -> np.ndarray:
-        """Where the region holds data, `(height, width)` bool."""
-        return self.scene.valid[self.top : self.top + self.height, self.left : self.left + self.width]
-
-    def values(self, top: int = 0, left: int = 0, height: int | None = None, width: int | None = None) -> np.ndarray:
-        """Scaled values `(height, width, bands)` float32 in [0, 1] of a window inside the region."""
-        rows = slice(self.top + top, self.top + top + (height or self.height - top))
-        columns = slice(self.left + left, self.left + left + (width or self.width - left))
-        return scaled(self.scene.cube[rows, columns], self.divisor)
-
-
-Regions = dict[str, list[Region]]
-"""Split ("train", "validation", "test") → its regions."""
 
 
 def load_regions(
@@ -109,9 +69,9 @@ def load_regions(
     """
     refuse_without_cube(cube, band_axis=band_axis, no_data=no_data)
     if cube is not None:
-        regions = _single(open_scene(cube, band_axis=band_axis, no_data=no_data), scaling)
+        regions = single_scene(open_scene(cube, band_axis=band_axis, no_data=no_data), scaling)
     elif dataset == "demo":
-        regions = _single(demo_scene(seed=3), scaling)
+        regions = single_scene(demo_scene(seed=3), scaling)
     elif dataset not in DATASETS:
         raise UserError(f"data set {dataset} does not exist; choose one of {', '.join(['demo', *DATASETS])}")
     elif data_root is None:
@@ -121,7 +81,7 @@ def load_regions(
     else:
         regions = DATASETS[dataset](data_root, scaling)
     for split in ("validation", "test"):
-        regions[split] = [_whole(region, scale) for region in regions[split]]
+        regions[split] = [cut_to_multiples(region, scale) for region in regions[split]]
     return regions
 
 
@@ -130,60 +90,9 @@ def demo_scene(seed: int, height: int = 120, width: int = 160) -> Scene:
     return synthetic_scene(height, width, bands=31, noise=0.01, variation=0.1, seed=seed)
 
 
-def describe(regions: Regions) -> dict[str, list[dict[str, object]]]:
-    """Splits as JSON-able values: scene, place, size and divisor of every region."""
-    return {
-        split: [
-            {
-                "scene": r.scene.name, "source": r.scene.source, "divisor": r.divisor,
-                "top": r.top, "left": r.left, "height": r.height, "width": r.width,
-            }
-            for r in found
-        ]
-        for split, found in regions.items()
-    }  # fmt: skip
-
-
-def _region(scene: Scene, scaling: Scaling, *box: int, divisor: float | None = None) -> Region:
-    divisor = divisor or scaling.divisor(scene.spectra(), scene.source or scene.name)
-    return Region(scene, divisor, *(box or (0, 0, *scene.shape)))
-
-
-def _whole(region: Region, scale: int) -> Region:
-    """The region cut to multiples of the scale."""
-    height, width = region.height // scale * scale, region.width // scale * scale
-    if min(height, width) < 11:
-        raise UserError(
-            f"{region.scene.source or region.scene.name}: leaves only {region.height} × {region.width} pixels to "
-            "validate or test on; expected at least 11 × 11, so a scene of about 32 × 32 or more"
-        )
-    found = Region(region.scene, region.divisor, region.top, region.left, height, width)
-    if not found.valid.any():
-        raise UserError(f"{region.scene.source or region.scene.name}: {found.name} is to be scored but holds no data")
-    return found
-
-
-def _single(scene: Scene, scaling: Scaling) -> Regions:
-    rows, columns = scene.extent  # a border without data is no part of any region
-    height, width = rows.stop - rows.start, columns.stop - columns.start
-    if min(height, width) < 32:
-        raise UserError(f"{scene.source or scene.name}: has {height} × {width} pixels; expected at least 32 × 32")
-    # Multiples of 4, so that no pixel is lost at the usual scales. Rows, not columns: the right side of the
-    # Pavia crop is open water, on which nothing can be seen of a method.
-    cut = round(0.6 * height / 4) * 4
-    first = cut - max(round(0.12 * height / 4) * 4, 12)
-    top, left = rows.start, columns.start
-    divisor = scaling.divisor(scene.spectra(slice(top, top + cut)), scene.source or scene.name)
-    return {
-        "train": [Region(scene, divisor, top, left, first, width)],
-        "validation": [Region(scene, divisor, top + first, left, cut - first, width)],
-        "test": [Region(scene, divisor, top + cut, left, height - cut, width)],
-    }
-
-
 def _single_published(name: str) -> Callable[[Path, Scaling], Regions]:
     def load(data_root: Path, scaling: Scaling) -> Regions:
-        return _single(read_single(name, data_root), scaling)
+        return single_scene(read_single(name, data_root), scaling)
 
     return load
 
@@ -222,9 +131,9 @@ def _abu(data_root: Path, scaling: Scaling, test_scene: str) -> Regions:
     cut = height - height // 3 // 4 * 4
     divisor = scaling.divisor(last.cube, last.source)
     return {
-        "train": [_region(scene, scaling) for scene in whole] + [Region(last, divisor, 0, 0, cut, width)],
-        "validation": [Region(last, divisor, cut, 0, height - cut, width)],
-        "test": [_region(test, scaling)],
+        "train": [scene_region(scene, scaling) for scene in whole] + [Region(last, 0, 0, cut, width, divisor)],
+        "validation": [Region(last, cut, 0, height - cut, width, divisor)],
+        "test": [scene_region(test, scaling)],
     }
 
 
@@ -246,9 +155,9 @@ def _chikusei(data_root: Path, scaling: Scaling) -> Regions:
     scene = make_scene("chikusei", np.ascontiguousarray(cube), source=f"{path}:chikusei", composite_bands=(56, 34, 19))
     divisor = scaling.divisor(scene.cube, scene.source)
     return {
-        "train": [Region(scene, divisor, 512, 0, 1600, 2048)],
-        "validation": [Region(scene, divisor, 2112, 0, 192, 2048)],
-        "test": [Region(scene, divisor, 0, 512 * i, 512, 512) for i in range(4)],
+        "train": [Region(scene, 512, 0, 1600, 2048, divisor)],
+        "validation": [Region(scene, 2112, 0, 192, 2048, divisor)],
+        "test": [Region(scene, 0, 512 * i, 512, 512, divisor) for i in range(4)],
     }
 
 
@@ -262,9 +171,9 @@ def _pavia_centre(data_root: Path, scaling: Scaling) -> Regions:
     cut = height - height // 10 // 8 * 8
     divisor = scaling.divisor(scene.cube, scene.source)
     return {
-        "train": [Region(scene, divisor, 0, 224, cut, width - 224)],
-        "validation": [Region(scene, divisor, cut, 224, height - cut, width - 224)],
-        "test": [Region(scene, divisor, 224 * i, 0, 224, 224) for i in range(4)],
+        "train": [Region(scene, 0, 224, cut, width - 224, divisor)],
+        "validation": [Region(scene, cut, 224, height - cut, width - 224, divisor)],
+        "test": [Region(scene, 224 * i, 0, 224, 224, divisor) for i in range(4)],
     }
 
 
@@ -289,7 +198,7 @@ def _cave(data_root: Path, scaling: Scaling) -> Regions:
             make_scene(name, np.stack(bands, axis=-1), source=str(folder), wavelengths=np.arange(400.0, 701.0, 10.0))
         )
     tested = max(1, round(len(scenes) * 12 / 32))
-    regions = [_region(scene, scaling) for scene in scenes]
+    regions = [scene_region(scene, scaling) for scene in scenes]
     training = regions[:-tested]
     held_out = max(1, len(training) // 10)
     return {"train": training[:-held_out], "validation": training[-held_out:], "test": regions[-tested:]}
@@ -300,7 +209,7 @@ def _harvard(data_root: Path, scaling: Scaling) -> Regions:
     if len(paths) < 10:
         raise UserError(f"{data_root}: found {len(paths)} .mat files; expected Harvard's 50 scenes with the key ref")
     regions = [
-        _region(make_scene(path.stem, read_array(f"{path}:ref", (3,)).values, source=f"{path}:ref"), scaling)
+        scene_region(make_scene(path.stem, read_array(f"{path}:ref", (3,)).values, source=f"{path}:ref"), scaling)
         for path in paths
     ]
     return {

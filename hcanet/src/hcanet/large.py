@@ -15,7 +15,8 @@ import torch
 from tqdm.auto import tqdm
 
 from common.errors import UserError
-from common.hyperspectral.raster import Box, Layer, boxes
+from common.hyperspectral.layers import Layer
+from common.hyperspectral.raster import Box, boxes
 from common.hyperspectral.scene import Scene
 from common.hyperspectral.streaming import Stream, around, halo, tile_side, window_side
 from hcanet.checkpoints import Preparation

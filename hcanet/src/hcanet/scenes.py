@@ -25,6 +25,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import find
+from common.hyperspectral import regions
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.scene import BandAxis, Scene, make_scene, open_scene, refuse_without_cube
 from common.hyperspectral.synthetic import synthetic_scene
@@ -46,38 +47,20 @@ SMALLEST = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
+class Region(regions.Region):
     """A rectangle of a scene.
 
     Attributes:
-        scene: the whole scene, in its file's type.
         offset, divisor: values are `(stored − offset) / divisor`, clipped to [0, 1].
-        top, left, height, width: in pixels.
     """
 
-    scene: Scene
     offset: float
     divisor: float
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @property
-    def name(self) -> str:
-        """Scene and, if it is not the whole of it, place."""
-        if (self.height, self.width) == self.scene.shape:
-            return self.scene.name
-        return f"{self.scene.name} {self.top}:{self.top + self.height},{self.left}:{self.left + self.width}"
 
     def values(self) -> np.ndarray:
         """`(bands, height, width)` float32 in [0, 1]."""
         rows, columns = slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
         return scaled(self.scene.cube[rows, columns], self.offset, self.divisor)
-
-    def valid(self) -> np.ndarray:
-        """`(height, width)` bool: pixels with data."""
-        return self.scene.valid[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
 Regions = dict[str, list[Region]]
@@ -160,21 +143,7 @@ def scaled(cube: np.ndarray, offset: float, divisor: float) -> np.ndarray:
 
 def whole(scene: Scene, scaling: Scaling) -> Region:
     """A scene as one region."""
-    return Region(scene, *limits(scene.cube, scene.valid, scaling, scene.source or scene.name), 0, 0, *scene.shape)
-
-
-def describe(regions: Regions) -> dict[str, list[dict[str, object]]]:
-    """Splits as JSON-able values."""
-    return {
-        split: [
-            {
-                "scene": r.scene.name, "source": r.scene.source, "offset": r.offset, "divisor": r.divisor,
-                "top": r.top, "left": r.left, "height": r.height, "width": r.width,
-            }
-            for r in found
-        ]
-        for split, found in regions.items()
-    }  # fmt: skip
+    return Region(scene, 0, 0, *scene.shape, *limits(scene.cube, scene.valid, scaling, scene.source or scene.name))
 
 
 def icvl_names(which: IcvlList) -> list[str]:
@@ -215,7 +184,7 @@ def icvl_test_region(data_root: Path, name: str, preparation: IcvlPreparation, *
     offset, divisor = limits(cube, scene.valid, "minmax", name)
     shift = (-230, 100) if complex_noise else (0, 0)
     places = [min(max((side - 340) // 2 + by, 0), side - 340) for side, by in zip(cube.shape[:2], shift, strict=True)]
-    return Region(scene, offset, divisor, places[0], places[1], 340, 340)
+    return Region(scene, places[0], places[1], 340, 340, offset, divisor)
 
 
 def _single(scene: Scene, scaling: Scaling) -> Regions:
@@ -228,9 +197,9 @@ def _single(scene: Scene, scaling: Scaling) -> Regions:
     # The test rows take no part in the scale.
     scale = limits(scene.cube[:cut], scene.valid[:cut], scaling, source)
     return {
-        "train": [Region(scene, *scale, 0, 0, first, width)],
-        "validation": [Region(scene, *scale, first, 0, cut - first, width)],
-        "test": [Region(scene, *scale, cut, 0, height - cut, width)],
+        "train": [Region(scene, 0, 0, first, width, *scale)],
+        "validation": [Region(scene, first, 0, cut - first, width, *scale)],
+        "test": [Region(scene, cut, 0, height - cut, width, *scale)],
     }
 
 
@@ -245,18 +214,18 @@ def _jasper_ridge(data_root: Path) -> Scene:
 
 
 def _abu(data_root: Path, scaling: Scaling) -> Regions:
-    regions = []
+    found = []
     for name in (*ABU_TRAIN, ABU_TEST):
         path = find(data_root, f"{name}.mat")
         cube = read_array(f"{path}:data", (3,)).values
-        regions.append(whole(make_scene(name, cube, source=str(path), composite_bands=(36, 19, 9)), scaling))
-    *training, test = regions
+        found.append(whole(make_scene(name, cube, source=str(path), composite_bands=(36, 19, 9)), scaling))
+    *training, test = found
     last = training.pop()
     cut = last.height - last.height // 5
-    box = (last.scene, last.offset, last.divisor)
+    scale = last.offset, last.divisor
     return {
-        "train": [*training, Region(*box, 0, 0, cut, last.width)],
-        "validation": [Region(*box, cut, 0, last.height - cut, last.width)],
+        "train": [*training, Region(last.scene, 0, 0, cut, last.width, *scale)],
+        "validation": [Region(last.scene, cut, 0, last.height - cut, last.width, *scale)],
         "test": [test],
     }
 
@@ -269,4 +238,4 @@ def _pavia(data_root: Path, scaling: Scaling) -> Regions:
     scene = make_scene("pavia", cube, source=f"{path}:paviaU", composite_bands=(60, 30, 10))
     scale = limits(cube[340:], scene.valid[340:], scaling, str(path))
     boxes = {"train": (364, 246), "validation": (340, 24), "test": (0, 340)}
-    return {split: [Region(scene, *scale, top, 0, height, 340)] for split, (top, height) in boxes.items()}
+    return {split: [Region(scene, top, 0, height, 340, *scale)] for split, (top, height) in boxes.items()}

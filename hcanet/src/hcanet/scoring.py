@@ -112,7 +112,7 @@ def score_scenes(
         images = {NETWORK: restored, NOISY: noisy.image} | {
             name: without_training(name, noisy, case) for name in others
         }
-        values = {name: measure(image, clean, region.valid()) for name, image in images.items()}
+        values = {name: measure(image, clean, region.valid) for name, image in images.items()}
         scores = SceneScore(region.name, noise.title(case), values)
         if show:
             show(region, noisy, clean, restored, scores)

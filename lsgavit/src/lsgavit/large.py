@@ -11,8 +11,10 @@ import torch
 
 from common.errors import UserError
 from common.hyperspectral.classification.transforms import SpectralTransform
-from common.hyperspectral.raster import Box, class_layers
-from common.hyperspectral.scene import Scene, in_codes
+from common.hyperspectral.labels import in_codes
+from common.hyperspectral.layers import class_layers
+from common.hyperspectral.raster import Box
+from common.hyperspectral.scene import Scene
 from common.hyperspectral.streaming import Stream, halo, window_side
 from lsgavit.checkpoints import load_model
 from lsgavit.data import COMPONENTS, recorded_classes

@@ -1,1 +1,1 @@
-"""Hyperspectral scenes: reading, pixels without data, windows of large ones. Import the modules."""
+"""Hyperspectral scenes: reading, pixels without data, and processing of large scenes by windows. Import the modules."""

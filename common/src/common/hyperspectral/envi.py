@@ -1,8 +1,8 @@
 """ENVI scenes: a text header `.hdr` beside a flat binary file.
 
 Reads every interleave (bsq, bil, bip), byte order, offset and numeric type, wavelengths with
-their unit, the value of pixels without data, and the `map info`. No package does it here,
-because GDAL and Spectral Python fill up a truncated file without a word.
+their unit, the value of pixels without data, and the `map info`. No package is used,
+because GDAL and Spectral Python accept a truncated file without an error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.hyperspectral.stored import Georeference, Stored
 
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 6: "c8", 9: "c16", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
-# Axes of the file, and where rows, columns and bands are among them.
+# Order of the axes in the file, and the positions of rows, columns and bands in that order.
 _INTERLEAVES: dict[str, tuple[str, tuple[int, int, int]]] = {
     "bsq": ("brc", (1, 2, 0)),
     "bil": ("rbc", (0, 2, 1)),
@@ -35,9 +35,9 @@ OTHER_FORMATS = (".mat", ".h5", ".hdf5", ".npy", ".npz", ".tif", ".tiff")
 
 
 def find_header(path: Path) -> Path | None:
-    """Return the header of a path that is one, or of a binary file with one beside it (`x.hdr`, `x.img.hdr`).
+    """Return the header that a path names, or the one beside a binary file (`x.hdr`, `x.img.hdr`), or None.
 
-    A file of another format is no binary, whatever lies beside it.
+    A file of another format has no header, even if one lies beside it.
     """
     if path.suffix.lower() == ".hdr":
         return path if path.is_file() else None
@@ -54,11 +54,11 @@ class Layout:
 
     Attributes:
         binary: the file, of the size that the header describes.
-        fields: of the header, without the empty ones.
+        fields: the header's fields, without empty ones.
         shape: rows, columns, bands.
         dtype: as stored, with its byte order.
-        axes, order: axes of the file, and where rows, columns and bands are among them.
-        offset: in bytes.
+        axes, order: order of the axes in the file, and the positions of rows, columns and bands in that order.
+        offset: bytes before the values.
     """
 
     binary: Path
@@ -77,8 +77,8 @@ def read_layout(header: Path, binary: Path | None = None) -> Layout:
         binary: the file that the user named; by default the one beside the header.
 
     Raises:
-        UserError: not an ENVI header, a field missing or unknown, or a binary file that is
-            missing or of another size.
+        UserError: the file is not an ENVI header, a field is missing or unknown, or the binary file is missing or
+            has another size.
     """
     fields = {name: value for name, value in read_header(header).items() if value}
     for field in ("file compression", "major frame offsets", "minor frame offsets"):
@@ -112,7 +112,7 @@ def read_layout(header: Path, binary: Path | None = None) -> Layout:
 
 
 def read(header: Path, binary: Path | None = None) -> Stored:
-    """Read a scene by its header; arguments and errors as `read_layout`.
+    """Read a scene by its header; arguments and errors as in `read_layout`.
 
     Returns:
         values `(rows, columns, bands)`, or `(rows, columns)` for a single band.
@@ -127,7 +127,7 @@ def read(header: Path, binary: Path | None = None) -> Stored:
         values[..., 0] if bands == 1 else values,
         str(layout.binary),
         wavelengths(header, layout.fields, bands),
-        _place(layout.fields),
+        _georeference(layout.fields),
         declared(header, layout.fields),
         bands="last",
         notes=notes(layout.fields),
@@ -135,7 +135,7 @@ def read(header: Path, binary: Path | None = None) -> Stored:
 
 
 def read_window(layout: Layout, rows: slice, columns: slice) -> np.ndarray:
-    """Read a part of a scene, `(rows, columns, bands)`, line by line: a mapped file would count as memory."""
+    """Read a part of a scene, `(rows, columns, bands)`, line by line, because a mapped file counts as used memory."""
     (height, width, bands), size = layout.shape, layout.dtype.itemsize
     shape = (rows.stop - rows.start, columns.stop - columns.start, bands)
     cube = np.empty(shape, layout.dtype.newbyteorder("="))
@@ -154,9 +154,9 @@ def read_header(header: Path) -> dict[str, str]:
     """Return the fields of a header: lower-case name → text without braces; an empty field is empty.
 
     Raises:
-        UserError: this is no ENVI header, or a brace is never closed.
+        UserError: the file is not an ENVI header, or a brace is never closed.
     """
-    content = header.read_bytes()  # ASCII by the format's definition; programs write other encodings too
+    content = header.read_bytes()  # ASCII in the format's definition, but programs also write other encodings
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = content.decode("utf-16", errors="replace")
     else:
@@ -177,7 +177,7 @@ def read_header(header: Path) -> dict[str, str]:
         if not value.startswith("{"):
             fields[name] = re.split(r"\s;", value)[0].strip()  # a comment may follow
             continue
-        # A value in braces may go on over several lines, and may hold comments, equals signs and further braces.
+        # A value in braces may have several lines, with comments, equals signs and further braces.
         while value.count("{") > value.count("}"):
             following = next(lines, None)
             if following is None:
@@ -188,10 +188,10 @@ def read_header(header: Path) -> dict[str, str]:
 
 
 def _find_binary(header: Path, size: int) -> Path:
-    """The binary of a header: the only file of its name that has the right size, else the one with a usual suffix.
+    """The binary of a header: the only file of its name with the right size, else the one with a usual suffix.
 
     Raises:
-        UserError: there is none, or several could be meant.
+        UserError: there is no such file, or there are several.
     """
     stem = header.stem.lower()  # of x.hdr and of x.img.hdr
     files = [file for file in sorted(header.parent.glob("*")) if file.is_file() and file.suffix.lower() != ".hdr"]
@@ -213,7 +213,11 @@ def _find_binary(header: Path, size: int) -> Path:
 
 
 def declared(header: Path, fields: dict[str, str]) -> float | None:
-    """The value that a header declares for pixels without data, or None."""
+    """Return the value that a header declares for pixels without data, or None.
+
+    Raises:
+        UserError: the declared value is not a number.
+    """
     text = fields.get("data ignore value", "")
     if text.lower() in ("", "none", "null"):
         return None
@@ -224,7 +228,7 @@ def declared(header: Path, fields: dict[str, str]) -> float | None:
 
 
 def notes(fields: dict[str, str]) -> tuple[str, ...]:
-    """What the header declares about the stored numbers but is not applied."""
+    """Return what the header declares about the stored numbers but is not applied, one sentence each."""
     good = re.split(r"[,\s]+", fields.get("bbl", ""))
     bad = [band for band, flag in enumerate(good) if flag and not flag.strip(".0")]
     found = []
@@ -234,13 +238,17 @@ def notes(fields: dict[str, str]) -> tuple[str, ...]:
     scaled = [name for name in ("data gain values", "data offset values") if fields.get(name)]
     if scaled:
         found.append(f"the header gives {' and '.join(scaled)}, the numbers are taken as they are stored")
-    if fields.get("map info") and _place(fields) is None:
+    if fields.get("map info") and _georeference(fields) is None:
         found.append("the header's map info cannot be read, outputs get no georeference")
     return tuple(found)
 
 
 def wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray | None:
-    """Band centres in nm; without a unit, values below 100 can only be micrometres."""
+    """Return the band centres in nm, `(bands,)`, or None; without a unit, values below 100 are taken as micrometres.
+
+    Raises:
+        UserError: they are not numbers, or not one per band.
+    """
     if not fields.get("wavelength"):
         return None
     try:
@@ -259,7 +267,7 @@ def wavelengths(header: Path, fields: dict[str, str], bands: int) -> np.ndarray 
     return values * _IN_NM.get(unit, 1e3 if values.max() < 100 else 1.0)
 
 
-def _place(fields: dict[str, str]) -> Georeference | None:
+def _georeference(fields: dict[str, str]) -> Georeference | None:
     """`map info = {projection, column, row, x, y, width, height, zone, hemisphere, datum}`; pixels from 1.
 
     The coordinate system is kept for UTM on WGS-84 and for plain longitude and latitude; otherwise

@@ -1,7 +1,7 @@
-"""GeoTIFF through tifffile.
+"""Read and write GeoTIFF files with tifffile.
 
-A map gets back the very tags that its scene came with, so no coordinate system has to be understood.
-Some compressions, LZW among them, need `pip install imagecodecs`, or `rasterio`, whose GDAL then reads them.
+A map gets the georeference tags of its scene unchanged, so coordinate systems need not be interpreted. Some
+compressions, for example LZW, need `pip install imagecodecs`, or `rasterio`, whose GDAL reads them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from common.hyperspectral.no_data import as_number
 from common.hyperspectral.stored import Georeference, Stored
 
 _TAGS = {33550: "d", 33922: "d", 34264: "d", 34735: "H", 34736: "d", 34737: "s"}
-_METADATA, _NO_DATA = 42112, 42113  # GDAL's: XML, and a number as text
-_ALPHA = (1, 2)  # of ExtraSamples: associated and unassociated
+_METADATA, _NO_DATA = 42112, 42113  # tags of GDAL: XML, and a number as text
+_ALPHA = (1, 2)  # values of ExtraSamples: associated and unassociated alpha
 
 
 def read(path: Path) -> Stored:
@@ -34,12 +34,12 @@ def read(path: Path) -> Stored:
         from pages.
 
     Raises:
-        Exception: of many kinds, when the file is damaged.
+        Exception: the file is damaged; the error can have many types.
     """
     with extra("fullpaper-common[hyperspectral]"):
         import tifffile  # noqa: PLC0415 - slow to import
 
-    # It also parses the no-data value, and complains where that is longer than its type.
+    # tifffile also parses the no-data value, and warns when the value does not fit its type.
     logging.getLogger("tifffile").addFilter(_is_no_complaint)
     with tifffile.TiffFile(path) as file:
         series, known = file.series[0], file.pages.first.tags
@@ -47,7 +47,7 @@ def read(path: Path) -> Stored:
         tags = {tag: known[tag].value for tag in _TAGS if tag in known}
         said = declared(path, known)
         notes = [*said.notes]
-        # Overviews and masks belong to the first image; any other is a further one.
+        # Overviews and masks belong to the first image; all others are further images.
         others = [one.keyframe for one in file.series[1:]]
         mask = next((page.asarray() != 0 for page in others if page.is_mask and page.shape == values.shape[:2]), None)
         if (beside := path.with_name(f"{path.name}.msk")).is_file():
@@ -55,7 +55,7 @@ def read(path: Path) -> Stored:
             mask = mask if mask.ndim == 2 else mask.all(axis=-1)
         further = sum(not (page.is_mask or page.is_reduced) for page in others)
         if further:
-            notes.append(f"the file holds {further} more images of other sizes or types, the first is read")
+            notes.append(f"the file holds {further} more images of other sizes or types; only the first is read")
     bands: Literal["last", "pages"] | None = None
     if values.ndim == 3:
         bands = "last" if "S" in axes else "pages"
@@ -69,12 +69,12 @@ def read(path: Path) -> Stored:
 
 @dataclass(frozen=True)
 class Declared:
-    """What a file, or GDAL's `.aux.xml` beside it, declares about its numbers.
+    """Declarations about the numbers of a file, in the file or in GDAL's `.aux.xml` beside it.
 
     Attributes:
-        no_data: the value of pixels without data.
+        no_data: the value of pixels without data, or None.
         wavelengths: in nm, `(bands,)`, or None.
-        alpha: the sample, from 0, that is a data mask and not a band; None without one.
+        alpha: number, from 0, of the sample that is a data mask and not a band; None without one.
         notes: see `Stored`.
     """
 
@@ -85,7 +85,7 @@ class Declared:
 
 
 def read_declared(path: Path) -> Declared:
-    """What a file declares about its numbers, without reading them."""
+    """Read what a file declares about its numbers, without reading the numbers."""
     import tifffile  # noqa: PLC0415 - slow to import
 
     with tifffile.TiffFile(path) as file:
@@ -93,7 +93,7 @@ def read_declared(path: Path) -> Declared:
 
 
 def declared(path: Path, tags: Any) -> Declared:
-    """Read what is declared; `tags` are tifffile's, of the first page."""
+    """Read the declarations; `tags` are tifffile's tags of the first page."""
     text = str(tags[_NO_DATA].value).strip("\0 \n") if _NO_DATA in tags else ""
     metadata = str(tags[_METADATA].value) if _METADATA in tags else ""
     notes = _notes(metadata)
@@ -104,7 +104,7 @@ def declared(path: Path, tags: Any) -> Declared:
         found = re.findall(r"<NoDataValue>([^<]*)<", beside.read_text(encoding="utf-8", errors="replace"))
         text = found[0].strip() if found else ""
         if len(set(found)) > 1:
-            notes.append(f"{beside.name} declares several values for pixels without data, {text} is taken")
+            notes.append(f"{beside.name} declares several values for pixels without data; {text} is used")
     no_data: float | None = None
     if text.lower() not in ("", "none", "null"):
         try:

@@ -1,8 +1,8 @@
 """Pixels without data, for example borders of a rotated scene, removed clouds and lost lines.
 
-Such a pixel holds a declared value (a GeoTIFF's, an ENVI header's, or `--no-data`), NaN or infinity. It takes
-part in no statistics, no training and no score, and is without data in every output. Networks see the nearest
-spectrum that is there instead, so that nothing rings at the border of a hole.
+Such a pixel holds NaN, infinity, or the value that a GeoTIFF, an ENVI header or `--no-data` declares. It takes no part
+in statistics, training and scores, and has no data in any output. Networks get the nearest spectrum with data in its
+place, so that they show no artefacts at the border of a hole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def valid_pixels(cube: np.ndarray, no_data: float | None) -> np.ndarray:
     """Return where a cube `(H, W, bands)` holds data, `(H, W)` bool.
 
     A pixel is without data when one of its bands is NaN, infinite or the declared value. Zero can also be
-    measured, so a declared zero has to stand in all bands.
+    a measured value, so a declared zero counts only if all bands hold it.
     """
     valid = np.ones(cube.shape[:2], dtype=bool)
     for row, line in enumerate(cube):  # row by row, so that no mask of the whole cube is made
@@ -37,7 +37,7 @@ def check_size(cube: np.ndarray, valid: np.ndarray, source: str) -> None:
     """Refuse numbers too large to be measurements, which overflow in statistics: an undeclared no-data value.
 
     Raises:
-        UserError: the largest.
+        UserError: such a number is found; names the largest.
     """
     if cube.dtype.kind != "f" or cube.dtype.itemsize < 4:
         return
@@ -58,7 +58,7 @@ def is_declared(values: np.ndarray, no_data: float) -> np.ndarray:
     if wanted is None:
         return np.zeros(values.shape, dtype=bool)
     if values.dtype == np.float64 and abs(no_data) > _LARGE:
-        # float32's smallest value, written with eight digits: as float64 the text is another number.
+        # The value may be float32's smallest number in eight digits, which float64 reads as another number.
         with np.errstate(over="ignore"):
             return values.astype(np.float32) == np.float32(no_data)
     return values == wanted
@@ -81,7 +81,7 @@ def extent_of(valid: np.ndarray) -> tuple[slice, slice]:
 
 
 def value_for(dtype: np.dtype, declared: float | None) -> float | int:
-    """Return what pixels without data hold in an output of this type.
+    """Return the value of pixels without data in an output of this type.
 
     The declared value where the type can hold it, else NaN, else the type's smallest value.
     """
@@ -92,7 +92,7 @@ def value_for(dtype: np.dtype, declared: float | None) -> float | int:
 
 
 def in_type(value: float, dtype: np.dtype) -> np.generic | None:
-    """Return a value as a type stores it; None when the type cannot hold it."""
+    """Return a value converted to a type; None if the type cannot hold it."""
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return dtype.type(value)
@@ -103,17 +103,17 @@ def in_type(value: float, dtype: np.dtype) -> np.generic | None:
 
 
 def note_on(no_data: float | None, dtype: np.dtype) -> tuple[str, ...]:
-    """Return a sentence where numbers of a type cannot hold the value that their file declares, else nothing."""
+    """Return a sentence if a type cannot hold the no-data value that the file declares, else nothing."""
     if no_data is None or math.isnan(no_data) or in_type(no_data, dtype) is not None:
         return ()
     return (f"the file declares {no_data:g} for pixels without data, which {dtype} numbers cannot be: name another",)
 
 
 def as_number(text: str) -> float | int:
-    """Return a number from a file's text; whole ones as int, since a float cannot hold all of 64 bits.
+    """Return a number from a file's text; whole numbers as int, because a float cannot hold all 64-bit integers.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: the text is not a number.
     """
     try:
         return int(text)

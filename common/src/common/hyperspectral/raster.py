@@ -1,7 +1,7 @@
-"""GeoTIFF and ENVI scenes larger than memory, through rasterio: read by windows, written as tiled GeoTIFF.
+"""Read GeoTIFF and ENVI scenes larger than memory by windows, with rasterio.
 
-GDAL reads a truncated ENVI binary as zeros without a word, so `envi.read_layout` compares its size with the
-header first. MATLAB and NumPy files are read whole (`readers.py`).
+GDAL reads the missing part of a truncated ENVI binary as zeros without an error, so `envi.read_layout` first compares
+its size with the header. MATLAB and NumPy files are read whole (`readers.py`).
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,17 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from common.errors import UserError, extra
-from common.files import sync
 from common.hyperspectral import envi, geotiff
 from common.hyperspectral.no_data import check_size, filled, in_type, note_on, valid_pixels, value_for
 from common.hyperspectral.readers import damage_reported
-from common.hyperspectral.scene import Scene, in_codes
+from common.hyperspectral.scene import Scene
 
 Box = tuple[slice, slice]
 """Rows and columns of a rectangle."""
 CACHE = 64 * 2**20
-"""Bytes of GDAL's cache of blocks."""
-BLOCK = 256
-"""Rows and columns of an output's blocks."""
+"""Size of GDAL's block cache in bytes."""
 TIFF = (".tif", ".tiff")
-"""Suffixes of GeoTIFF."""
+"""Suffixes of GeoTIFF files."""
 
 
 def larger_than(memory: int, reference: str, beside: float) -> bool:
@@ -68,15 +64,15 @@ class Raster:
 
     Attributes:
         shape: rows and columns.
-        bands, dtype, no_data: as of a `Scene`.
+        bands, dtype, no_data: as in a `Scene`.
         wavelengths: in nm, `(bands,)`, or None.
-        notes: what the file declares about its numbers, a sentence each.
-        block_bytes: size of the pieces in which the file is stored.
-        file: the data set that rasterio opened.
+        notes: what the file declares about its numbers, one sentence each.
+        block_bytes: size of a block of the file.
+        file: the opened rasterio data set.
 
     Raises:
-        UserError: rasterio is missing, the file is damaged, an ENVI binary has the wrong size, or the file holds
-            what is no scene of real numbers.
+        UserError: rasterio is missing, the file is damaged, an ENVI binary has the wrong size, or the file does not
+            hold a scene of real numbers.
     """
 
     def __init__(self, reference: str | Path, no_data: float | None = None) -> None:
@@ -86,7 +82,7 @@ class Raster:
         header = envi.find_header(self.path)
         self._layout = envi.read_layout(header, None if header == self.path else self.path) if header else None
         self.path = self._layout.binary if self._layout else self.path
-        os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))  # GDAL asks once; its default is 5 % of the machine
+        os.environ.setdefault("GDAL_CACHEMAX", str(CACHE))  # GDAL reads it once; its default is 5 % of the memory
         with damage_reported(self.path), warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             try:
@@ -99,7 +95,7 @@ class Raster:
             raise UserError(f"{self.path}: holds its bands as pages; save them as bands of one image")
         flags, self._alpha = self.file.mask_flag_enums[0], 0
         if self._layout and header:
-            # GDAL takes such a header in another way where it is written loosely, so it tells the place alone.
+            # GDAL reads some loosely written headers differently, so only the georeference comes from GDAL.
             (*shape, self.bands), fields = self._layout.shape, self._layout.fields
             self.dtype, self.block_bytes = self._layout.dtype.newbyteorder("="), 0
             self.wavelengths, found = envi.wavelengths(header, fields, self.bands), envi.declared(header, fields)
@@ -124,12 +120,12 @@ class Raster:
 
     @property
     def output_no_data(self) -> float | int | None:
-        """What pixels without data hold in an output of the scene's type; None where there can be none."""
+        """The value of pixels without data in an output of the scene's type; None if there can be no such pixels."""
         possible = self.no_data is not None or self._masked or self._alpha or self.dtype.kind == "f"
         return value_for(self.dtype, self.no_data) if possible else None
 
     def read(self, box: Box) -> Scene:
-        """Read a window; pixels without data hold the nearest spectrum of the window, if it has any with data."""
+        """Read a window; a pixel without data gets the window's nearest spectrum with data, else zeros."""
         from rasterio.windows import Window  # noqa: PLC0415
 
         window = Window.from_slices(*box)
@@ -151,17 +147,20 @@ class Raster:
         )
 
     def percentiles(self, shares: Sequence[float]) -> list[float]:
-        """Percentiles of all values that are data, exactly `np.percentile`'s.
+        """Return percentiles of all values of pixels with data, equal to those of `np.percentile`.
 
-        Values are taken as whole numbers of the same order, and counted by 16 of their bits at a time: one pass over
-        the file for types of 16 bits, two for those of 32.
+        A radix selection: values become unsigned integers of the same order, which are counted by 16 bits at a time.
+        It takes one pass over the file for types of 16 bits and two for 32 bits.
+
+        Args:
+            shares: in percent, 0 to 100.
 
         Raises:
             UserError: no pixel holds data.
         """
         bits = 8 * self.dtype.itemsize
         step = min(bits, 16)
-        found: dict[int, tuple[int, int]] = {}  # rank → (its highest bits, its rank among the values that have them)
+        found: dict[int, tuple[int, int]] = {}  # rank → (value's highest bits, rank among values with these bits)
         for shift in range(bits - step, -1, -step):
             counts = {prefix: np.zeros(2**step, dtype=np.int64) for prefix in {p for p, _ in found.values()} or {0}}
             for keys in self._keys():
@@ -186,7 +185,7 @@ class Raster:
         return results
 
     def _keys(self) -> Iterator[np.ndarray]:
-        """The values that are data as unsigned numbers of the same order, line by line of windows."""
+        """Yield the values of pixels with data as unsigned integers of the same order, line by line of each window."""
         top = 1 << (8 * self.dtype.itemsize - 1)
         for box in tqdm(boxes(self.shape, 256), unit="block", desc="scale of values"):
             scene = self.read(box)
@@ -201,7 +200,7 @@ class Raster:
                 yield bits
 
     def _value(self, key: int) -> Any:
-        """The value of a key."""
+        """The value that an unsigned integer of `_keys` stands for."""
         width = 8 * self.dtype.itemsize
         top = 1 << (width - 1)
         if self.dtype.kind == "i":
@@ -212,100 +211,10 @@ class Raster:
 
 
 def boxes(shape: tuple[int, int], side: int) -> list[Box]:
-    """Cut a scene into windows of at most `side` rows and columns, line by line."""
+    """Return the windows of at most `side` rows and columns that cover a scene, in row-major order."""
     starts = [range(0, length, side) for length in shape]
     return [
         (slice(row, min(row + side, shape[0])), slice(column, min(column + side, shape[1])))
         for row in starts[0]
         for column in starts[1]
     ]
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """One GeoTIFF to be written from windows.
-
-    Attributes:
-        path: of the finished file.
-        bands, dtype: of its values.
-        no_data: what pixels without data hold, None where there can be none.
-        scale: its pixels are so many times smaller than the scene's.
-        names: of its bands; without names those of the scene, with their wavelengths.
-    """
-
-    path: Path
-    bands: int
-    dtype: np.dtype
-    no_data: float | int | None
-    scale: int = 1
-    names: tuple[str, ...] = ()
-
-
-def class_layers(folder: Path, codes: Sequence[int], names: tuple[str, ...]) -> list[Layer]:
-    """The two files of a classification: probabilities.tif, a band per class, and classes.tif in the codes."""
-    kind = in_codes(np.zeros(1, dtype=np.int64), codes).dtype
-    return [
-        Layer(folder / "probabilities.tif", len(codes), np.dtype(np.float32), float("nan"), names=names),
-        Layer(folder / "classes.tif", 1, kind, 0, names=("class",)),
-    ]
-
-
-def write_layer(path: Path, layer: Layer, source: Raster, windows: Iterable[tuple[Box, np.ndarray]]) -> None:
-    """Write a tiled, deflated GeoTIFF, BigTIFF where it may become larger than 4 GB.
-
-    Blocks without data take no place in the file; readers give its no-data value for them.
-
-    Args:
-        path: where to write; not yet `layer.path`.
-        windows: in pixels of the layer, with their `(rows, columns, bands)`; of whole blocks.
-    """
-    import rasterio  # noqa: PLC0415 - an extra
-    from rasterio.windows import Window  # noqa: PLC0415
-
-    height, width = (length * layer.scale for length in source.shape)
-    place: dict[str, Any] = {"crs": source.file.crs}
-    if not source.file.transform.is_identity:
-        a, b, left, d, e, top = source.file.transform[:6]
-        across, down = (a / layer.scale, d / layer.scale), (b / layer.scale, e / layer.scale)
-        place["transform"] = rasterio.Affine(across[0], down[0], left, across[1], down[1], top)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.open(
-            path, "w", driver="GTiff", height=height, width=width, count=layer.bands, dtype=layer.dtype.name, **place,
-            nodata=layer.no_data, tiled=True, blockxsize=BLOCK, blockysize=BLOCK, interleave="band",
-            compress="deflate", bigtiff="IF_SAFER", sparse_ok=True,
-        ) as file:  # fmt: skip
-            for band in range(1, layer.bands + 1):
-                name = layer.names[band - 1] if layer.names else source.file.descriptions[band - 1]
-                if name:
-                    file.set_band_description(band, name)
-                if source.wavelengths is not None and not layer.names:
-                    file.update_tags(
-                        band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{source.wavelengths[band - 1] / 1e3:.9g}"
-                    )
-            for box, values in windows:
-                file.write(np.moveaxis(values, -1, 0), window=Window.from_slices(*box))
-
-
-def make_cog(path: Path, *, classes: bool = False) -> None:
-    """Rewrite a GeoTIFF as a cloud-optimised one: overviews, then data, in one pass of reading.
-
-    Args:
-        classes: overviews take one of the pixels instead of their mean.
-    """
-    with extra("fullpaper-common[raster]"):
-        import rasterio.shutil  # noqa: PLC0415 - an extra
-
-    temporary = path.with_name(f".{path.stem}.cog{path.suffix}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            rasterio.shutil.copy(
-                path, temporary, driver="COG", compress="deflate", bigtiff="IF_SAFER", blocksize=BLOCK, sparse_ok=True,
-                overview_resampling="nearest" if classes else "average",
-            )  # fmt: skip
-        sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)

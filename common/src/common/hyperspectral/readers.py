@@ -1,7 +1,7 @@
 """Read arrays from the file formats of hyperspectral scenes: MATLAB, NumPy, ENVI and GeoTIFF.
 
-`read_array("FILE[:KEY]", ranks)` returns one array with whatever the file knows of wavelengths
-and place. Nothing is converted: the type stays the file's, the axes become (rows, columns, bands).
+`read_array("FILE[:KEY]", ranks)` returns one array with the wavelengths and the georeference that the file gives. The
+values keep their type, except for bool, long floats and byte order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common.errors import UserError, extra
 from common.hyperspectral import envi, geotiff
 from common.hyperspectral.stored import Stored
 
-# MATLAB's kinds of arrays of numbers, as scipy lists them.
+# MATLAB's classes of numeric arrays, as scipy lists them.
 _NUMERIC = ("double", "single", "logical", "sparse", *(f"{sign}int{n}" for sign in ("", "u") for n in (8, 16, 32, 64)))
 FORMATS = "MATLAB .mat, NumPy .npy or .npz, ENVI .hdr or GeoTIFF .tif"
 
@@ -27,12 +27,12 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
     """Read `FILE[:KEY]`.
 
     Args:
-        reference: the key may be left out when just one array of the file has a fitting rank.
-        ranks: how many axes the array may have.
+        reference: the key can be omitted if only one array of the file has a permitted number of axes.
+        ranks: the permitted numbers of axes, of 2 and 3.
 
     Raises:
-        UserError: missing or damaged file, unknown format or key, complex or non-numeric values,
-            or another rank.
+        UserError: the file is missing or damaged, its format or the key is unknown, or the array is not one of real
+            numbers with a permitted number of axes.
     """
     path, key = _parse(str(reference))
     if not path.is_file():
@@ -48,14 +48,14 @@ def read_array(reference: str | Path, ranks: Collection[int]) -> Stored:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}; expected {_describe(ranks)}")
     if not stored.values.size:
         raise UserError(f"{stored.source}: has shape {stored.values.shape}, so it holds nothing; expected values")
-    # torch takes the machine's byte order only, and no longer floats; truth values cannot be subtracted.
+    # torch needs the machine's byte order and floats of at most 64 bits; bool values cannot be subtracted.
     native = np.dtype(np.float64) if kind.kind == "f" and kind.itemsize > 8 else kind.newbyteorder("=")
     native = np.dtype(np.uint8) if kind.kind == "b" else native
     return replace(stored, values=stored.values.astype(native, copy=False))
 
 
 def _parse(reference: str) -> tuple[Path, str | None]:
-    """FILE and KEY; a colon that belongs to an existing name or a drive letter is none."""
+    """FILE and KEY; a colon in the name of an existing file or after a drive letter does not separate them."""
     name, colon, key = reference.rpartition(":")
     folders = ("/" in key or "\\" in key) and not Path(name).is_file()  # an archive's keys may have slashes
     if not colon or Path(reference).exists() or folders:
@@ -115,7 +115,7 @@ def _read_matlab(path: Path, key: str | None, ranks: Collection[int]) -> Stored:
 
 
 def _datasets(group: Any, prefix: str = "", above: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Every array of an HDF5 file with its name, GROUP.NAME for one inside a group (a MATLAB struct)."""
+    """Yield every array of an HDF5 file with its name, which is GROUP.NAME inside a group (a MATLAB struct)."""
     for name, item in group.items():
         if hasattr(item, "items"):
             # MATLAB keeps the contents of cells in #refs#; a link may lead back to a group around it.
@@ -126,7 +126,7 @@ def _datasets(group: Any, prefix: str = "", above: tuple[Any, ...] = ()) -> Iter
 
 
 def _fill_value(dataset: Any) -> float | None:
-    """What netCDF's attributes declare about values without data."""
+    """The no-data value that netCDF's attributes declare, or None."""
     declared = [dataset.attrs[name] for name in ("_FillValue", "missing_value") if name in dataset.attrs]
     value = np.ravel(declared[0])[0] if declared else None
     return value.item() if isinstance(value, np.number) and np.isrealobj(value) else None
@@ -139,10 +139,10 @@ def _scaled(dataset: Any) -> tuple[str, ...]:
 
 
 def _read_hdf5(dataset: Any) -> np.ndarray:
-    """The whole data set; what MATLAB wrote has its axes reversed and is turned slab by slab.
+    """Read a whole data set; the axes of MATLAB's arrays are reversed and are transposed slab by slab.
 
-    A turned view would leave a pixel's bands far apart in memory, a turned copy of the whole
-    needs twice the memory.
+    In a transposed view the bands of a pixel would be far apart in memory, and a transposed copy of the whole array
+    would need twice the memory.
     """
     if "MATLAB_class" not in dataset.attrs or dataset.dtype.kind not in "buif":
         return dataset[()]
@@ -162,7 +162,7 @@ def _read_archive(path: Path, key: str | None, ranks: Collection[int]) -> tuple[
 def _choose(
     path: Path, key: str | None, shapes: dict[str, tuple[int, ...]], ranks: Collection[int], other: Sequence[str] = ()
 ) -> str:
-    """The key that was asked for, or the only one of a fitting rank; `other` holds what is no array of numbers."""
+    """The key that was asked for, or the only one with a permitted number of axes; `other`: non-numeric entries."""
     held = ", ".join([*(f"{name} {shape}" if shape else name for name, shape in shapes.items()), *other]) or "no arrays"
     if key is None:
         fitting = [name for name, shape in shapes.items() if len(shape) in ranks and min(shape) > 1]

@@ -1,13 +1,13 @@
 """A hyperspectral scene in memory: the cube, its labels, and what is known about both.
 
-`open_scene` reads a user's own files, `classification.catalogue` the published ones; both end in
-`make_scene`, which refuses what no method can work on. The cube keeps the type of its file (most
-are 16-bit integers): float copies are for whoever needs them, window by window or chunk by chunk.
+`open_scene` reads a user's own files, `classification.catalogue` the published ones. Both call `make_scene`, which
+refuses unusable scenes. The cube keeps the type of its file, mostly 16-bit integers; code that needs floats converts
+a window or a chunk at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from common.errors import UserError
+from common.hyperspectral.labels import remap_labels
 from common.hyperspectral.no_data import check_size, extent_of, filled, in_type, is_declared, note_on, valid_pixels
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.stored import Georeference
@@ -31,13 +32,13 @@ class Scene:
         cube: `(H, W, bands)`, the file's own type, finite; pixels without data hold the nearest spectrum.
         labels: `(H, W)` int64; 0 is unlabelled or without data, classes are 1..K without gaps; None without labels.
         class_names: K names, class 1 first.
-        codes: what classes 1..K were called in the file; codes may have gaps there.
+        codes: the file's codes of classes 1..K, which may have gaps.
         wavelengths: band centres in nm, `(bands,)`, or None.
         georeference: position and coordinate system of the scene, or None.
-        composite_bands: red, green and blue band for images, where wavelengths are not given.
+        composite_bands: numbers of the red, green and blue band for images, used without wavelengths.
         source: the files, for messages.
-        valid: `(H, W)` bool, where there are data; everywhere by default.
-        no_data: the value that the file declares, or the user named, for pixels without data.
+        valid: `(H, W)` bool, true for pixels with data; by default all.
+        no_data: the value of pixels without data, declared by the file or named by the user, or None.
         remarks: sentences about the files, see `notes`.
     """
 
@@ -55,7 +56,7 @@ class Scene:
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Without a map of its own, every pixel has data."""
+        """Without a given `valid`, all pixels have data."""
         if self.valid.shape != self.shape:
             object.__setattr__(self, "valid", np.ones(self.shape, dtype=bool))
 
@@ -71,7 +72,7 @@ class Scene:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes K, without the unlabelled one."""
+        """Number of classes K; unlabelled pixels are not a class."""
         return len(self.codes)
 
     @property
@@ -81,7 +82,7 @@ class Scene:
 
     @property
     def data_pixels(self) -> np.ndarray | None:
-        """Flat indices of the pixels with data, for statistics; None when all have."""
+        """Flat indices of the pixels with data, for statistics; None if all pixels have data."""
         return None if self.valid.all() else np.flatnonzero(self.valid)
 
     @property
@@ -90,13 +91,13 @@ class Scene:
         return extent_of(self.valid)
 
     def spectra(self, rows: slice = slice(None)) -> np.ndarray:
-        """The cube's rows, or, where some of their pixels lack data, the spectra of the others as `(1, n, bands)`."""
+        """Return some rows of the cube; if some of their pixels have no data, all other spectra as `(1, n, bands)`."""
         cube, valid = self.cube[rows], self.valid[rows]
         return cube if valid.all() else cube[valid][None]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What every script says about the scene: pixels without data, and what its files declare; a sentence each."""
+        """Sentences that every script prints about the scene: what its files declare, and pixels without data."""
         missing = int((~self.valid).sum())
         if not missing:
             return self.remarks
@@ -105,7 +106,7 @@ class Scene:
 
     @property
     def note(self) -> str:
-        """The notes as lines of text; empty when there are none."""
+        """The notes as lines of text; empty without notes."""
         return "\n".join(f"note: {note}" for note in self.notes)
 
     def require_labels(self) -> np.ndarray:
@@ -132,13 +133,13 @@ def open_scene(
     Args:
         cube: `FILE[:KEY]` of a `(H, W, bands)` or `(bands, H, W)` array.
         labels: `FILE[:KEY]` of a `(H, W)` array of class codes, 0 for unlabelled.
-        name: by default the cube file's.
-        band_axis: where the bands are; found from the labels' shape when None, "last" without labels.
+        name: by default the name of the cube's file.
+        band_axis: axis of the bands; None: found from the labels' shape, or "last" without labels.
         no_data: the value of pixels without data, instead of the one that the file declares; NaN and
             infinity always mean no data.
 
     Raises:
-        UserError: one sentence about whatever is wrong with the files.
+        UserError: a file cannot be read or does not hold a scene; see `make_scene`.
     """
     stored = read_array(cube, (3,))
     if no_data is not None and not np.isnan(no_data) and in_type(no_data, stored.values.dtype) is None:
@@ -147,7 +148,7 @@ def open_scene(
             "pass --no-data the value that its pixels without data hold"
         )
     if stored.bands is not None:
-        # Samples of a TIFF and ENVI's interleave leave no choice; pages are bands unless the labels say otherwise.
+        # TIFF samples and ENVI's interleave determine the axis; pages are bands unless the labels' shape contradicts.
         pages = band_axis or ("first" if labels is None else None)
         band_axis = pages if stored.bands == "pages" else "last"
     codes, labels_source = None, ""
@@ -180,7 +181,7 @@ def refuse_without_cube(cube: str | None, **flags: object) -> None:
     """Refuse flags for a user's own scene when no such scene is given.
 
     Raises:
-        UserError: the flag.
+        UserError: one of these flags is given; names it.
     """
     for name, value in flags.items():
         if cube is None and value is not None:
@@ -204,18 +205,18 @@ def make_scene(
     mask: np.ndarray | None = None,
     remarks: tuple[str, ...] = (),
 ) -> Scene:
-    """Check arrays and put them together.
+    """Check arrays and make a scene of them.
 
     Args:
         cube: `(H, W, bands)` or `(bands, H, W)`.
-        codes: `(H, W)` class codes as in the file, 0 for unlabelled; gaps are closed.
-        names: class names by code; "class CODE" where absent.
+        codes: `(H, W)` class codes as in the file, 0 for unlabelled; the scene's labels have no gaps.
+        names: class names by code; a class without a name is called "class CODE".
         no_data: see `open_scene`. Labels of pixels without data become 0, and a remark counts them.
-        mask: `(H, W)` bool, false for further pixels without data.
+        mask: `(H, W)` bool; where it is false, pixels have no data either.
 
     Raises:
-        UserError: see `remap_labels` and `check_size`; or no pixel with data, labels of a constant cube, or sizes
-            that do not fit.
+        UserError: see `remap_labels` and `check_size`; or no pixel holds data, a labelled cube is constant, or sizes
+            do not fit.
     """
     source, labels_source = source or name, labels_source or source or name
     if codes is not None and codes.ndim == 3 and 1 in codes.shape:
@@ -226,7 +227,7 @@ def make_scene(
     if mask is not None:
         valid &= mask
     if not valid.any():
-        raise UserError(f"{source}: no pixel holds data ({_why(cube, no_data)})")
+        raise UserError(f"{source}: no pixel holds data ({_why_empty(cube, no_data)})")
     check_size(cube, valid, source)
     labels: np.ndarray | None = None
     found: tuple[int, ...] = ()
@@ -254,48 +255,10 @@ def make_scene(
     )
 
 
-def in_codes(classes: np.ndarray, codes: Sequence[int]) -> np.ndarray:
-    """Write a map of classes 1..K in the codes of its labels; 0 stays 0.
-
-    Returns:
-        an array of the classes' shape in the smallest type that NumPy, MATLAB, ENVI and GeoTIFF share:
-        uint8, uint16, uint32, then int64 (uint64 for codes that only fit there).
-    """
-    kind = np.min_scalar_type(max(codes))
-    if kind == np.uint64 and max(codes) <= np.iinfo(np.int64).max:
-        kind = np.dtype(np.int64)
-    return np.array([0, *codes], dtype=kind)[classes]
-
-
-def remap_labels(codes: np.ndarray, source: str) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Close the gaps in class codes: Salinas-A's 1, 10..14 become 1..6.
-
-    Returns:
-        labels `(H, W)` int64 with 0 unlabelled, and the code of each class.
-
-    Raises:
-        UserError: codes that are not whole numbers or are negative, or no labelled pixel.
-    """
-    if codes.ndim != 2:
-        raise UserError(f"{source}: labels have shape {codes.shape}; expected (rows, columns)")
-    found, inverse = np.unique(codes, return_inverse=True)
-    if codes.dtype.kind == "f" and not (np.isfinite(found).all() and (found == np.rint(found)).all()):
-        wrong = found[~np.isfinite(found) | (found != np.rint(found))][0]
-        raise UserError(f"{source}: labels hold {wrong:g}; expected whole numbers, 0 for unlabelled pixels")
-    if found[0] < 0:
-        raise UserError(f"{source}: labels hold {found[0]:g}; expected codes from 0 (unlabelled) upwards")
-    classes = tuple(int(code) for code in found if code > 0)
-    if classes and classes[-1] > np.iinfo(np.uint64).max:
-        raise UserError(f"{source}: labels hold {found[-1]:g}; expected class codes of at most 64 bits")
-    if not classes:
-        raise UserError(f"{source}: every label is 0, that is unlabelled; expected at least one labelled pixel")
-    return inverse.reshape(codes.shape).astype(np.int64) + int(found[0] > 0), classes
-
-
 def _bands_last(
     cube: np.ndarray, shape: tuple[int, ...] | None, band_axis: BandAxis | None, source: str, labels_source: str
 ) -> np.ndarray:
-    """The cube as `(H, W, bands)`; the labels' shape tells where the bands are."""
+    """The cube as `(H, W, bands)`; without `band_axis`, the labels' shape tells where the bands are."""
     if cube.ndim != 3:
         raise UserError(f"{source}: has shape {cube.shape}; expected three-dimensional (rows, columns, bands)")
     if shape is not None and band_axis is None:
@@ -317,8 +280,8 @@ def _bands_last(
     return cube
 
 
-def _why(cube: np.ndarray, no_data: float | None) -> str:
-    """Which bands leave no pixel with data."""
+def _why_empty(cube: np.ndarray, no_data: float | None) -> str:
+    """Why no pixel holds data: the bands that are empty everywhere."""
     empty = [band for band in range(cube.shape[2]) if not valid_pixels(cube[..., band : band + 1], no_data).any()]
     if not empty:
         return "each lacks a band or is masked out; name another value with --no-data"

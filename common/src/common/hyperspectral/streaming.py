@@ -28,7 +28,8 @@ from common import launch, memory
 from common.environment import choose_device
 from common.errors import UserError
 from common.files import PLAN, atomic_path, finished_windows, is_wanted, remove_windows, sync, write_json
-from common.hyperspectral.raster import BLOCK, CACHE, Box, Layer, Raster, boxes, make_cog, write_layer
+from common.hyperspectral.layers import BLOCK, Layer, make_cog, write_layer
+from common.hyperspectral.raster import CACHE, Box, Raster, boxes
 from common.hyperspectral.scene import Scene
 
 LIBRARIES = {"cpu": 800 * 2**20, "cuda": 3 * 2**30}

@@ -1,21 +1,19 @@
 """A synthetic labelled scene, for demonstrations, tests and measurements of memory.
 
-How a pixel comes about, in this order:
+The steps of its making:
 
-1. Regions: random centres, each with a class, grow to the nearest pixels; smooth displacement makes
-   the borders wander. A given label map is kept, its unlabelled pixels take the nearest class.
-2. Spectra: each class is a smooth curve over 400–1000 nm, sums of a few broad bumps. Classes come in
-   pairs whose second is the first with one bump slightly changed: such a pair is told apart only
-   by averaging over noise.
-3. Mixing, linear: the map of each class is blurred, so that borders mix over two or three pixels,
-   and every pixel gets a random share (up to 45 %) of another random class.
+1. Regions: random centres, each with a class, and every pixel belongs to the nearest centre; a smooth displacement
+   makes the borders irregular. A given label map is kept, and its unlabelled pixels get the nearest class.
+2. Spectra: each class has a smooth curve over 400–1000 nm, a sum of a few broad peaks. Classes come in pairs: the
+   second has the first one's curve with one peak slightly lower, so only an average over the noise separates them.
+3. Linear mixing: the map of each class is blurred, so that classes mix over two or three pixels at borders, and every
+   pixel gets a random share (up to 45 %) of another random class.
 4. Illumination: a smooth field times a random factor per pixel, common to all bands.
 5. Noise: Gaussian, independent per pixel and band, relative to the mean signal.
 6. Scaling to integers of 16 bits, as sensors deliver.
 
-Labels cover the regions except where classes mix across a border. Single pixels are ambiguous (3 to
-5) while neighbours mostly share a class, so a classifier that sees a window does clearly
-better than one that sees a pixel.
+Labels cover the regions except where classes mix at a border. Steps 3 to 5 make single pixels ambiguous, while
+neighbours mostly share a class, so a classifier of windows is clearly better than a classifier of single pixels.
 """
 
 from __future__ import annotations
@@ -44,16 +42,16 @@ def synthetic_scene(
         height, width: in pixels; replaced by the labels' size when those are given.
         num_classes: replaced by the labels' when those are given.
         noise: standard deviation relative to the mean signal.
-        variation: how much a pixel differs at random from its material, in brightness and by the share of another
-            material; 0 for pure materials under smooth light.
+        variation: factor of the random differences between pixels of one class (brightness, share of another class);
+            0 for pure classes under smooth light.
         labels: `(H, W)`, 0 unlabelled, classes 1..K: make a cube for this ground truth, for
             example that of Pavia University.
 
     Returns:
-        A scene with a uint16 cube `(H, W, bands)`, values to about 10,000, and wavelengths.
+        A scene with wavelengths and a uint16 cube `(H, W, bands)` of values up to about 10,000.
 
     Raises:
-        UserError: fewer than two classes, or an area too small to hold them.
+        UserError: fewer than two classes, or fewer than 64 pixels per class.
     """
     rng = np.random.default_rng(seed)
     if labels is not None:
@@ -97,7 +95,7 @@ def synthetic_scene(
 
 
 def _regions(height: int, width: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Class map `(H, W)`, 1..K, of wandering cells; every class has at least two of them."""
+    """Class map `(H, W)`, 1..K, of cells with irregular borders; every class has at least two cells."""
     cells = max(3 * num_classes, height * width // 500)
     classes = rng.permutation(np.arange(cells) % num_classes) + 1
     rows, columns = np.mgrid[:height, :width].astype(np.float64)

@@ -1,1 +1,1 @@
-"""Classifying scenes: published scenes and splits, components, scores over seeds, maps."""
+"""Classification of scenes: published scenes and splits, principal components, scores over seeds, class maps."""

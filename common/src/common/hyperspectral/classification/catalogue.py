@@ -1,7 +1,7 @@
-"""Published scenes from their files: `load_scene("pavia_university", data_root)`.
+"""Read published scenes from their files: `load_scene("pavia_university", data_root)`.
 
 Files are looked for in the data root and up to two folders below it, under their published names.
-Keys are tried as published, then found; shapes must be the published ones.
+Arrays are read under their published keys, else the only fitting array is used; shapes must be the published ones.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 from common.errors import UserError
 from common.hyperspectral.classification.published import CATALOGUE, Published, Source
 from common.hyperspectral.classification.splits import Split, fixed_split
+from common.hyperspectral.labels import remap_labels
 from common.hyperspectral.readers import read_array
-from common.hyperspectral.scene import Scene, make_scene, remap_labels
+from common.hyperspectral.scene import Scene, make_scene
 from common.hyperspectral.stored import Stored
 
 
@@ -28,14 +29,15 @@ def load_scene(name: str, data_root: str | Path) -> Scene:
         data_root: folder that holds the files, or folders with them.
 
     Raises:
-        UserError: unknown name, file missing (says what to put where), or contents not as published.
+        UserError: the name is unknown, a file is missing (the message says what to put where), or its content is not as
+            published.
     """
     entry = find_entry(name)
     cube = _read(name, entry.cube, data_root, (3,))
     labels, codes = load_labels(name, data_root)
     if cube.values.shape not in (entry.shape, (entry.shape[2], *entry.shape[:2])):
         raise UserError(f"{cube.source}: has shape {cube.values.shape}; {entry.title} is published as {entry.shape}")
-    # Labels without gaps pass unchanged; their codes name the classes.
+    # make_scene leaves labels without gaps unchanged; the published codes select the names.
     names = {index: entry.names[code - 1] for index, code in enumerate(codes, start=1)}
     scene = make_scene(
         name, cube.values, labels, names=names, composite_bands=entry.composite_bands, source=cube.source,
@@ -45,13 +47,13 @@ def load_scene(name: str, data_root: str | Path) -> Scene:
 
 
 def load_labels(name: str, data_root: str | Path) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Load a published ground truth alone, without its cube.
+    """Load a published ground truth without its cube.
 
     Returns:
         labels `(H, W)` int64 without gaps, 0 unlabelled, and the published code of each class.
 
     Raises:
-        UserError: as `load_scene`.
+        UserError: as in `load_scene`.
     """
     entry = find_entry(name)
     if entry.labels is None:
@@ -73,12 +75,12 @@ def load_labels(name: str, data_root: str | Path) -> tuple[np.ndarray, tuple[int
 
 
 def load_fixed_split(name: str, data_root: str | Path) -> tuple[np.ndarray, Split]:
-    """Load a published fixed split with the labels it defines, `(H, W)` in the codes of the ground truth.
+    """Load a published fixed split and the labels that it defines, `(H, W)` in the codes of the ground truth.
 
-    The labels take the place of the scene's: some maps follow an older ground truth.
+    Use these labels instead of the scene's, because some splits follow an older ground truth.
 
     Raises:
-        UserError: the scene has no fixed split here, or as `load_scene`.
+        UserError: the catalogue has no fixed split for the scene; or as in `load_scene`.
     """
     entry = find_entry(name)
     if entry.fixed is None:
@@ -94,7 +96,7 @@ def load_fixed_split(name: str, data_root: str | Path) -> tuple[np.ndarray, Spli
 
 
 def reduce_labels(labels: np.ndarray, scale: int) -> np.ndarray:
-    """Reduce labels `(H·scale, W·scale)` to `(H, W)`: a block has a class where all its pixels agree."""
+    """Reduce labels `(H·scale, W·scale)` to `(H, W)`; a block is unlabelled unless all its pixels agree."""
     rows, columns = labels.shape[0] // scale, labels.shape[1] // scale
     blocks = labels.reshape(rows, scale, columns, scale)
     first = blocks[:, :1, :, :1]
@@ -102,10 +104,10 @@ def reduce_labels(labels: np.ndarray, scale: int) -> np.ndarray:
 
 
 def find_entry(name: str) -> Published:
-    """The catalogue's entry of a scene.
+    """Return the catalogue's entry of a scene.
 
     Raises:
-        UserError: the name is unknown; lists those that are.
+        UserError: the name is unknown; the message lists the known names.
     """
     if name not in CATALOGUE:
         raise UserError(f"scene {name!r} is unknown; choose one of {', '.join(CATALOGUE)}, or pass --cube")
@@ -113,10 +115,10 @@ def find_entry(name: str) -> Published:
 
 
 def find_file(name: str, source: Source, data_root: str | Path) -> Path:
-    """The path of one published file below the data root.
+    """Return the path of a published file below the data root.
 
     Raises:
-        UserError: it is not there; says where to put it and how to get it.
+        UserError: the file is missing; the message says where to put it and how to get it.
     """
     root = Path(data_root)
     for pattern in (source.file, f"{name}/{source.file}", f"*/{source.file}", f"*/*/{source.file}"):
@@ -133,11 +135,11 @@ def _read(name: str, source: Source, data_root: str | Path, ranks: tuple[int, ..
     except UserError as error:
         if "has no key" not in str(error):
             raise
-        return read_array(path, ranks)  # a copy saved under another key, if only one array fits
+        return read_array(path, ranks)  # a copy may have another key; accepted if only one array fits
 
 
 def _read_sample_list(path: Path, entry: Published) -> np.ndarray:
-    """Class map `(H, W)` of an ENVI list of regions: their names and sizes, then a line `id x y ...` per pixel.
+    """Class map `(H, W)` from an ENVI list of regions: their names and sizes, then a line `id x y ...` per pixel.
 
     Regions come in the order of the classes; x and y count from 1.
     """
@@ -158,6 +160,6 @@ def _read_sample_list(path: Path, entry: Published) -> np.ndarray:
 
 
 def files_of(entry: Published) -> list[Source]:
-    """The files of a scene and of its fixed split, each once."""
+    """Return the files of a scene and of its fixed split, each once."""
     sources = [entry.cube, *([entry.labels] if entry.labels else []), *(entry.fixed or ())]
     return list({source.file: source for source in reversed(sources)}.values())[::-1]

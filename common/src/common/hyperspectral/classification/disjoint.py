@@ -1,10 +1,9 @@
 """Splits without leakage, and a measure of the leakage of a split.
 
-A window classifier sees the neighbours of the pixel it classifies. With randomly drawn pixels
-nearly every test window contains training pixels, and accuracy says more about interpolation than
-about unseen ground. `overlap` measures it for any split and belongs beside every number;
-`disjoint_split` draws training pixels from blocks and drops every pixel whose window would touch
-one of theirs.
+A window classifier sees the neighbours of the pixel that it classifies. With randomly drawn pixels, nearly every test
+window contains training pixels, so the accuracy measures interpolation rather than performance on unseen ground.
+`overlap` measures this for any split and is reported with every score. `disjoint_split` draws training pixels from
+blocks and leaves out every pixel whose window would touch a training window.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from common.hyperspectral.classification.splits import Split, check_classes, cla
 
 @dataclass(frozen=True)
 class Overlap:
-    """Leakage of a split, as percentages of the test pixels.
+    """Leakage of a split, in percent of the test pixels.
 
     Attributes:
         window: side of the window in pixels.
@@ -40,7 +39,11 @@ class Overlap:
 
 
 def overlap(split: Split, window: int) -> Overlap:
-    """Measure how many test windows touch training pixels; windows are centred squares of side `window`."""
+    """Measure how many test windows touch training windows or pixels; windows are centred squares of side `window`.
+
+    Raises:
+        UserError: the split has no training or no test pixels.
+    """
     if not len(split.train) or not len(split.test):
         raise UserError(f"the split {split.description!r} has {split.sizes} pixels; expected training and test pixels")
     distance = _distance_to(split.train, split.shape).flat[split.test]
@@ -48,30 +51,30 @@ def overlap(split: Split, window: int) -> Overlap:
 
 
 def disjoint_split(labels: np.ndarray, ratio: float, *, window: int, seed: int, validation: float = 0.0) -> Split:
-    """Training pixels from random square blocks of two windows' side, test pixels at least a window away from them.
+    """Draw training pixels from random square blocks; test pixels are at least a window away from them.
 
-    Blocks are taken in random order, the rarest class first, until each class has its share of
-    training pixels; a block that would leave some class without a test pixel is passed over. A class
-    too compact for both is trained and not tested. Of a class that has more than its share, a random
-    part is kept, so that training sets are as large as those of a random split of the same ratio.
-    Validation pixels come from the same blocks: test pixels stay apart from both.
+    A block is two windows wide. Blocks are chosen in random order, for the rarest class first, until each class has its
+    share of training pixels. A block that would leave some class without a test pixel is skipped. A class that is too
+    compact for both is trained and not tested. If a class has more pixels than its share, a random part is kept, so
+    that training sets are as large as those of a random split of the same ratio. Validation pixels come from the same
+    blocks, so test pixels stay apart from both.
 
     Args:
         labels: `(H, W)`, 0 unlabelled, classes 1..K.
-        ratio: share of each class to train on, rounded up; compact classes may get less.
-        window: side in pixels. Windows of side w share no pixel when their centres are w apart along an axis.
+        ratio: share of each class for training, rounded up; compact classes may get less.
+        window: side in pixels. Windows of side w share no pixel if their centres are w apart along an axis.
         validation: share of each class for validation, rounded down.
 
     Returns:
-        A split whose notes name the classes without training or test pixels, those that fell
-        short of their share, and how many pixels the margin cost.
+        A split whose notes name the classes without training or test pixels, those with less than
+        their share, and the number of pixels lost in blocks and margins.
 
     Raises:
-        UserError: a window larger than the scene, a class of one pixel, or nothing left to test on.
+        UserError: the window is larger than the scene, a class has one pixel, or no test pixel is left.
     """
     if window > min(labels.shape):
         raise UserError(f"a window of {window} pixels is larger than the scene of {labels.shape} pixels")
-    block = 2 * window  # larger ones lose fewer pixels to the margin and show less of each class
+    block = 2 * window  # larger blocks lose fewer pixels to margins, but show less variety of each class
     rng = np.random.default_rng(seed)
     counts = class_counts(labels[labels > 0], labels.max())
     check_classes(counts, ratio)
@@ -80,7 +83,7 @@ def disjoint_split(labels: np.ndarray, ratio: float, *, window: int, seed: int, 
     train, held_out = [], []
     for index, (n_train, n_validation) in enumerate(zip(want_train, want_validation, strict=True), start=1):
         members = rng.permutation(np.flatnonzero(chosen & (labels == index)))
-        # A class that fell short trains first: without validation pixels it still can be learned.
+        # A class with too few pixels uses them for training first, so that it can be learnt without validation.
         train.append(members[:n_train])
         held_out.append(members[n_train : n_train + n_validation])
     used = np.concatenate([*train, *held_out])
@@ -98,8 +101,8 @@ def _choose_blocks(
 ) -> np.ndarray:
     """Mask `(H, W)` of the blocks to train on.
 
-    Every class keeps a test pixel outside the margin; only a class of which no block can be had
-    that way is given to training whole.
+    Every class keeps a test pixel outside the margin, except a class none of whose blocks allows that: it is only
+    trained.
     """
     corners = [(r, c) for r in range(0, labels.shape[0], block) for c in range(0, labels.shape[1], block)]
     corners = [corners[i] for i in rng.permutation(len(corners))]

@@ -1,9 +1,9 @@
 """Figures of scenes: false-colour composites, class maps with legend, confusion matrices.
 
 Figures come from matplotlib's object interface; `common.figures.save` writes them as PNG.
-The palette is fixed, so that class 3 has one colour in every image. It begins with the colours
-of Okabe and Ito; each further one was chosen farthest (CIELAB) from all before it and from
-the dark of unlabelled pixels, as seen with normal sight, protanopia and deuteranopia together.
+The palette is fixed, so that a class has the same colour in every image. It begins with the colours of Okabe and Ito.
+Each further colour is the one with the largest CIELAB distance from all before it and from the dark colour of
+unlabelled pixels, for normal sight, protanopia and deuteranopia together.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ PALETTE = (
 
 
 def composite(scene: Scene) -> np.ndarray:
-    """Three bands as an image `(H, W, 3)`, float32 in [0, 1]; pixels without data are black.
+    """Return three bands as an image `(H, W, 3)`, float32 in [0, 1]; pixels without data are black.
 
-    The bands nearest 640, 550 and 460 nm; without wavelengths the scene's own composite bands, else those at 5/6, 1/2
-    and 1/6 of the spectrum. Each is stretched between its 2nd and 98th percentile.
+    The bands are those nearest to 640, 550 and 460 nm; without wavelengths the scene's composite bands, else those at
+    5/6, 1/2 and 1/6 of the spectrum. Each is stretched between its 2nd and 98th percentile.
     """
     if scene.wavelengths is not None:
         bands = [int(np.abs(scene.wavelengths - wavelength).argmin()) for wavelength in (640.0, 550.0, 460.0)]
     else:
         bands = list(scene.composite_bands or [scene.bands * part // 6 for part in (5, 3, 1)])
-    picture = scene.cube[..., bands].astype(np.float32)
-    low, high = np.percentile(picture[scene.valid], (2, 98), axis=0)
-    picture = np.clip((picture - low) / np.maximum(high - low, 1e-12), 0, 1)
-    return np.where(scene.valid[..., None], picture, 0).astype(np.float32)
+    image = scene.cube[..., bands].astype(np.float32)
+    low, high = np.percentile(image[scene.valid], (2, 98), axis=0)
+    image = np.clip((image - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return np.where(scene.valid[..., None], image, 0).astype(np.float32)
 
 
 def class_colours(labels: np.ndarray) -> np.ndarray:
-    """The image `(H, W, 3)` uint8 of a label map: 0 dark, classes from the palette (which then repeats)."""
+    """Return the image `(H, W, 3)` uint8 of a label map: 0 is dark, classes have the palette's colours (repeated)."""
     palette = (255 * to_rgba_array((UNLABELLED, *PALETTE))[:, :3]).round().astype(np.uint8)
     return palette[np.where(labels > 0, (labels - 1) % len(PALETTE) + 1, 0)]
 
 
 def sheet(scene: Scene, predicted: np.ndarray, *, title: str = "prediction") -> Figure:
-    """Composite, ground truth where there is one, and prediction `(H, W)`, with the legend of the prediction.
+    """Draw the composite, the ground truth if there is one, and a predicted map `(H, W)` with its legend.
 
-    The panels stand in a row, those of long scenes in a column; the legend is beside or below them.
+    The panels are in a row, for wide scenes in a column; the legend is beside or below them.
     """
     predicted, names = np.where(scene.valid, predicted, 0), scene.class_names
     panels = [(composite(scene), scene.name)]
@@ -76,15 +76,15 @@ def sheet(scene: Scene, predicted: np.ndarray, *, title: str = "prediction") -> 
         figure = Figure(figsize=size, dpi=110, layout="constrained")
         axes = figure.subplots(1, count)
         figure.legend(handles=patches, loc="outside right center", fontsize=8, frameon=False)
-    for axis, (picture, above) in zip(axes, panels, strict=True):
-        axis.imshow(picture, interpolation="nearest")
+    for axis, (image, heading) in zip(axes, panels, strict=True):
+        axis.imshow(image, interpolation="nearest")
         axis.set(xticks=[], yticks=[])
-        axis.set_title(above, fontsize=10)
+        axis.set_title(heading, fontsize=10)
     return figure
 
 
 def confusion_figure(confusion: np.ndarray, class_names: Sequence[str], *, title: str = "") -> Figure:
-    """A confusion matrix `(K, K)`, true class by row: shade and number are the row's percentage, 0 left out."""
+    """Draw a confusion matrix `(K, K)`, true class by row; shade and number are percentages of the row."""
     classes = len(confusion)
     rows = confusion.sum(axis=1, keepdims=True)
     percent = np.divide(100 * confusion, rows, out=np.zeros(confusion.shape), where=rows > 0)

@@ -13,7 +13,7 @@ _HOUSTON_2013 = "request the 2013 contest data at hyperspectral.ee.uh.edu/?page_
 
 @dataclass(frozen=True)
 class Source:
-    """One published file; without `url` it must be placed by hand, `origin` says where it comes from."""
+    """One published file. Without `url` it must be placed by hand, and `origin` says where it comes from."""
 
     file: str
     key: str = ""
@@ -31,14 +31,14 @@ class Published:
     """One published scene.
 
     Attributes:
-        labels: None when the fixed split's lists are all the labels there are.
+        labels: None if the fixed split contains all labels.
         shape: rows, columns, bands of the cube.
         names: class names, code 1 first; a scene need not hold every code.
         composite_bands: red, green and blue band of its images.
-        label_scale: the label grid is this many times finer than the cube.
-        minimum_pixels: classes with fewer labelled pixels are left out, as its protocol does.
+        label_scale: label pixels along one pixel of the cube.
+        minimum_pixels: classes with fewer labelled pixels are left out, as in the published protocol.
         fixed: training and test map of a published split.
-        fixed_codes: what the codes of those maps stand for among the scene's, when they differ.
+        fixed_codes: the scene's code of each code in those maps; None if they are the same.
     """
 
     title: str
@@ -142,7 +142,7 @@ CATALOGUE: dict[str, Published] = {
         _ehu("e/e3", "Pavia", "pavia"),
         _ehu("5/53", "Pavia_gt", "pavia_gt"),
         (1096, 715, 102),
-        # In the publisher's order; several papers print another one for the same codes.
+        # In the publisher's order; several papers print these names in another order.
         ("Water", "Trees", "Asphalt", "Self-blocking bricks", "Bitumen", "Tiles", "Shadows", "Meadows", "Bare soil"),
         (50, 29, 7),
     ),
@@ -200,7 +200,7 @@ CATALOGUE: dict[str, Published] = {
         ),
         Source("houston_dataset.mat", "clasLabs"),
         (128, 128, 48),
-        # Not in the file: inferred from the contest's classes that occur here, vegetation index and shape.
+        # The file has no names: inferred from the contest's classes, the vegetation index and the shapes.
         (
             *("Healthy grass", "Stressed grass", "Artificial turf", "Evergreen trees", "Non-residential buildings"),
             *("Roads", "Sidewalks", "Crosswalks", "Major thoroughfares", "Paved parking", "Cars", "Stadium seats"),

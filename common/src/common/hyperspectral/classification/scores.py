@@ -1,6 +1,6 @@
-"""Scores of hyperspectral classification: overall accuracy, average accuracy, kappa, per class.
+"""Scores of hyperspectral classification: overall accuracy, average accuracy, kappa, accuracy per class.
 
-All in percent as the papers print them (kappa × 100). Classes are 1..K as in `Scene.labels`.
+All are in percent, as papers print them (kappa × 100). Classes are 1..K as in `Scene.labels`.
 Checked against scikit-learn in the tests.
 """
 
@@ -25,10 +25,10 @@ class Scores:
     """The scores of one confusion matrix.
 
     Attributes:
-        confusion: `(K, K)` pixels, true class by row, predicted class by column.
+        confusion: `(K, K)` numbers of pixels, true class by row, predicted class by column.
         overall: OA in percent.
         average: AA in percent; classes without a scored pixel do not count.
-        kappa: times 100; 0 where agreement by chance is already perfect.
+        kappa: times 100; 0 if agreement by chance is already perfect.
         per_class: `(K,)` accuracy (recall) in percent, NaN for a class without a scored pixel.
     """
 
@@ -52,7 +52,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int)
         predicted: the same shape, 1..K.
 
     Raises:
-        ValueError: shapes differ, nothing to score, or a class outside 1..K.
+        ValueError: shapes differ, there are no pixels, or a class is outside 1..K.
     """
     if truth.shape != predicted.shape or not truth.size:
         raise ValueError(f"expected equally many classes, at least one; got {truth.shape} and {predicted.shape}")
@@ -64,12 +64,12 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, num_classes: int)
 
 
 def score(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> Scores:
-    """Score predictions; arguments as for `confusion_matrix`."""
+    """Score predictions; arguments and errors as in `confusion_matrix`."""
     return from_confusion(confusion_matrix(truth, predicted, num_classes))
 
 
 def from_confusion(confusion: np.ndarray) -> Scores:
-    """Score a confusion matrix; matrices of parts of the pixels may be added before."""
+    """Score a confusion matrix, which may be the sum of several matrices."""
     total = confusion.sum()
     right = np.diag(confusion) / total
     by_truth, by_prediction = confusion.sum(axis=1), confusion.sum(axis=0)
@@ -85,7 +85,7 @@ def over_seeds(runs: Sequence[Scores]) -> dict[str, tuple[float, float | None]]:
     """Mean and standard deviation of OA, AA and kappa over runs.
 
     The standard deviation is numpy's default, divided by n, as in the published code of the field; for
-    three seeds the sample standard deviation (n − 1) is 22 % larger. None for a single run.
+    three seeds the sample standard deviation (divided by n − 1) is 22 % larger. None for a single run.
     """
     columns = {name: np.array([run.metrics[name] for run in runs]) for name in DEFINITIONS}
     return {name: (float(v.mean()), float(v.std()) if len(v) > 1 else None) for name, v in columns.items()}
@@ -115,7 +115,7 @@ def per_class_table(
 
 
 def count_and_spread(counts: np.ndarray) -> str:
-    """Whole numbers of several runs as text: one number where all agree, else "mean ± standard deviation"."""
+    """Return whole numbers of several runs as text: one number if all agree, else "mean ± standard deviation"."""
     if (counts == counts[0]).all():
         return f"{counts[0]:,}"
     return f"{counts.mean():,.1f} ± {counts.std():,.1f}"

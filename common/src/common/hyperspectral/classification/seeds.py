@@ -1,4 +1,4 @@
-"""A scene's runs over seeds on disk: `OUTPUT/seed_N/` with model, configuration and scores."""
+"""The folders of a training with several seeds: `OUTPUT/seed_N/` with model, configuration and scores."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from common.hyperspectral.classification.scores import Scores, from_confusion
 
 Config = TypeVar("Config", bound=RunConfig)
 
-# Flags that runs of version 0.1 recorded although they did nothing in a trainer without a loader.
+# Flags that runs of version 0.1 recorded, although they had no effect in trainers without a loader.
 _RETIRED = ("batch_size", "workers", "gradient_accumulation", "mixed_precision")
 
 
 def seed_folder(folder: Path, seeds: tuple[int, ...], seed: int) -> Path:
-    """One folder per seed of `--seeds`; the run's own when there is a single --seed."""
+    """Return the folder of a seed: one per seed with `--seeds`, the run's own folder with a single `--seed`."""
     return folder / f"seed_{seed}" if seeds else folder
 
 
 def model_folders(checkpoint: Path) -> list[Path]:
-    """The model folders that a checkpoint path means: itself, a run's, or those of a run's seeds.
+    """Return the model folders that a checkpoint path means: the folder itself, a run's, or those of a run's seeds.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no model folder.
     """
     if (checkpoint / "model.safetensors").exists():
         return [checkpoint]
@@ -40,13 +40,13 @@ def model_folders(checkpoint: Path) -> list[Path]:
 
 
 def recorded_config(model_folder: Path, kind: type[Config]) -> Config:
-    """The configuration of the run that wrote a model folder.
+    """Return the configuration of the run that wrote a model folder.
 
     Args:
-        kind: the project's configuration, which has `seeds`.
+        kind: the project's configuration class, which has `seeds`.
 
     Raises:
-        UserError: there is no run around it.
+        UserError: the model folder is not inside the folder of such a run.
     """
     path = model_folder.parent / "config.json"
     try:
@@ -67,7 +67,7 @@ def read_scores(path: Path) -> Scores:
     """Read what `write_scores` wrote.
 
     Raises:
-        UserError: missing or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         return from_confusion(np.array(json.loads(path.read_text(encoding="utf-8"))["confusion"]))

@@ -1,10 +1,10 @@
-"""Training, validation and test pixels by the published protocols.
+"""Split labelled pixels into training, validation and test pixels by the published protocols.
 
-A split is three lists of flat pixel indices (row · W + column) with the shape and hash of the label
-map they were drawn from; saved as one `.npz` it is reloaded for that very label map only.
+A split consists of three lists of flat pixel indices (row · W + column), with shape and hash of the label map from
+which they were drawn. It is saved as one `.npz` file, which can only be loaded for the same label map.
 
-Random splits put test pixels beside training pixels, so the scores are optimistic: `disjoint.py`
-measures that for any split and draws splits without it.
+Random splits have test pixels beside training pixels, so their scores are optimistic. `disjoint.py` measures this for
+any split and draws splits without it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Split:
 
     Attributes:
         shape: rows and columns of the label map.
-        labels_sha256: of the label map, so that a saved split is not used on another.
+        labels_sha256: hash of the label map, so that a saved split is not used for another one.
         description: one line for tables, for example "stratified 10 %, seed 5".
-        notes: sentences about what the split could not do (classes left out, pixels lost).
+        notes: sentences about shortcomings of the split (classes left out, pixels lost).
     """
 
     train: np.ndarray
@@ -66,7 +66,7 @@ class Split:
         """Read what `save` wrote, for the same label map.
 
         Raises:
-            UserError: missing or damaged file, or a split of other labels.
+            UserError: the file is missing or damaged, or belongs to other labels.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -75,7 +75,7 @@ class Split:
                 shape, digest = tuple(meta["shape"]), meta["labels_sha256"]
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; expected a saved split (.npz)") from None
-        except Exception as error:  # numpy raises six kinds for damaged archives
+        except Exception as error:  # numpy raises six types of errors for damaged archives
             raise UserError(f"{path}: is not a saved split ({error})") from error
         if shape != labels.shape:
             raise UserError(f"{path}: was drawn from labels of {shape} pixels; the scene's are {labels.shape}")
@@ -85,22 +85,22 @@ class Split:
 
 
 def labels_sha256(labels: np.ndarray) -> str:
-    """Hash of a label map, independent of its integer type."""
+    """Return the hash of a label map, independent of its integer type."""
     return hashlib.sha256(np.ascontiguousarray(labels, dtype=np.int64).tobytes()).hexdigest()
 
 
 def stratified_split(labels: np.ndarray, ratio: float, *, seed: int) -> Split:
-    """A share of all labelled pixels, proportionally per class, as LSGA-ViT's release draws it.
+    """Draw a share of all labelled pixels, proportionally per class, as LSGA-ViT's release does.
 
-    The same pixels as scikit-learn's `train_test_split(pixels, test_size=1 - ratio, stratify=classes,
-    random_state=seed)` on the labelled pixels in row order; the tests compare.
+    The result has the same pixels as scikit-learn's `train_test_split(pixels, test_size=1 - ratio, stratify=classes,
+    random_state=seed)` on the labelled pixels in row order; the tests compare both.
 
     Args:
         labels: `(H, W)`, 0 unlabelled, classes 1..K.
         ratio: share of the labelled pixels for training, in (0, 1).
 
     Raises:
-        UserError: a class of one pixel, or one that the ratio leaves without a training or test pixel.
+        UserError: a class has one pixel, or the ratio leaves it without a training or test pixel.
     """
     pixels = np.flatnonzero(labels)
     classes = labels.flat[pixels]
@@ -121,15 +121,15 @@ def stratified_split(labels: np.ndarray, ratio: float, *, seed: int) -> Split:
 
 
 def per_class_split(labels: np.ndarray, *, ratio: float, validation: float = 0.0, seed: int) -> Split:
-    """Training pixels per class at random, as AMGCFN's release draws them; the rest is for testing.
+    """Draw training pixels of each class at random, as AMGCFN's release does; the others are test pixels.
 
     Args:
         labels: `(H, W)`, 0 unlabelled, classes 1..K.
-        ratio: ceil(ratio · n) training pixels of a class of n, so at least one.
-        validation: int(validation · labelled pixels) are drawn from what training leaves, over all classes.
+        ratio: a class of n pixels gets ceil(ratio · n) training pixels, so at least one.
+        validation: int(validation · labelled pixels) validation pixels are drawn from the others, over all classes.
 
     Raises:
-        UserError: a class of one pixel or without a test pixel, or validation takes all that is left.
+        UserError: a class has one pixel or no test pixel, or no test pixels would be left.
     """
     counts = class_counts(labels[labels > 0], labels.max())
     check_classes(counts, ratio)
@@ -150,17 +150,17 @@ def per_class_split(labels: np.ndarray, *, ratio: float, validation: float = 0.0
 def fixed_split(
     train_map: np.ndarray, test_map: np.ndarray, *, codes: Sequence[int] | None = None
 ) -> tuple[np.ndarray, Split]:
-    """A published pair of maps; it defines its own labels, which may differ from the usual ground truth.
+    """Make a split from a published pair of maps, whose labels may differ from the usual ground truth.
 
     Args:
         train_map, test_map: `(H, W)` class codes, 0 elsewhere.
-        codes: the maps' code i stands for `codes[i - 1]` of the usual ground truth; None for the same.
+        codes: code i in the maps means code `codes[i - 1]` of the usual ground truth; None if both are the same.
 
     Returns:
-        labels `(H, W)` int64 that join both maps, and the split of them.
+        labels `(H, W)` int64 of both maps together, and their split.
 
     Raises:
-        UserError: sizes differ, a pixel is in both maps, or a class is in one map only.
+        UserError: sizes differ, a pixel is in both maps, or a class is in only one map.
     """
     if train_map.shape != test_map.shape:
         raise UserError(
@@ -186,23 +186,23 @@ def fixed_split(
 def make_split(
     labels: np.ndarray, parts: Sequence[Sequence[np.ndarray]], description: str, notes: Sequence[str] = ()
 ) -> Split:
-    """Put together a split of `labels` from the pieces of its training, validation and test pixels."""
+    """Make a split of `labels` from lists of its training, validation and test pixels."""
     train, validation, test = (np.sort(np.concatenate([np.empty(0, np.int64), *pieces])) for pieces in parts)
     return Split(train, validation, test, labels.shape, labels_sha256(labels), description, tuple(notes))
 
 
 def class_counts(classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Pixels per class `(num_classes,)`, class 1 first, of a flat array that may hold 0."""
+    """Return the pixels per class `(num_classes,)`, class 1 first, of a flat array that may hold 0."""
     return np.bincount(classes, minlength=num_classes + 1)[1:]
 
 
 def class_members(labels: np.ndarray) -> list[np.ndarray]:
-    """Flat indices of each class, in row order, class 1 first."""
+    """Return the flat indices of each class, in row order, class 1 first."""
     return [np.flatnonzero(labels == index) for index in range(1, labels.max() + 1)]
 
 
 def check_classes(counts: np.ndarray, ratio: float) -> None:
-    """Refuse a class of one pixel, and a ratio outside (0, 1)."""
+    """Refuse a class of fewer than two pixels, and a ratio outside (0, 1), with a `UserError`."""
     if not 0 < ratio < 1:
         raise UserError(f"a training ratio of {ratio:g} was asked for; expected more than 0 and less than 1")
     if (counts < 2).any():
@@ -223,9 +223,9 @@ def _refuse_empty(counts: np.ndarray, part: np.ndarray, name: str, ratio: float)
 
 
 def _proportional(counts: np.ndarray, total: int, rng: np.random.RandomState) -> np.ndarray:
-    """Share `total` among classes in proportion, largest remainders first, ties at random.
+    """Distribute `total` among classes in proportion, largest remainders first, ties at random.
 
-    As scikit-learn's stratified splits do it, down to the order of random draws.
+    It equals scikit-learn's stratified splits, including the order of random draws.
     """
     exact = counts / counts.sum() * total
     shares = np.floor(exact)

@@ -1,8 +1,8 @@
-"""Principal components of spectra, fitted once; a checkpoint folder keeps them for prediction.
+"""Principal components of spectra, fitted once and stored with a model for prediction.
 
-They equal scikit-learn's `PCA(n, whiten=True)`, which the released codes call, with its choice of sign (largest
-loading positive). Here the covariance is diagonalised, from chunks of rows in float64: a float64 copy of a scene
-would need four times the memory of its 16-bit file.
+They equal scikit-learn's `PCA(n, whiten=True)`, which the releases use, with its choice of sign (largest loading
+positive). Here the covariance matrix is diagonalised. It is computed from chunks of rows in float64, because a float64
+copy of a scene would need four times the memory of its 16-bit file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SpectralTransform:
         offset: `(bands,)` float64.
         weight: `(bands, components)` float64.
         explained: share of the variance that each component holds, `(components,)`.
-        fitted_on: which pixels, for reports.
+        fitted_on: the pixels used for the fit, as text for reports.
     """
 
     offset: np.ndarray
@@ -59,23 +59,23 @@ class SpectralTransform:
         """Read what `save` wrote.
 
         Raises:
-            UserError: missing, damaged, or another kind of file.
+            UserError: the file is missing, damaged, or of another kind.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
                 return cls(file["offset"], file["weight"], file["explained"], str(file["fitted_on"]))
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; expected a spectral transform saved with a checkpoint") from None
-        except Exception as error:  # numpy raises six kinds for damaged archives
+        except Exception as error:  # numpy raises six types of errors for damaged archives
             raise UserError(f"{path}: is not a saved spectral transform ({error})") from error
 
 
 def fit_pca(cube: np.ndarray, components: int, *, pixels: np.ndarray | None = None) -> SpectralTransform:
-    """Principal components of the spectra, each of unit variance (n − 1 in the denominator).
+    """Fit principal components of the spectra, each scaled to unit variance (n − 1 in the denominator).
 
     Args:
         cube: `(H, W, bands)`, any real type.
-        pixels: flat indices of the pixels to fit on; all when None, labelled or not, as released.
+        pixels: flat indices of the pixels to fit on; None: all pixels, labelled or not, as in the releases.
 
     Raises:
         UserError: more components than bands or pixels.
@@ -91,20 +91,20 @@ def fit_pca(cube: np.ndarray, components: int, *, pixels: np.ndarray | None = No
     order = np.argsort(variance)[::-1][:components]
     total, variance, vectors = variance.sum(), np.maximum(variance[order], 0), vectors[:, order]
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(components)])
-    # A constant direction has no variance to scale; scikit-learn bounds the divisor likewise.
+    # A constant direction has no variance; scikit-learn bounds the divisor in the same way.
     vectors = vectors / np.maximum(np.sqrt(variance), np.finfo(np.float64).eps)
     fitted_on = "all pixels" if pixels is None else f"{len(pixels)} pixels"
     return SpectralTransform(mean, vectors, variance / total if total else variance, fitted_on)
 
 
 def _moments(cube: np.ndarray, pixels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean, covariance (n − 1) and number of spectra; two passes, since one loses digits to large means."""
+    """Mean, covariance (n − 1) and number of spectra, in two passes, because one pass is inexact for large means."""
     bands = cube.shape[-1]
     count = cube.shape[0] * cube.shape[1] if pixels is None else len(pixels)
     mean = sum(chunk.sum(axis=0) for chunk in _chunks(cube, pixels)) / count
     covariance = np.zeros((bands, bands))
     for chunk in _chunks(cube, pixels):
-        chunk -= mean  # noqa: PLW2901 - in place, the chunk is ours
+        chunk -= mean  # noqa: PLW2901 - in place: the chunk is a copy
         covariance += chunk.T @ chunk
     return mean, covariance / max(count - 1, 1), count
 
