@@ -1,10 +1,10 @@
-"""What the parts of ESSAformer are worth, in one table: order of the attention, none at all, refinements.
+"""Compare variants of ESSAformer in one table: order of the attention, no attention, number of refinements.
 
     python essaformer/ablation.py                                                    the demo's scene, one seed
     python essaformer/ablation.py --preset jasper_ridge_x2 --data-root DIR --iterations 100 --seeds 0 1 2
 
-Flags beside --variants, --seeds and --output are those of train.py, so it takes any data set and recipe. Operations
-are counted and times taken on one image of 32 × 32 pixels.
+All flags except --variants, --seeds and --output are passed to train.py, so any data set and recipe can be used.
+Operations are counted and times measured on one image of 32 × 32 pixels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VARIANTS = {
 
 
 def example(model: ESSAformer) -> tuple[Tensor, ...]:
-    """One image."""
+    """Return one image as the network's input."""
     return (torch.rand(1, model.bands, 32, 32),)
 
 

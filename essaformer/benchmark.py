@@ -1,15 +1,18 @@
-"""Measure ESSAformer against its literal equations; printed as CSV.
+"""Compare the speed of ESSAformer with its literal equations and print the results as CSV.
 
-    python essaformer/benchmark.py                                     what this machine has
+    python essaformer/benchmark.py                                     on this machine
     python essaformer/benchmark.py --part parts --output essaformer/results/speed_cpu_attention.csv
     python essaformer/benchmark.py --device cuda --output essaformer/results/gpu.csv
 
-`networks`: the released network, width 256, ×4, 128 bands, as its authors wrote it (channels first, concatenation,
-automatic gradients) against what `create_model` builds, with the same weights; training with dropout 0.2, without
-gradient checkpointing. `parts`: ours against the N × N kernel form, here called literal, at growing N = side²;
-the kernel form is left out where three of its matrices do not fit 3 GB. After the rows a line gives the slope of
-log time over log N from the three largest sides: 1 is linear, 2 quadratic. `loaders`: training patches, and SSPSR's.
-The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
+- `networks`: the released network (width 256, ×4, 128 bands) as its authors wrote it (channels first, concatenation,
+  automatic gradients), and the network of `create_model`, with the same weights. Training uses dropout 0.2 and no
+  gradient checkpointing.
+- `parts`: our attention and the N × N kernel form, here called literal, for growing N = side². The kernel form is left
+  out when three of its matrices need more than 3 GiB. After the rows, a line gives the slope of log time over log N
+  for the three largest sides: 1 is linear, 2 quadratic.
+- `loaders`: our training patches and SSPSR's loader.
+
+`common.measuring.benchmarking` explains the columns. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ _KERNEL_BYTES = 3 * 2**30
 
 
 def networks(benchmark: Benchmark) -> Iterator[Row]:
-    """The whole network; `--size` is the side of the enlarged pictures."""
+    """Measure the whole network; `--size` is the side of the enlarged images."""
     side = benchmark.size(benchmark.pick(small=16, cpu=64, gpu=256))
     if side % _SCALE:
         raise UserError(f"--size {side}: expected a multiple of {_SCALE}")
@@ -50,17 +53,17 @@ def networks(benchmark: Benchmark) -> Iterator[Row]:
 
 
 def forms(benchmark: Benchmark, what: str, side: int, batch: int) -> list[Work]:
-    """Literal and ours on the same pictures."""
+    """Return the literal form and ours on the same images."""
     bands, dim = benchmark.pick(small=(8, 16), cpu=(128, 256), gpu=(128, 256))
     model = create_model("essaformer", bands=bands, dim=dim, scale=_SCALE).to(benchmark.device)
-    picture = torch.rand(batch, bands, side // _SCALE, side // _SCALE, device=benchmark.device)
+    image = torch.rand(batch, bands, side // _SCALE, side // _SCALE, device=benchmark.device)
     setting = f"width {dim}, x{_SCALE}, {bands} bands, {batch} x {side}x{side}"
     runs = {"literal": functools.partial(literal.essaformer, model), "ours": model}
-    return [network_work(what, form, setting, run, model, picture) for form, run in runs.items()]
+    return [network_work(what, form, setting, run, model, image) for form, run in runs.items()]
 
 
 def attention(benchmark: Benchmark) -> Iterator[Row]:
-    """One attention of 64 channels, forward, at growing N; `--size` is the largest side."""
+    """Measure the forward pass of one attention of 64 channels for growing N; `--size` is the largest side."""
     largest = benchmark.size(benchmark.pick(small=16, cpu=1024, gpu=2048))
     points: list[tuple[float, float]] = []
     for side in (2**i for i in range(3, 12) if max(largest // 32, 4) <= 2**i <= largest):
@@ -73,7 +76,7 @@ def attention(benchmark: Benchmark) -> Iterator[Row]:
 
 
 def attentions(benchmark: Benchmark, side: int) -> list[Work]:
-    """Both forms, or ours alone where N × N is too much."""
+    """Return both forms, or only ours if the N × N matrices need too much memory."""
     module = ESSAttention(64).to(benchmark.device).eval()
     x = torch.randn(1, side**2, 64, device=benchmark.device)
 
@@ -86,7 +89,7 @@ def attentions(benchmark: Benchmark, side: int) -> list[Work]:
 
 
 def loaders(benchmark: Benchmark) -> Iterator[Row]:
-    """Patches of 64 pixels, cut from a scene in memory, and from one file each as SSPSR's loader takes them."""
+    """Measure loading of patches of 64 pixels, cut from a scene in memory or read from one file each as by SSPSR."""
     scene = demo_scene(0, *benchmark.pick(small=(72, 72), cpu=(512, 512), gpu=(512, 512)))
     patches = TrainingPatches([Region(scene, 0, 0, *scene.shape, 4096.0)], 64, 8, _SCALE, seed=0)
     batch, batches = benchmark.pick(small=(1, 2), cpu=(16, 24), gpu=(16, 24))
@@ -99,7 +102,7 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
 
 
 class PatchFiles(Dataset[dict[str, Tensor]]):
-    """What SSPSR's HSTrainingData does: a MATLAB file per patch, made beforehand, with both resolutions in it."""
+    """Like SSPSR's HSTrainingData: one MATLAB file per patch, made in advance, with both resolutions."""
 
     def __init__(self, folder: Path, patches: TrainingPatches, count: int) -> None:
         self.files = [folder / f"{number}.mat" for number in range(count)]
@@ -122,7 +125,7 @@ class PatchFiles(Dataset[dict[str, Tensor]]):
 
 @command
 def main() -> None:
-    """Print the rows as they come, and keep them."""
+    """Measure and print all rows."""
     Benchmark(__doc__, networks=networks, parts=attention, loaders=loaders).run()
 
 

@@ -1,4 +1,4 @@
-"""Convert the authors' released file to a model folder of safetensors, without running anything from it.
+"""Convert the authors' released file to a model folder of safetensors, without executing code in it.
 
 python essaformer/convert.py --checkpoint RELEASED.pth --output essaformer_chikusei_x4
 """

@@ -1,9 +1,9 @@
-"""Score a network on whole test regions, measured beside bicubic and published.
+"""Score a network on whole test regions, beside bicubic interpolation and published values.
 
-    python essaformer/evaluate.py --checkpoint runs/essaformer_demo/model             what the run was to be tested on
+    python essaformer/evaluate.py --checkpoint runs/essaformer_demo/model             the test regions of the run
     python essaformer/evaluate.py --checkpoint runs/essaformer_abu_x2/model --data-root DIR
     python essaformer/evaluate.py --checkpoint RELEASED.pth --dataset chikusei --data-root DIR   the authors' file
-    accelerate launch --num_processes 8 essaformer/evaluate.py ...                    images divided over the GPUs
+    accelerate launch --num_processes 8 essaformer/evaluate.py ...                    images shared between GPUs
 
 Prints and writes PSNR, SSIM, SAM, CC, RMSE and ERGAS under both protocols (sspsr and mcnet), images with
 error maps, and spectra of a few pixels.
@@ -48,18 +48,18 @@ class EvaluateConfig:
     dataset: str | None = None
     """chikusei, pavia_centre, cave, harvard, abu, jasper_ridge, pavia_crop, muufl or demo; by default the run's."""
     cube: str | None = None
-    """FILE[:KEY] of your own scene; its lower 40 % is tested on, see scenes.py."""
+    """FILE[:KEY] of your own scene; its lower 40 % is the test region."""
     band_axis: BandAxis | None = None
-    """Where the bands of the scene are, first or last; by default as the run was told."""
+    """Axis of the scene's bands, first or last; by default as in the run."""
     no_data: AnyNumber[float] | None = None
-    """Value of the scene's pixels without data; by default as the run was told, or the file declares."""
+    """Value of the scene's pixels without data; by default as in the run, or as the file declares."""
     test_scene: str | None = None
     """The scene of abu to test on; by default the run's."""
     memory: str | None = None
-    """For the network on one tile: 800M or 4G, by default a quarter of the device's; larger images are tiled without
-    seams."""
+    """Memory for the network on one tile, such as 800M or 4G; by default a quarter of the device's. Larger images are
+    processed in tiles, without seams."""
     tile: Positive[int] | None = None
-    """Side of the tiles in pixels of the input, instead of --memory."""
+    """Side of the tiles in input pixels; replaces --memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; with auto, each of several processes takes its own GPU."""
     output: Path | None = None
@@ -79,14 +79,14 @@ def main() -> None:
     trained = config.recorded(options.checkpoint)
     dataset = options.dataset or trained.get("dataset", "demo")
     cube = options.cube or (None if options.dataset else trained.get("cube"))
-    told = trained if cube and options.cube is None else {}  # by the run, of its own scene
+    recorded = trained if cube and options.cube is None else {}  # flags of the run for its own scene
     root = options.data_root or (Path(trained["data_root"]) if trained.get("data_root") else None)
     test_scene = options.test_scene or trained.get("test_scene")
     scaling = load_scaling(options.checkpoint)
     regions = load_regions(
         dataset, root, scaling, model.scale, test_scene=test_scene, cube=cube,
-        band_axis=options.band_axis or told.get("band_axis"),
-        no_data=told.get("no_data") if options.no_data is None else options.no_data,
+        band_axis=options.band_axis or recorded.get("band_axis"),
+        no_data=recorded.get("no_data") if options.no_data is None else options.no_data,
     )["test"]  # fmt: skip
     if regions[0].scene.note and accelerator.is_main_process:
         print(regions[0].scene.note)
@@ -97,7 +97,7 @@ def main() -> None:
     rows: list[list[np.ndarray]] = []
     below: list[list[str]] = []
 
-    tiles: list[int] = []  # of the images that did not fit the memory whole
+    tiles: list[int] = []  # sides of tiles, for images that were too large for --memory
 
     def enlarge(low: Tensor) -> Tensor:
         tile = options.tile or tile_for_memory(model, budget, low.shape[1], low.shape[2])

@@ -41,8 +41,8 @@ from essaformer.scenes import TITLES, load_regions
 from essaformer.tiling import check_bands, enlarge_tiled, tile_for_memory
 
 WARM_UP = 20
-"""Updates in which the cosine schedule's learning rate rises linearly: Adam's first steps have full length, and
-without it they throw the network that starts at bicubic's result 10 dB below it."""
+"""Updates in which the cosine schedule's learning rate rises linearly. Adam's first steps have full length; without the
+rise they make a network that starts with bicubic's result 10 dB worse."""
 
 
 @command
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def training_patches(config: Config, regions: list[Any]) -> TrainingPatches:
-    """The training patches.
+    """Return the training patches.
 
     Raises:
         UserError: crop, stride and scale do not fit together, or a region is too small.
@@ -126,16 +126,16 @@ def training_patches(config: Config, regions: list[Any]) -> TrainingPatches:
 
 
 def updates_of(epochs: int, patches: int, config: Config) -> int:
-    """Optimiser updates of that many passes over the patches, by all processes together."""
+    """Return the optimiser updates in `epochs` passes over the patches, which all processes share."""
     processes = launch.processes()
     return math.ceil(epochs * patches / (config.batch_size * config.gradient_accumulation * processes))
 
 
 def build_model(config: Config, bands: int) -> ESSAformer:
-    """The network of the configuration, or the one of --weights.
+    """Build the network of the configuration, or load the one of --weights.
 
     Raises:
-        UserError: sizes that do not fit together, or weights of another network than the flags say.
+        UserError: sizes do not fit together, or the network of --weights differs from the flags.
     """
     chosen = {"dim": config.dim, "dropout": config.dropout, "global_residual": config.global_residual}
     overrides = {name: value for name, value in chosen.items() if value is not None}
@@ -153,7 +153,7 @@ def build_model(config: Config, bands: int) -> ESSAformer:
 
 
 def learning_rate_factor(schedule: str, step: int, updates: int) -> float:
-    """The factor of the learning rate before update `step`."""
+    """Return the factor of the learning rate for update `step`, counted from 0."""
     if schedule == "cosine":
         warm_up = min((step + 1) / WARM_UP, 1)
         return warm_up * (0.5 + 0.5 * math.cos(math.pi * min(step / updates, 1)))
@@ -166,7 +166,7 @@ def run_title(config: Config, scene: str) -> str:
 
 
 def weights_to_score(run: Run[Config], model: nn.Module) -> ESSAformer:
-    """A copy of the weights in evaluation mode."""
+    """Return a copy of the network in evaluation mode."""
     return deepcopy(run.accelerator.unwrap_model(model)).eval()
 
 

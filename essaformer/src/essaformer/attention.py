@@ -2,8 +2,7 @@
 
 From *ESSAformer: Efficient Transformer for Hyperspectral Image Super-resolution* (Zhang et al.,
 ICCV 2023, arXiv 2307.14010). `literal.attention` is the equation below line by line, and
-`literal.kernel_attention` the N × N kernel that it replaces; the products of `fast/attention.py`
-give the same result sooner.
+`literal.kernel_attention` uses the N × N kernel that it replaces. `fast/attention.py` computes the same result faster.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ class ESSAttention(nn.Module):
         out = W_o (v + q̂ (k̂ᵀ v) / √N) + b_o
 
     the zeroth and first order of the Taylor series of the exponential kernel. No N × N matrix is
-    formed: O(N · C²) time and O(N · C) memory. Time is linear in N, but every token still meets
-    every other, so a tile of a scene gives another result than the scene.
+    formed: O(N · C²) time and O(N · C) memory. Time is linear in N, but every token still attends
+    to every other, so a tile of a scene gives another result than the whole scene.
 
     `order=2` adds the next term, `q̂₂ (k̂₂ᵀ v) / (2 √N)`, where `q̂₂` and `k̂₂` are φ² normalised like
-    `q̂` and `k̂`. The release goes from `(Σ_c q_c k_c)²` to `Σ_c q_c² k_c²`, the diagonal of the tensor
-    product; the second order is cut to its diagonal in the same way, which keeps it linear. There is
-    no released code for it; the network's default is the released first order.
+    `q̂` and `k̂`. The release replaces `(Σ_c q_c k_c)²` by `Σ_c q_c² k_c²`, the diagonal of the tensor
+    product. The second order uses only its diagonal in the same way, which keeps the cost linear. No code of
+    it was released; the default is the released first order.
 
-    `order=0` leaves nothing but `W_o v + b_o`, and needs no queries and keys: what attention is worth.
+    `order=0` leaves only `W_o v + b_o`, without queries and keys; it shows the effect of the attention.
 
     Args:
         dim: channels C of a token.
@@ -40,7 +39,7 @@ class ESSAttention(nn.Module):
         `(B, N, C)`, any N → the same. For maps `(B, C, H, W)` there is `essaformer.blocks.ESSABlock`.
 
     Raises:
-        ValueError: `dim` or `order` is out of range; in `forward`, another number of channels.
+        ValueError: `dim` or `order` is out of range; in `forward`, the input has another number of channels.
     """
 
     def __init__(self, dim: int, order: int = 1) -> None:

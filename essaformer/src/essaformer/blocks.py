@@ -9,7 +9,7 @@ from essaformer.attention import ESSAttention
 
 
 class ESSABlock(MapBlock):
-    """`x + gain · ESSA(norm x)`: every pixel meets all others, at a cost linear in their number.
+    """`x + gain · ESSA(norm x)`: every pixel attends to all others, at a cost linear in their number.
 
     Args:
         channels: C.

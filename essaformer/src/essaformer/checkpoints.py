@@ -1,4 +1,4 @@
-"""Weights in the authors' published form: their tensor names → ours, and files of either form."""
+"""Weights in the authors' published form: their tensor names → ours, and loading of files in either form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from essaformer.model import ESSAformer
 from essaformer.scaling import Scaling, read_scaling
 
 SCALING = "scaling.json"
-"""File of a model folder that says how the values of its scenes were scaled."""
+"""File of a model folder that says how the values of scenes are scaled."""
 
 # (published, ours), parts of dotted names
 _RENAMED = (
@@ -41,35 +41,34 @@ def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Published tensors → our state dict of the same sizes.
 
     Raises:
-        UserError: one sentence that names every unknown, missing and misshapen tensor, or says
-            that this is no ESSAformer at all.
+        UserError: tensors are unknown, missing or misshapen (the message names them), or are not of an ESSAformer.
     """
     return dict(_from_released(state_dict, "the released state dict").state_dict())
 
 
 def load_model(path: str | Path) -> ESSAformer:
-    """A network from a folder written by `save_pretrained`, or from the authors' released file.
+    """Load a network from a folder written by `save_pretrained`, or from the authors' released file.
 
-    The released file is a pickled whole module under the key `model`; its tensors are read without running
-    anything from it (`common.networks.foreign`). Files of plain tensors in the published names load too. The network's
-    sizes are taken from the tensors' shapes. `load_model(file).save_pretrained(folder)` converts.
+    The released file is a pickled whole module under the key `model`; its tensors are read without executing
+    code in it (`common.networks.foreign`). Files of plain tensors with the published names can be loaded too. The
+    network's sizes follow from the tensors' shapes. `load_model(file).save_pretrained(folder)` converts a file.
 
     Returns:
         the network in evaluation mode, on CPU, in the file's floating type.
 
     Raises:
-        UserError: no such file, damaged, or another model's; one sentence.
+        UserError: the file does not exist, is damaged, or belongs to another network.
     """
     return load_network(path, ESSAformer, _from_released)
 
 
 def save_scaling(scaling: Scaling, folder: Path) -> None:
-    """Say in a model folder how values are scaled before the network sees them; write it before the weights."""
+    """Write into a model folder how values are scaled for the network; call it before the weights are written."""
     write_json(folder / SCALING, asdict(scaling))
 
 
 def load_scaling(checkpoint: Path) -> Scaling:
-    """How scenes are scaled for a checkpoint; released files and plain folders take a scene's maximum.
+    """Return how scenes are scaled for a checkpoint; by its maximum for released files and folders without the file.
 
     Raises:
         UserError: the file in the model folder is damaged.
@@ -79,7 +78,7 @@ def load_scaling(checkpoint: Path) -> Scaling:
 
 
 def published_to_ours(name: str) -> str:
-    """Our name of a published tensor; unknown names as they are."""
+    """Return our name of a published tensor; unknown names stay unchanged."""
     for pattern, ours in _RENAMED:
         if match := re.search(pattern, name):
             # The release counts the pixel shuffles between the convolutions: 0, 2, 4.
@@ -108,6 +107,6 @@ def _from_released(tensors: Mapping[str, Tensor], source: str) -> ESSAformer:
     except ValueError as error:
         raise UserError(f"{source}: holds no network that can be built ({error})") from None
     model = model.to(next(iter(tensors.values())).dtype).to_empty(device="cpu")
-    # Unknown names pass through as they are, so that the strict loader names them.
+    # Unknown names stay unchanged, so that the strict loader reports them.
     load_strictly(model, {published_to_ours(name): value for name, value in tensors.items()}, source)
     return model

@@ -1,7 +1,7 @@
 """Training patches and evaluation images: the low-resolution input is made from the high-resolution truth.
 
-Scenes stay in memory in their files' type (that is the cache: the patches of one scene overlap); a patch is
-scaled, turned and reduced by MATLAB's `imresize` when it is asked for.
+Scenes stay in memory in their files' type, because the patches of a scene overlap. A patch is scaled, flipped or
+rotated, and reduced by MATLAB's `imresize` when it is loaded.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from essaformer.resize import imresize
 
 
 class TrainingPatches(Dataset[dict[str, Tensor]]):
-    """Square patches on a grid, in eight flips and rotations; those with pixels without data are left out.
+    """Square patches on a grid, in eight flips and rotations; patches that contain pixels without data are left out.
 
     Args:
-        regions: of the training split.
+        regions: the regions of the training split.
         crop: side of a high-resolution patch in pixels, a multiple of `scale`.
-        stride: between patches in pixels; 1 makes every position a patch.
-        scale: of the super-resolution.
-        seed: of every random choice.
+        stride: distance between patches in pixels; with 1 every position is a patch.
+        scale: factor of the super-resolution.
+        seed: seed of every random choice.
 
     Item `(epoch, index)`:
         `{"low": (bands, crop / scale, crop / scale), "high": (bands, crop, crop)}`, float32, truth in [0, 1].
 
     Raises:
         ValueError: crop, stride or scale do not fit together.
-        UserError: a region is smaller than a patch, or regions differ in bands.
+        UserError: a region is smaller than a patch, no patch is without holes, or regions differ in bands.
     """
 
     def __init__(self, regions: Sequence[Region], crop: int, stride: int, scale: int, seed: int) -> None:
@@ -64,7 +64,7 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
 
     @property
     def bands(self) -> int:
-        """Of every patch."""
+        """Number of bands of every patch."""
         return self.windows[0][0].scene.bands
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class EvaluationPictures(Dataset[dict[str, Any]]):
 
     Item `index`:
         `{"name": str, "region": Region, "low": (bands, h, w), "high": (bands, H, W)}`, float32; pixels without
-        data hold the nearest spectrum, `region.valid` says which they are.
+        data hold the nearest spectrum, and `region.valid` is false for them.
     """
 
     def __init__(self, regions: Sequence[Region], scale: int) -> None:
@@ -103,10 +103,10 @@ class EvaluationPictures(Dataset[dict[str, Any]]):
 
 
 def check_bands(regions: Sequence[Region]) -> None:
-    """Refuse scenes of different bands.
+    """Refuse scenes with different numbers of bands.
 
     Raises:
-        UserError: naming the first two that differ.
+        UserError: two scenes differ; names the first two.
     """
     first = regions[0].scene
     for region in regions[1:]:

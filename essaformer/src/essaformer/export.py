@@ -1,4 +1,4 @@
-"""ONNX files of the network."""
+"""Export of the network to ONNX."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from essaformer.model import ESSAformer
 def export_onnx(model: ESSAformer, path: str | Path, *, height: int, width: int) -> Path:
     """Write the network for images of one size.
 
-    One file serves one size and any batch: the number of tokens is a constant of the attention. Input `low`
-    `(batch, bands, height, width)`, output `enlarged`, float32, values as the network's.
+    A file accepts one image size and any batch size, because the number of tokens is a constant of the attention. The
+    input is `low` `(batch, bands, height, width)`, the output `enlarged`, both float32.
 
     Args:
-        model: in evaluation mode; left as it is.
+        model: in evaluation mode; it is not changed.
         path: the `.onnx` file to write.
         height, width: of the low-resolution images, in pixels.
 
@@ -25,7 +25,7 @@ def export_onnx(model: ESSAformer, path: str | Path, *, height: int, width: int)
         the path.
 
     Raises:
-        ValueError: a size that is not positive.
+        ValueError: a size is not positive.
     """
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")

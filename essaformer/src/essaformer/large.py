@@ -1,6 +1,6 @@
 """Scenes larger than memory: the tiles of `tiling.py`, read and written window by window.
 
-A window takes all tiles that have a share in it, so its values are those that the same tiles give a scene in memory.
+A window uses all tiles that contribute to it, so its values equal those of the same tiles on a scene in memory.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ def enlarge_raster(
     Args:
         flags: see `Stream`; half of `--memory` is for the network and half for a window.
         tile: side of the tiles; by default as large as memory allows.
-        precision: of autocast.
+        precision: type of autocast; None: float32.
 
     Raises:
-        UserError: another number of bands, too little memory, or windows or output of another command.
+        UserError: the scene has another number of bands, the memory is too small, or windows or output belong to
+            another command.
     """
     stream = Stream(input_, output, model, flags)
     source, scale, bands = stream.source, model.scale, stream.source.bands

@@ -1,8 +1,8 @@
 """ESSAformer's equations as the authors wrote them, for tests and the benchmark.
 
-Every function takes one of our modules for its weights. `kernel_attention` goes through the N × N
-matrix that motivates the paper, `attention` is the released linear form, `essaformer` the whole released
-network: channels first, concatenation, one operation after the other.
+Every function gets one of our modules for its weights. `kernel_attention` forms the N × N matrix that motivates the
+paper, `attention` is the released linear form, and `essaformer` is the whole released network: channels first,
+concatenation, one operation after the other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if TYPE_CHECKING:  # fast/ takes the constant below, and these take fast/
+if TYPE_CHECKING:  # fast/ imports the constant below, and these modules import fast/
     from essaformer.attention import ESSAttention
     from essaformer.model import Encoder, ESSAformer, Resample
 
@@ -22,7 +22,7 @@ EPS = 1e-7
 
 
 def projections(module: ESSAttention, x: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """(q̂, k̂) of each order and v, all `(B, N, C)`."""
+    """Return (q̂, k̂) of each order, and v, all `(B, N, C)`."""
     q, k, v = module.qkv(x).chunk(3, dim=-1)
     q = q - q.mean(dim=-1, keepdim=True)
     k = k - k.mean(dim=-1, keepdim=True)
@@ -52,7 +52,7 @@ def attention(module: ESSAttention, x: Tensor) -> Tensor:
 
 
 def encoder(module: Encoder, x: Tensor) -> Tensor:
-    """x + conv(lrelu(conv(lrelu(conv([attention(norm(x)), x]))))) with a dropout after each but the last."""
+    """x + conv(lrelu(conv(lrelu(conv([attention(norm(x)), x]))))) with a dropout after every part except the last."""
     height, width = x.shape[-2:]
 
     def drop(x: Tensor) -> Tensor:
@@ -73,9 +73,9 @@ def resample(module: Resample, x: Tensor) -> Tensor:
     return x
 
 
-def essaformer(model: ESSAformer, picture: Tensor) -> Tensor:
-    """The whole released network on `(B, bands, h, w)`; no global residual."""
-    x = model.conv_first(picture)
+def essaformer(model: ESSAformer, image: Tensor) -> Tensor:
+    """The whole released network on `(B, bands, h, w)`, without global residual."""
+    x = model.conv_first(image)
     u1 = encoder(model.encode_up, resample(model.upsample, x))
     d1 = encoder(model.encode_down, resample(model.downsample, u1) + x)
     u2 = encoder(model.encode_up, resample(model.upsample, d1) + u1)

@@ -1,6 +1,6 @@
-"""The six measures of hyperspectral super-resolution, under the two protocols that papers follow.
+"""The six metrics of hyperspectral super-resolution, under the two protocols that papers use.
 
-The authors of ESSAformer point to two frameworks that do not agree; every row of a result names its protocol.
+The authors of ESSAformer refer to two frameworks that differ; every result row names its protocol.
 
 | | `sspsr` | `mcnet` |
 |---|---|---|
@@ -11,8 +11,8 @@ The authors of ESSAformer point to two frameworks that do not agree; every row o
 | before | nothing | the prediction is clipped to [0, 1] |
 
 CC is the mean over bands of Pearson's correlation; RMSE is over the cube; ERGAS is
-`100 / scale · sqrt(mean over bands of (RMSE_b / mean_b)²)` with the real scale (the first framework's code has
-a fixed 4, with which its published ×8 rows cannot be had). Arrays are `(H, W, bands)` in [0, 1].
+`100 / scale · sqrt(mean over bands of (RMSE_b / mean_b)²)` with the real scale. The first framework's code has
+a fixed 4, which does not give its published ×8 values. Arrays are `(H, W, bands)` in [0, 1].
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ def score(
     protocol: Protocol = "sspsr",
     valid: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """All six measures of one image.
+    """Return all six metrics of one image.
 
     Args:
-        predicted, truth: `(H, W, bands)`, values nominally in [0, 1]; at least as large as the SSIM's window.
-        scale: of the super-resolution, for ERGAS.
-        protocol: see the module.
-        valid: `(H, W)` bool, pixels that count; SSIM counts the windows that lie in them. All by default.
+        predicted, truth: `(H, W, bands)`, values nominally in [0, 1]; at least as large as SSIM's window.
+        scale: factor of the super-resolution, for ERGAS.
+        protocol: see the table above.
+        valid: `(H, W)` bool, the pixels that count; SSIM counts windows inside them. By default all.
 
     Returns:
         metric → value, in the order of `METRICS`.
 
     Raises:
-        ValueError: shapes differ, or are smaller than the window.
+        ValueError: shapes differ, or are smaller than SSIM's window.
     """
     if predicted.shape != truth.shape or predicted.ndim != 3:
         raise ValueError(f"expected two arrays (rows, columns, bands), got {predicted.shape} and {truth.shape}")
@@ -93,12 +93,12 @@ def psnr(predicted: np.ndarray, truth: np.ndarray, *, per_band: bool) -> float:
 
 
 def ssim(predicted: np.ndarray, truth: np.ndarray, *, gaussian: bool, valid: np.ndarray | None = None) -> float:
-    """Structural similarity, mean over bands; NaN when no window holds data only.
+    """Structural similarity, mean over bands; NaN if every window contains pixels without data.
 
     Args:
         gaussian: 11 × 11 Gaussian window of σ 1.5 with weighted moments; otherwise uniform 7 × 7 with the
             sample covariance (n − 1), which is scikit-image's default.
-        valid: `(H, W)` bool, only windows without a pixel that is False here count; all by default.
+        valid: `(H, W)` bool; only windows in which it is true everywhere count. By default all.
     """
     window = 11 if gaussian else 7
     if min(truth.shape[:2]) < window:
@@ -118,7 +118,9 @@ def ssim(predicted: np.ndarray, truth: np.ndarray, *, gaussian: bool, valid: np.
         return filtered[inside, inside]
 
     values = []
-    for band in range(truth.shape[2]):  # band by band: five filtered copies of a whole scene are too many
+    for band in range(
+        truth.shape[2]
+    ):  # band by band, because five filtered copies of a whole scene need too much memory
         x, y = predicted[..., band : band + 1], truth[..., band : band + 1]
         mean_x, mean_y = mean(x), mean(y)
         var_x, var_y = mean(x * x) - mean_x**2, mean(y * y) - mean_y**2
@@ -141,7 +143,7 @@ def sam(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def cc(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Pearson's correlation per band, mean over bands; a band constant in either has none and does not count."""
+    """Pearson's correlation per band, mean over bands; bands that are constant in either array do not count."""
     x, y = predicted - predicted.mean(axis=(0, 1)), truth - truth.mean(axis=(0, 1))
     denominator = np.sqrt((x * x).sum(axis=(0, 1)) * (y * y).sum(axis=(0, 1)))
     varies = denominator > 0
@@ -151,7 +153,7 @@ def cc(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def ergas(predicted: np.ndarray, truth: np.ndarray, scale: int) -> float:
-    """Relative global error: 0 is perfect. Bands whose true mean is zero do not count."""
+    """Relative global error ERGAS; 0 is perfect. Bands whose true mean is zero do not count."""
     error, means = np.square(predicted - truth).mean(axis=(0, 1)), truth.mean(axis=(0, 1))
     counted = means != 0
     if not counted.any():

@@ -1,10 +1,10 @@
 """ESSAformer: hyperspectral super-resolution by iterative refinement (ICCV 2023, arXiv 2307.14010).
 
-The released architecture, with these differences, none of which changes what it computes:
+The released architecture, with these differences, none of which changes the result:
 
-- maps are kept channels last in memory, so that a map is its list of tokens and nothing is transposed;
-- `fast/` holds an attention and an encoder step of fewer passes over memory. `literal.py` is the network as
-  the authors wrote it.
+- Feature maps are stored channels last, so that a map is a list of tokens without a transposition.
+- `fast/` has an attention and an encoder step with fewer passes over memory. `literal.py` is the network as the
+  authors wrote it.
 
 `global_residual` is not in the release: see `ESSAformer`.
 """
@@ -25,18 +25,18 @@ from essaformer.fast.encoder import activated, drop_channels, joined
 from essaformer.resize import enlarge_bicubic
 
 SCALES = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
-"""Scale → factors of the pixel shuffles it is reached by."""
+"""Scale → factors of the pixel shuffles that produce it."""
 
 
 class Encoder(nn.Module):
-    """One encoder step: what attention finds is joined to the map and goes through three convolutions.
+    """One encoder step: the attention's result and the input are concatenated and pass three convolutions.
 
         E(x) = x + conv₁ₓ₁ σ conv₃ₓ₃ σ conv₁ₓ₁ [ESSA(LayerNorm x), x]     σ: LeakyReLU 0.2, channel dropout
 
     Args:
-        dim: channels.
+        dim: number of channels.
         dropout: share of channels that the three dropouts set to zero in training.
-        order: of the attention; None for the convolutions alone, of x instead of [ESSA(LayerNorm x), x].
+        order: order of the attention; None: no attention, and the convolutions get x alone.
 
     Shape:
         `(B, dim, H, W)`, channels last in memory → the same.
@@ -67,12 +67,12 @@ class Encoder(nn.Module):
 
 
 class Resample(nn.Module):
-    """Change the resolution: per factor a 3×3 convolution and a pixel shuffle (up) or unshuffle (down).
+    """Change the resolution: for each factor a 3×3 convolution and a pixel shuffle (up) or unshuffle (down).
 
     Args:
         dim: channels of input and output.
-        factors: for example (2, 2) for four.
-        up: enlarge or reduce.
+        factors: for example (2, 2) for a total factor of four.
+        up: enlarge (true) or reduce.
     """
 
     def __init__(self, dim: int, factors: tuple[int, ...], *, up: bool) -> None:
@@ -93,20 +93,20 @@ class ESSAformer(Pretrained, nn.Module):
     """The super-resolution network.
 
     Args:
-        bands: of the scene.
-        dim: channels inside; divisible by 4, for scale 3 by 9.
+        bands: bands of the scene.
+        dim: channels inside the network; divisible by 4, for scale 3 by 9.
         scale: 2, 3, 4 or 8.
-        dropout: of channels in training, released 0.2; 0 where data are few.
+        dropout: share of channels dropped in training, released 0.2; use 0 for small data.
         global_residual: add the bicubically enlarged input to the output and start the last
             convolution at zero, so that training begins with bicubic's result. Not in the release.
-        order: of the attention, see `ESSAttention`; None for encoder steps without attention.
-        refinements: how often the map is enlarged and encoded, released 3; it is reduced once less.
+        order: order of the attention, see `ESSAttention`; None for encoder steps without attention.
+        refinements: how often the feature map is enlarged and encoded, released 3; it is reduced once less often.
 
     Shape:
         `(B, bands, h, w)`, values as trained, usually in [0, 1] → `(B, bands, h · scale, w · scale)`.
 
     Raises:
-        ValueError: an argument is out of range; in `forward`, another number of bands.
+        ValueError: an argument is out of range; in `forward`, the image has another number of bands.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class ESSAformer(Pretrained, nn.Module):
         }  # fmt: skip
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the maps between encoder steps in training and compute the rest again: less memory, more time."""
+        """In training store only the maps between encoder steps and recompute the rest: less memory, more time."""
         self.grad_checkpointing = enable
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def list_models() -> list[str]:
-    """Names for `create_model`: the released form first, then the small one for few data."""
+    """Names for `create_model`: the released form first, then the small one for small data."""
     return list(_VARIANTS)
 
 
@@ -206,6 +206,6 @@ def create_model(name: str = "essaformer", **overrides: Any) -> ESSAformer:
         overrides: keywords of `ESSAformer` that replace the variant's.
 
     Raises:
-        ValueError: unknown name or keyword, with the list of valid ones.
+        ValueError: the name or a keyword is unknown; the message lists the valid ones.
     """
     return variants.build(ESSAformer, _VARIANTS, name, overrides)

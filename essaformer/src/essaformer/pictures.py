@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from essaformer.resize import imresize
 from essaformer.scoring import PictureScore
 
 ERROR_SHOWN = 0.1
-"""Mean absolute error that error maps show as white; the values' range is 1."""
+"""Mean absolute error that error maps show as white; values range from 0 to 1."""
 _TRUE_COLOUR = (640.0, 550.0, 460.0)
 
 
 def shown_bands(scene: Scene) -> list[int]:
-    """Red, green and blue band: by wavelength, else the scene's own, else 5/6, 1/2 and 1/6 of the spectrum."""
+    """Return red, green and blue band: by wavelength, else the scene's own, else at 5/6, 1/2, 1/6 of the spectrum."""
     if scene.wavelengths is not None:
         return [int(np.abs(scene.wavelengths - wanted).argmin()) for wanted in _TRUE_COLOUR]
     known = scene.composite_bands
@@ -29,13 +28,13 @@ def shown_bands(scene: Scene) -> list[int]:
 
 
 def stretch(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Darkest and brightest shown value per band `(…, 3)`: the 2nd and 98th percentile of an image."""
+    """Return the darkest and brightest value to show per band, the 2nd and 98th percentile of an image `(H, W, 3)`."""
     low, high = np.percentile(reference, (2, 98), axis=(0, 1))
     return low, np.maximum(high - low, 1e-9)
 
 
 def colours(cube: np.ndarray, bands: list[int], limits: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """False colours `(H, W, 3)` in [0, 1] of `(H, W, bands)`; one stretch makes images comparable."""
+    """Return the false colours `(H, W, 3)` in [0, 1] of `(H, W, bands)`; equal limits make images comparable."""
     return np.clip((cube[..., bands] - limits[0]) / limits[1], 0, 1).astype(np.float32)
 
 
@@ -45,14 +44,14 @@ def error_map(cube: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def picture_row(item: dict[str, Any], result: Tensor) -> list[np.ndarray]:
-    """Bicubic, result, truth and both error maps of one scored image."""
+    """Return bicubic, result, truth and both error maps of one scored image."""
     truth = item["high"].permute(1, 2, 0).numpy()
     bicubic = imresize(item["low"], size=(truth.shape[0], truth.shape[1])).permute(1, 2, 0).numpy()
     enlarged = result.permute(1, 2, 0).numpy()
     bands = shown_bands(item["region"].scene)
     limits = stretch(truth[..., bands])
-    pictures = [colours(cube, bands, limits) for cube in (bicubic, enlarged, truth)]
-    return pictures + [error_map(cube, truth) for cube in (bicubic, enlarged)]
+    images = [colours(cube, bands, limits) for cube in (bicubic, enlarged, truth)]
+    return images + [error_map(cube, truth) for cube in (bicubic, enlarged)]
 
 
 def captions(score: PictureScore) -> list[str]:
@@ -67,12 +66,12 @@ def captions(score: PictureScore) -> list[str]:
 def draw_spectra(
     path: Path, scene: Scene, cubes: dict[str, np.ndarray], *, truth: np.ndarray | None = None, pixels: int = 4
 ) -> Path:
-    """Spectra of a few pixels in every cube, one panel per pixel.
+    """Draw the spectra of a few pixels in every cube, one panel per pixel.
 
     Args:
-        scene: for wavelengths.
+        scene: the scene, for its wavelengths.
         cubes: name → `(H, W, bands)`, all of one size; the truth is drawn first when it is given.
-        pixels: how many. With a truth they are spread over the range of its brightness.
+        pixels: how many pixels, spread over the range of brightness of the first cube.
     """
     drawn = ({"truth": truth} if truth is not None else {}) | cubes
     reference = next(iter(drawn.values()))
@@ -89,8 +88,3 @@ def draw_spectra(
         panel.grid(alpha=0.3)
     figure.axes[0].legend()
     return save(figure, path)
-
-
-def enlarged_scene(scene: Scene, cube: np.ndarray) -> Scene:
-    """The scene with another cube: same wavelengths and names, no labels."""
-    return replace(scene, cube=cube, labels=None)

@@ -1,4 +1,4 @@
-"""One preset per published experiment, the small-data ones, and the demo."""
+"""One preset per published experiment, presets for small data, and the demo."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from essaformer.scaling import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class Config(LoaderConfig):
-    """What training ESSAformer depends on."""
+    """Configuration of a training of ESSAformer."""
 
     model: str = "essaformer"
     """Variant: essaformer (released form) or essaformer_small (global residual, no dropout)."""
     dim: Positive[int] | None = None
-    """Channels inside, instead of the variant's."""
+    """Channels inside the network; by default the variant's."""
     dropout: BelowOne[float] | None = None
-    """Share of channels dropped in training, instead of the variant's."""
+    """Share of channels dropped in training; by default the variant's."""
     global_residual: bool | None = None
-    """Add the bicubically enlarged input to the output, instead of what the variant says."""
+    """Add the bicubically enlarged input to the output; by default as the variant does."""
     order: int = 1
     """Order of the attention's Taylor series: 1 as released, 0 or 2."""
     network: tuple[str, ...] = ()
-    """Keywords of the network as KEY=VALUE, on top of what the other flags say; ESSAformer explains them."""
+    """Keywords of the class ESSAformer as KEY=VALUE; they replace values of other flags."""
     weights: Path | None = None
-    """Start from these weights, which bring their own network: a model folder or the authors' released file."""
+    """Start from the network in this model folder or released file."""
     dataset: str = "chikusei"
     """chikusei, pavia_centre, cave, harvard, abu, jasper_ridge, pavia_crop, muufl or demo."""
     cube: str | None = None
     """FILE[:KEY] of your own scene instead of a data set: MATLAB, NumPy, ENVI or GeoTIFF."""
     band_axis: BandAxis | None = None
-    """Where the bands of --cube are: first or last."""
+    """Axis of the bands of --cube: first or last."""
     no_data: AnyNumber[float] | None = None
-    """Value of the pixels of --cube without data, instead of the one its file declares; NaN always means no data."""
+    """Value of pixels without data in --cube; by default as its file declares. NaN always means no data."""
     test_scene: str | None = None
-    """The scene of abu that is tested on; the other four train."""
+    """The test scene of abu; the other four are for training."""
     scale: Positive[int] = 4
-    """2, 3, 4 or 8."""
+    """Factor of the super-resolution: 2, 3, 4 or 8."""
     scaling: Rule = "maximum"
     """Divide a scene by its maximum, by a percentile of its values, or by a constant."""
     scaling_value: float = 0.0
@@ -49,22 +49,22 @@ class Config(LoaderConfig):
     crop: Positive[int] = 64
     """Side of the high-resolution training patches in pixels."""
     stride: Positive[int] = 32
-    """Pixels between training patches; 1 takes every position."""
+    """Distance between training patches in pixels; 1: a patch at every position."""
     learning_rate: float = 1e-4
-    """Adam's, at the start."""
+    """Adam's learning rate at the start."""
     schedule: Literal["step", "cosine"] = "step"
-    """step: times 0.1 after three quarters of the updates (published: epoch 30 of 40). cosine: a short rise, then
-    down to zero."""
+    """step: times 0.1 after three quarters of the updates (published: epoch 30 of 40). cosine: a short rise,
+    then a fall to zero."""
     epochs: Positive[int] = 40
-    """Passes over the patches; gives the number of updates where --iterations is 0."""
+    """Passes over the patches, if --iterations is 0."""
     iterations: int = 0
-    """Optimiser updates of the whole schedule, instead of --epochs."""
+    """Optimiser updates of the whole schedule; replaces --epochs if above 0."""
     spatial_tv: float = 1e-3
     """Weight of the total variation in space."""
     spectral_tv: float = 1e-3
     """Weight of the total variation along the spectrum."""
     gradient_checkpointing: bool = False
-    """Compute encoder steps again in the backward pass: less memory, about a third more time."""
+    """Recompute encoder steps in the backward pass: less memory, about a third more time."""
     validate_every: int = 2_000
     """Optimiser updates between two validations on the validation regions; 0: one at the end only."""
 
@@ -91,8 +91,8 @@ def chikusei_x4() -> Config:
     """Chikusei ×4, the released network of width 256 and the `sspsr` recipe: patches of 64, stride 32.
 
     accelerate launch --num_processes 1 essaformer/train.py --preset chikusei_x4 --data-root DIR --mixed-precision bf16
-    One patch of 64 × 64 takes about 0.4 GiB beyond the weights in float32 on a CPU; where a batch of 32 does not
-    fit, --batch-size 8 --gradient-accumulation 4. Expected: not measured here.
+    One patch of 64 × 64 takes about 0.4 GiB beyond the weights in float32 on a CPU; if a batch of 32 does not
+    fit, use --batch-size 8 --gradient-accumulation 4. Expected: not measured here.
     """
     return sspsr("chikusei", 4)
 
@@ -123,7 +123,7 @@ def harvard_x4() -> Config:
 
 
 def small(dataset: str, scale: int, iterations: int = 300) -> Config:
-    """Few data: width 64, global residual from zero, no dropout, L1, Adam 4e-4 with cosine, 99.9 percentile."""
+    """Small data: width 64, global residual from zero, no dropout, L1, Adam 4e-4 with cosine, 99.9 percentile."""
     return Config(
         model="essaformer_small", dataset=dataset, scale=scale, scaling="percentile", scaling_value=99.9,
         crop=48, stride=1, batch_size=8, workers=1, learning_rate=4e-4, schedule="cosine",
@@ -146,7 +146,7 @@ def abu_x4() -> Config:
 
 
 def abu_released_x2() -> Config:
-    """The released form (dropout, no residual) on four ABU scenes ×2: what little data do to it.
+    """The released form (dropout, no residual) on four ABU scenes ×2; they are too few for it.
 
     Expected: 35.2 dB, bicubic 41.7 dB (measured).
     """

@@ -1,7 +1,7 @@
-"""The published values of hyperspectral super-resolution, each with the place where it was read.
+"""The published values of hyperspectral super-resolution, with their source.
 
-ESSAformer's own table could not be read. These are the rows of SSPSR's authors, whose `sspsr` protocol they
-follow; the bicubic ones calibrate data, degradation and measures before any training.
+The table of the ESSAformer paper was not accessible. These are the rows of SSPSR's authors, in the `sspsr` protocol.
+The bicubic rows allow a check of data, degradation and metrics before any training.
 """
 
 from __future__ import annotations

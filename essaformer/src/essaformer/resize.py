@@ -1,9 +1,9 @@
 """MATLAB's `imresize(A, ..., "bicubic")` with antialiasing, for NumPy arrays and torch tensors.
 
-The degradation of every protocol and the "bicubic" row of every table are this function. Bicubic is
-Keys' kernel with a = −0.5; reducing, it is stretched by 1/scale (antialiasing); weights of every
-output pixel sum to one; beyond the border the image is mirrored with its edge pixel repeated.
-`torch.nn.functional.interpolate` differs in kernel (a = −0.75) or in its borders.
+Every protocol reduces images with this function, and it gives the "bicubic" row of every table. The kernel is Keys'
+with a = −0.5. To reduce an image, it is stretched by 1/scale (antialiasing). The weights of every output pixel sum to
+one. Beyond the border the image is mirrored with its edge pixel repeated. `torch.nn.functional.interpolate` has
+another kernel (a = −0.75) or other borders.
 
 Resizing is separable and linear, so each axis is one matrix: `rows @ image @ columnsᵀ`.
 """
@@ -27,13 +27,13 @@ def imresize(picture: Array, scale: float | None = None, *, size: tuple[int, int
     Args:
         picture: `(..., H, W)`, floating or integer (which becomes float64); at least one pixel.
         scale: any factor above 0; the result has `ceil(scale · H)` rows, as in MATLAB.
-        size: rows and columns of the result, instead of `scale`; each axis has its own factor then.
+        size: rows and columns of the result, instead of `scale`; the factors of both axes may then differ.
 
     Returns:
-        `(..., H', W')` in the image's floating type. Bicubic overshoots: values may leave the range.
+        `(..., H', W')` in the image's floating type. Bicubic interpolation overshoots: values may leave the range.
 
     Raises:
-        ValueError: neither or both of `scale` and `size`, or one that is not positive.
+        ValueError: neither or both of `scale` and `size` are given, or one is not positive.
     """
     if (scale is None) == (size is None):
         raise ValueError("give either scale or size")
@@ -54,7 +54,7 @@ def imresize(picture: Array, scale: float | None = None, *, size: tuple[int, int
 
 
 def enlarge_bicubic(picture: Tensor, factor: int) -> Tensor:
-    """`imresize(image, factor)` for a whole factor, in a form that can be compiled and exported for any size."""
+    """Return `imresize(picture, factor)` for a whole factor, in a form that compiles and exports for any size."""
     height, width = picture.shape[-2:]
     if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
         return imresize(picture, float(factor))
@@ -66,21 +66,21 @@ def _apply(picture: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     if not picture.is_floating_point():
         picture = picture.double()
     wide = picture.float() if picture.element_size() < 4 else picture
-    # Two matrix products without autocast: a bicubic image in half precision would lose digits for nothing.
+    # Without autocast, which would compute the bicubic image in half precision.
     with torch.autocast(picture.device.type, enabled=False):
         return (rows.to(wide) @ wide @ columns.to(wide).T).to(picture.dtype)
 
 
 @functools.lru_cache(maxsize=64)
 def weights(length: int, new_length: int, scale: float) -> np.ndarray:
-    """The matrix `(new_length, length)`, float64, that resizes one axis; see `matrix`."""
+    """Return the read-only matrix `(new_length, length)`, float64, that resizes one axis; see `matrix`."""
     found = matrix(length, new_length, scale).numpy()
     found.flags.writeable = False
     return found
 
 
 def matrix(length: int, new_length: int, scale: float) -> Tensor:
-    """The matrix `(new_length, length)`, float64, that resizes one axis.
+    """Return the matrix `(new_length, length)`, float64, that resizes one axis.
 
     Output pixel i (from 1) lies at `u = i / scale + (1 − 1/scale) / 2` of the input.
     """
@@ -91,7 +91,7 @@ def matrix(length: int, new_length: int, scale: float) -> Tensor:
     taps = left[:, None] + torch.arange(math.ceil(support) + 2)
     values = stretch * bicubic(stretch * (centres[:, None] - taps))
     values = values / values.sum(dim=1, keepdim=True)
-    # 1 2 … n n … 2 1 and again, as often as a kernel wider than the image needs it.
+    # 1 2 … n n … 2 1, repeated as often as a kernel wider than the image needs it.
     place = (taps.long() - 1) % (2 * length)
     mirrored = torch.where(place < length, place, 2 * length - 1 - place)
     return torch.zeros(new_length, length, dtype=torch.float64).scatter_add(1, mirrored, values)

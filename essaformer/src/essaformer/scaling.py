@@ -1,8 +1,8 @@
 """Scale a scene's values to [0, 1], and back to the file's type.
 
-Publications divide by a constant (CAVE 65,535, Pavia Centre 8,000) or by the maximum (Chikusei, Harvard).
-Scenes with single bright outliers need a percentile: ABU's urban-4 has one pixel three times as bright as all
-others, and division by it would leave the scene in the lowest third.
+Publications divide by a constant (CAVE 65,535, Pavia Centre 8,000) or by the maximum (Chikusei, Harvard). Scenes with
+single bright outliers need a percentile: ABU's urban-4 has one pixel that is three times as bright as all others, and
+division by its value would leave all other values below a third.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Rule = Literal["percentile", "maximum", "constant"]
 
 @dataclass(frozen=True)
 class Scaling:
-    """How values are divided.
+    """How a scene's values are scaled.
 
     Attributes:
-        rule: "percentile" of all values of a scene, its "maximum", or a "constant".
+        rule: the divisor is a "percentile" of all values of a scene, their "maximum", or a "constant".
         value: the percentile (0 to 100) or the constant; unused for the maximum.
     """
 
@@ -32,13 +32,13 @@ class Scaling:
     value: float = 0.0
 
     def divisor(self, cube: np.ndarray, source: str = "the scene") -> float:
-        """The number by which this scene's values are divided.
+        """Return the number by which the scene's values are divided.
 
         Args:
             cube: `(H, W, bands)`, any real type.
 
         Raises:
-            UserError: values that are not finite, a scene without a positive value, or a wrong value.
+            UserError: a value is not finite, no value is positive, or `self.value` is out of range.
         """
         if self.rule == "percentile" and not 0 < self.value <= 100:
             raise UserError(f"--scaling-value {self.value:g}: expected a percentile above 0 and of at most 100")
@@ -62,19 +62,19 @@ class Scaling:
 
 
 def scaled(values: np.ndarray, divisor: float) -> np.ndarray:
-    """Divide and clip to [0, 1], float32; small negative values, which sensors' corrections leave, become 0."""
+    """Divide and clip to [0, 1], float32; small negative values, left by sensor corrections, become 0."""
     return np.clip(values.astype(np.float32) / np.float32(divisor), 0, 1)
 
 
 def restored(values: np.ndarray, divisor: float, dtype: np.dtype) -> np.ndarray:
-    """Undo `scaled` into a file's type; integers are rounded and clipped to the type's range, never wrapped."""
+    """Undo `scaled` and convert to a file's type; integers are rounded and clipped to its range."""
     values = values.astype(np.float64) * divisor
     if dtype.kind == "f":
         return values.astype(dtype)
     if dtype.kind == "b":
         return values >= 0.5
     limits = np.iinfo(dtype)
-    # The largest int64 is no float64: clip to the largest float below it.
+    # float64 cannot hold the largest int64: clip to the largest float below it.
     top = min(float(limits.max), np.nextafter(2.0**63, 0)) if dtype.itemsize == 8 else float(limits.max)
     return np.clip(np.rint(values), float(limits.min), top).astype(dtype)
 
@@ -83,7 +83,7 @@ def read_scaling(path: Path) -> Scaling:
     """Read a `scaling.json`.
 
     Raises:
-        UserError: damaged, or an unknown rule.
+        UserError: the file is damaged, or the rule is unknown.
     """
     try:
         scaling = Scaling(**json.loads(path.read_text(encoding="utf-8")))

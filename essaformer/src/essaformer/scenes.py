@@ -1,4 +1,4 @@
-"""Published scenes and a user's own, cut into training, validation and test regions that share no pixel.
+"""Read published scenes or a user's own, and cut them into training, validation and test regions that share no pixel.
 
 | data set | files under the root (or up to two folders below) | training / validation / test |
 |---|---|---|
@@ -13,8 +13,8 @@ without the last third of the last / that third / `--test-scene` |
 | `jasper_ridge`, `pavia_crop`, `muufl`, a user's `--cube` | `jasperRidge2_R198.mat`, `abu-beach-4.mat`, `MUUFL.mat` | \
 upper 48 % / next 12 % / lower 40 % of the rows |
 
-Chikusei's crop and test tiles are the published ones. There a random tenth of overlapping patches is for
-validation; here a contiguous tenth is, so that no validation pixel is trained on. The others' splits are ours.
+Chikusei's crop and test tiles are the published ones. The publication validates on a random tenth of overlapping
+patches; here it is a contiguous tenth, so that no validation pixel is trained on. All other splits are ours.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ def load_regions(
     dataset: str, data_root: Path | None, scaling: Scaling, scale: int, *, test_scene: str | None = None,
     cube: str | None = None, band_axis: BandAxis | None = None, no_data: float | None = None,
 ) -> Regions:  # fmt: skip
-    """Read a data set and cut it.
+    """Read a data set and cut it into regions.
 
     Args:
         dataset: one of `DATASETS`; unused when `cube` is given.
         data_root: folder that holds the files.
-        scaling: of every scene.
-        scale: sides of validation and test regions are cut to multiples of it.
-        test_scene: of `abu`.
+        scaling: how the values of every scene are scaled.
+        scale: sides of validation and test regions are cut to multiples of this number.
+        test_scene: the test scene of `abu`.
         cube: `FILE[:KEY]` of a user's scene.
-        band_axis: where that scene's bands are, "last" by default.
-        no_data: value of that scene's pixels without data, instead of the one that its file declares.
+        band_axis: axis of that scene's bands, "last" by default.
+        no_data: value of that scene's pixels without data; it replaces the value that the file declares.
 
     Returns:
         the regions of each split; all have the same bands.
 
     Raises:
-        UserError: unknown data set, files missing or not as published, or a scene too small.
+        UserError: the data set is unknown, files are missing or not as published, or a scene is too small.
     """
     refuse_without_cube(cube, band_axis=band_axis, no_data=no_data)
     if cube is not None:
@@ -86,7 +86,7 @@ def load_regions(
 
 
 def demo_scene(seed: int, height: int = 120, width: int = 160) -> Scene:
-    """A synthetic scene of 31 bands whose materials vary little, so that there are edges to find and not only noise."""
+    """Return a synthetic scene of 31 bands with little variation inside its classes, so that it shows clear edges."""
     return synthetic_scene(height, width, bands=31, noise=0.01, variation=0.1, seed=seed)
 
 
@@ -98,7 +98,7 @@ def _single_published(name: str) -> Callable[[Path, Scaling], Regions]:
 
 
 def read_single(name: str, data_root: Path) -> Scene:
-    """One of the small published scenes, whole."""
+    """Read one of the small published scenes, whole."""
     path = find(data_root, SINGLE[name])
     if name == "jasper_ridge":
         # Pixels in MATLAB's column order: (bands, rows · columns).

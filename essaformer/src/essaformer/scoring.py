@@ -1,4 +1,4 @@
-"""Scores of whole images, the network's beside bicubic's, as result rows."""
+"""Scores of whole images, of the network and of bicubic interpolation, as result rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Scores = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class PictureScore:
-    """Scores of one image, of the network's result and of bicubic's."""
+    """Scores of one image, for the network's result and for bicubic interpolation."""
 
     name: str
     network: Scores
@@ -41,11 +41,13 @@ def score_pictures(
     show: Callable[[dict[str, Any], Tensor, PictureScore], None] | None = None,
     protocols: Sequence[Protocol] = PROTOCOLS,
 ) -> list[PictureScore]:
-    """Enlarge and score images, divided over the processes, each counted exactly once.
+    """Enlarge and score images; processes share the images, and each image counts exactly once.
 
     Args:
-        items: a sequence as `EvaluationPictures`.
-        enlarge: `(bands, h, w)` → `(bands, h · scale, w · scale)` on the host.
+        items: an `EvaluationPictures` or a sequence of the same items.
+        enlarge: `(bands, h, w)` → `(bands, h · scale, w · scale)` on the CPU.
+        scale: factor of the super-resolution.
+        rank, processes: this process's number and the number of processes.
         show: called with every item of this process, its result and its scores.
 
     Returns:
@@ -58,11 +60,8 @@ def score_pictures(
         truth = _hwb(item["high"])
         bicubic = imresize(item["low"], size=(truth.shape[0], truth.shape[1]))
         ours, theirs = (
-            {
-                str(protocol): score(_hwb(picture), truth, scale, protocol, item["region"].valid)
-                for protocol in protocols
-            }
-            for picture in (result, bicubic)
+            {str(protocol): score(_hwb(image), truth, scale, protocol, item["region"].valid) for protocol in protocols}
+            for image in (result, bicubic)
         )
         picture_score = PictureScore(item["name"], ours, theirs)
         if show:
@@ -73,22 +72,22 @@ def score_pictures(
 
 
 def mean(scores: Sequence[PictureScore], metric: str, of: str = "network", protocol: Protocol = "sspsr") -> float:
-    """Mean of one metric over images, of the network or of bicubic."""
+    """Return the mean of one metric over images, for the network or for bicubic."""
     return float(np.mean([getattr(found, of)[protocol][metric] for found in scores]))
 
 
 def rows(  # noqa: PLR0917
     scores: Sequence[PictureScore], dataset: str, scale: int, split: str, preset: str, seeds: Sequence[int]
 ) -> list[Row]:
-    """Result rows: every metric of both protocols, the network's and bicubic's.
+    """Return result rows: every metric of both protocols, for the network and for bicubic.
 
     Args:
-        scores: of all images.
-        dataset: its name.
-        scale: of the super-resolution.
+        scores: the scores of all images.
+        dataset: name of the data set.
+        scale: factor of the super-resolution.
         split: which images were scored.
-        preset: what trained the network.
-        seeds: of that training, if known.
+        preset: the preset that trained the network.
+        seeds: the seeds of that training, if known.
 
     Raises:
         UserError: there are no scores.
@@ -118,7 +117,7 @@ def rows(  # noqa: PLR0917
 
 
 def comparison(scores: Sequence[PictureScore], dataset: str, scale: int) -> str:
-    """A Markdown table: the methods in rows, the six measures in columns, published rows below the measured."""
+    """Return a Markdown table: methods in rows, the six metrics in columns, published rows below the measured ones."""
     lines = []
     for protocol in scores[0].network:
         for title, of in (("ESSAformer", "network"), ("bicubic", "bicubic")):
@@ -130,5 +129,5 @@ def comparison(scores: Sequence[PictureScore], dataset: str, scale: int) -> str:
     return markdown(["method", "protocol", "", *METRICS], lines)
 
 
-def _hwb(picture: Tensor) -> np.ndarray:
-    return picture.permute(1, 2, 0).float().numpy()
+def _hwb(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).float().numpy()

@@ -1,9 +1,8 @@
-"""Scenes of any size through ESSAformer within the memory: the tiles of `common.tiling`, and how large they may be.
+"""Enlarge scenes of any size in limited memory, with the tiles of `common.tiling`, and choose the size of the tiles.
 
-ESSA attends to all of a tile, so a tile's result depends, weakly, on what else is in it: with larger tiles more
-of the scene is compared, and the result moves towards that of the whole scene. It is exact only where the scene
-is one tile. The blend is smooth, so a seam cannot show, but two tile sizes give slightly different numbers
-(the README states by how much).
+ESSA attends to a whole tile, so the result at a pixel depends weakly on the rest of its tile. With larger tiles the
+result approaches that of the whole scene; it is exact only if the scene is one tile. Tiles are blended smoothly, so no
+seams are visible, but two tile sizes give slightly different values (the README states by how much).
 
 Sizes here are those of the low-resolution input.
 """
@@ -19,9 +18,9 @@ from common.tiling import Places, Tiling, tiled
 from essaformer.model import ESSAformer
 
 OVERLAP = 16
-"""Default overlap of two tiles, in pixels of the input."""
+"""Default overlap of two tiles, in input pixels."""
 SMALLEST = 24
-"""Smallest side of a tile that is chosen, in pixels of the input."""
+"""Smallest side of a tile that `tile_for_memory` chooses, in input pixels."""
 
 
 def enlarge_tiled(
@@ -35,18 +34,17 @@ def enlarge_tiled(
 ) -> Tensor:
     """Enlarge one scene tile by tile.
 
-    Only one tile is on the model's device at a time; on the host there are the scene and its result.
+    Only one tile is on the model's device at a time; the scene and its result stay on the CPU.
 
     Args:
-        low: `(bands, h, w)`, any size, on the host.
+        low: `(bands, h, w)`, any size, on the CPU.
         tile: largest side of a tile; a scene that fits into one is enlarged whole.
-        overlap: of neighbouring tiles, below `tile`; some neighbours share more. By default `OVERLAP`, in small
-            tiles half of a tile.
-        progress: told after each tile how many input pixels of the scene it completed.
-        places: of the tiles, where `low` is a part of a scene.
+        overlap: least overlap of neighbouring tiles, below `tile`; by default `OVERLAP`, for small tiles half a tile.
+        progress: called after each tile with the number of input pixels that it completed.
+        places: the tiles, if `low` is a part of a scene.
 
     Returns:
-        `(bands, h · scale, w · scale)` float32 on the host.
+        `(bands, h · scale, w · scale)` float32 on the CPU.
 
     Raises:
         ValueError: the overlap is not below the tile.
@@ -59,15 +57,15 @@ def enlarge_tiled(
 
 
 def tiling_for(tile: int, scale: int, overlap: int | None = None) -> Tiling:
-    """Tiles of a side, and what neighbours share: by default `OVERLAP`, in small tiles half of a tile."""
+    """Return tiles of side `tile`; their overlap is by default `OVERLAP`, for small tiles half a tile."""
     return Tiling(tile, min(OVERLAP, tile // 2) if overlap is None else overlap, scale=scale)
 
 
 def check_bands(model: ESSAformer, bands: int, source: str = "the scene") -> None:
-    """Refuse a scene for which the network was not trained.
+    """Refuse a scene with another number of bands than the network was trained on.
 
     Raises:
-        UserError: naming both numbers of bands.
+        UserError: names both numbers.
     """
     if bands != model.bands:
         raise UserError(
@@ -77,11 +75,11 @@ def check_bands(model: ESSAformer, bands: int, source: str = "the scene") -> Non
 
 
 def tile_for_memory(model: ESSAformer, budget: int, height: int, width: int) -> int:
-    """The largest tile, up to the scene itself, whose forward pass fits the budget.
+    """Return the side of the largest tile, up to the whole scene, whose forward pass fits the budget.
 
     Args:
-        budget: bytes for the network's weights and all it computes for one tile; the interpreter, its
-            libraries (0.6 GB), the scene and its result come on top.
+        budget: bytes for the network's weights and everything it computes for one tile. Interpreter and libraries
+            (0.6 GB), the scene and its result need memory in addition.
         height, width: of the low-resolution scene.
 
     Raises:
@@ -100,16 +98,15 @@ def tile_for_memory(model: ESSAformer, budget: int, height: int, width: int) -> 
 
 
 def bytes_per_pixel(model: ESSAformer) -> int:
-    """Peak memory of a forward pass per pixel of the input, in float32; see `fixed_bytes`."""
+    """Return the peak memory of a float32 forward pass in bytes per input pixel; see `fixed_bytes`."""
     return (64 * model.conv_first.out_channels + 20 * model.bands) * model.scale**2
 
 
 def fixed_bytes(model: ESSAformer) -> int:
-    """Memory that does not depend on the tile: weights, and what the libraries work in.
+    """Return the bytes that do not depend on the tile: weights, and memory of the libraries.
 
-    Chosen so that `bytes_per_pixel` and the 32 MiB lie above the growth of the resident set that two forward passes
-    showed on a CPU. Width 256, 128 bands, ×4, input of 4 × 4 pixels: 33 MiB (estimate 37), 16 × 16: 95 (106),
-    32 × 32: 301 (328). Width 128, 64 bands, ×2, 24 × 24: 43 (53). Width 64, 31 bands, ×2, 24 × 24: 28 (42),
+    This estimate lies above the measured growth of resident memory in two forward passes on a CPU. Width 256,
+    128 bands, ×4, input of 4 × 4 pixels: 33 MiB (estimate 37), 16 × 16: 95 (106), 32 × 32: 301 (328). Width 128, 64 bands, ×2, 24 × 24: 43 (53). Width 64, 31 bands, ×2, 24 × 24: 28 (42),
     96 × 96: 136 (198).
     """
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) + 32 * 2**20

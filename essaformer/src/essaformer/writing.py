@@ -1,6 +1,6 @@
-"""Enlarged scenes in the format of their input, with wavelengths, and the georeference scaled with the pixels.
+"""Write enlarged scenes as ENVI, GeoTIFF, MATLAB or NumPy files, with wavelengths and a georeference of their pixels.
 
-`common.hyperspectral` reads ENVI, GeoTIFF, MATLAB and NumPy files; this module writes what it reads.
+`common.hyperspectral` reads the same formats.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def write_scene(
     Args:
         path: `.hdr` (ENVI, with `.img` beside it), `.tif`, `.mat`, `.npz` or `.npy`.
         cube: `(H, W, bands)`.
-        scale: by which it is larger than the scene that `georeference` describes.
-        wavelengths: in nm. ENVI and MATLAB keep them in the file, GeoTIFF and NumPy beside it
-            (`NAME.wavelengths.txt`).
+        scale: size of the cube relative to the scene that `georeference` describes.
+        wavelengths: in nm. ENVI, MATLAB and `.npz` files contain them; for GeoTIFF and `.npy` they are in a file
+            beside it (`NAME.wavelengths.txt`).
         source: the input, `FILE[:KEY]`; an ENVI header's map info and a MATLAB key are taken from it.
-        no_data: what pixels without data hold; ENVI and GeoTIFF declare it.
+        no_data: value of pixels without data, which ENVI and GeoTIFF files declare.
 
     Returns:
         the files written.
 
     Raises:
-        UserError: a suffix that is not written, or a type that the format does not have.
+        UserError: the suffix is unknown, or the format does not support the type.
     """
     check_type(path, cube.dtype)
     suffix = path.suffix.lower()
@@ -81,10 +81,10 @@ def write_scene(
 
 
 def check_type(path: Path, dtype: np.dtype) -> None:
-    """Refuse a type that the output's format does not have, before any work is done.
+    """Refuse an output whose format does not support the type, before any work is done.
 
     Raises:
-        UserError: or a suffix that is not written.
+        UserError: the format does not support the type, or the suffix is unknown.
     """
     header = output_files(path)[0]
     if header.suffix == ".hdr" and dtype.name not in _ENVI_TYPES:
@@ -92,10 +92,10 @@ def check_type(path: Path, dtype: np.dtype) -> None:
 
 
 def scaled_georeference(georeference: Georeference, scale: int) -> Georeference:
-    """The georeference of an image whose pixels are `scale` times smaller; its upper left corner stays where it is.
+    """Return the georeference of an image with `scale` times smaller pixels and the same upper left corner.
 
-    A tie point names a pixel position, counted from the upper left corner of the first pixel or, where the file
-    says so (key 1025 is 2), from its centre; counted from the corner, positions grow with the scale.
+    A tie point gives a pixel position, counted from the upper left corner of the first pixel, or from its centre if key
+    1025 is 2. Only positions from the corner are proportional to the scale.
     """
     tags = dict(georeference.tags)
     size, ties, matrix = tags.get(33550), tags.get(33922), tags.get(34264)
@@ -113,7 +113,7 @@ def scaled_georeference(georeference: Georeference, scale: int) -> Georeference:
 
 
 def geo_key(georeference: Georeference, key: int) -> int | None:
-    """A number of a GeoTIFF's key directory, such as 3072, the projected coordinate system's EPSG code."""
+    """Return a number of a GeoTIFF's key directory, such as 3072, the projected coordinate system's EPSG code."""
     directory = georeference.tags.get(34735)
     if not isinstance(directory, tuple):
         return None
@@ -150,7 +150,7 @@ def _write_envi(  # noqa: PLR0917
         ]
     lines += _map_info(known, georeference, scale)
     with atomic_path(binary) as temporary, temporary.open("wb") as file:
-        for band in range(cube.shape[2]):  # band by band: a turned copy of the whole scene is not needed
+        for band in range(cube.shape[2]):  # band by band, without a transposed copy of the whole scene
             file.write(np.ascontiguousarray(cube[..., band], dtype=cube.dtype.newbyteorder("<")).tobytes())
     with atomic_path(header) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -171,7 +171,7 @@ def _map_info(known: dict[str, str], georeference: Georeference | None, scale: i
         try:
             place = [(float(value) - 1) * scale + 1 for value in info[1:3]]
             size = [float(value) / scale for value in info[5:7]]
-        except ValueError:  # no such list: it says nothing about the place
+        except ValueError:  # not a valid map info
             return []
         return [_joined_info(info[0], place, info[3:5], size, info[7:])]
     tags = scaled_georeference(georeference, scale).tags if georeference else {}

@@ -1,1 +1,1 @@
-"""The same results as the equations in fewer passes over memory; skip this folder to read the paper's idea."""
+"""Faster implementations with the same results. To understand the paper you need not read this folder."""

@@ -1,9 +1,9 @@
-"""ESSA in fewer operations and passes over memory than `literal.attention`; the result is the same.
+"""ESSA with fewer operations and passes over memory than `literal.attention`, and the same result.
 
 - Centring q and k over channels is linear, so it is done once on the weights instead of on every token.
 - Values are never formed: `k̂ᵀ v = (k̂ᵀ x) W_vᵀ + (k̂ᵀ 1) b_vᵀ`, and `W_o` joins the C × C context.
 - The sums in q's denominator cancel when it is normalised; k's norms over tokens act on the context.
-- The backward pass of the squares and quotients is written by hand and keeps half as much.
+- The backward pass of the squares and quotients is written by hand and stores half as much.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.networks.linear import linear
 from essaformer.literal import EPS
 
 TINY = 1e-30
-"""Smallest norm that is divided by: a constant spectrum attends to nothing."""
+"""Smallest divisor, so that a constant spectrum attends to nothing."""
 
 
 def attend(x: Tensor, qkv: nn.Linear, out: nn.Linear, order: int) -> Tensor:
@@ -53,7 +53,7 @@ def attend(x: Tensor, qkv: nn.Linear, out: nn.Linear, order: int) -> Tensor:
 
 
 def spectral_shares(qk: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the kernel is made of.
+    """Return the normalised squares of queries and keys, of which the kernel consists.
 
     Args:
         qk: centred queries and keys side by side, `(B, N, 2 C)`.
@@ -62,7 +62,7 @@ def spectral_shares(qk: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         q̂ `(B, N, C)`; φ(k) / √N `(B, N, C)`, not normalised over tokens; its sum over tokens and its norm over
         tokens, both `(B, C)`. The factor keeps sums over many tokens in half precision's range.
     """
-    # torch.compile finds a lean backward pass by itself, and cannot look into this one.
+    # torch.compile finds an efficient backward pass by itself, and cannot compile this one.
     if torch.is_grad_enabled() and qk.requires_grad and not torch.compiler.is_compiling():
         return _SpectralShares.apply(qk)
     q, k, total, norm, *_ = _spectral_shares(qk)
@@ -70,7 +70,7 @@ def spectral_shares(qk: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _spectral_shares(qk: Tensor) -> tuple[Tensor, ...]:
-    """`spectral_shares`, and the factors per token by which the squares were multiplied."""
+    """The results of `spectral_shares`, and the factor per token by which the squares were multiplied."""
     q, k = qk.square().chunk(2, dim=-1)
     per_q = torch.linalg.vector_norm(q, dim=-1, keepdim=True).clamp_min(TINY).reciprocal()
     per_k = ((k.sum(dim=-1, keepdim=True) + EPS) * qk.shape[1] ** 0.5).reciprocal()
@@ -79,9 +79,9 @@ def _spectral_shares(qk: Tensor) -> tuple[Tensor, ...]:
 
 
 class _SpectralShares(torch.autograd.Function):
-    """`_spectral_shares` with a backward pass that keeps its input and its results only.
+    """`_spectral_shares` with a backward pass that stores only its input and its results.
 
-    Automatic differentiation keeps every square, quotient and norm, twice as much, and passes over memory
+    Automatic differentiation stores every square, quotient and norm, which is twice as much, and passes over memory
     three times as often.
     """
 
@@ -94,7 +94,7 @@ class _SpectralShares(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:  # type: ignore[override]
         qk, q, k, norm, per_q, per_k = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: leave all to automatic differentiation
+        if torch.is_grad_enabled():  # for second derivatives use automatic differentiation
             return torch.autograd.grad(_spectral_shares(qk)[:4], qk, grads, create_graph=True)[0]
         grad_q, grad_k, grad_total, grad_norm = grads
         result = torch.empty_like(qk)
@@ -110,16 +110,16 @@ class _SpectralShares(torch.autograd.Function):
 
 
 def second_order(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`spectral_shares` of φ²: squares of the first order's, normalised again."""
+    """Return `spectral_shares` of φ²: the squares of the first order, normalised again."""
     q, k = normalised(q.square(), dim=-1), k.square() * k.shape[1] ** 0.5
     return q, k, k.sum(dim=1), torch.linalg.vector_norm(k, dim=1).clamp_min(TINY)
 
 
 def normalised(x: Tensor, dim: int) -> Tensor:
-    """`x` over its L2 norm along `dim`; zeros stay zeros."""
+    """Return `x` divided by its L2 norm along `dim`; zeros stay zeros."""
     return x / torch.linalg.vector_norm(x, dim=dim, keepdim=True).clamp_min(TINY)
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """Half precision to float32, in which squares and their sums do not overflow; others as they are."""
+    """Convert half precision to float32, in which squares and sums do not overflow; other types stay unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

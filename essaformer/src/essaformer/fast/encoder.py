@@ -1,7 +1,7 @@
-"""Pieces of an encoder step that keep little for the backward pass and make no copies.
+"""Parts of an encoder step that store little for the backward pass and make no copies.
 
-With them a training step keeps 11 numbers per channel and pixel of an encoder step; written operation by
-operation it keeps about 27.
+With them an encoder step stores 11 numbers per channel and pixel in training; written operation by operation it stores
+about 27.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from common.networks.linear import linear
 
 
 def joined(conv: nn.Conv2d, first: Tensor, second: Tensor) -> Tensor:
-    """The 1×1 convolution of a concatenation, without concatenating.
+    """Return the 1×1 convolution of a concatenation, without concatenating.
 
     Args:
         conv: 2 C → C' channels.
@@ -31,7 +31,7 @@ def drop_channels(x: Tensor, share: float, channel_axis: int) -> Tensor:
 
     Args:
         x: `(B, C, H, W)` with the channel axis 1, or `(B, N, C)` with 2.
-        share: of channels that become zero; 0 returns `x` as it is.
+        share: share of channels that become zero; with 0, `x` is returned unchanged.
     """
     if not share:
         return x
@@ -41,8 +41,8 @@ def drop_channels(x: Tensor, share: float, channel_axis: int) -> Tensor:
 
 
 def activated(x: Tensor, share: float, channel_axis: int) -> Tensor:
-    """LeakyReLU 0.2 and channel dropout, both in place.
+    """Apply LeakyReLU 0.2 and channel dropout, both in place.
 
-    The dropout multiplies by numbers ≥ 0, so the two may change places, and neither keeps a copy of its input.
+    The dropout multiplies by numbers ≥ 0, so the two may be exchanged, and neither stores a copy of its input.
     """
     return F.leaky_relu(drop_channels(x, share, channel_axis), 0.2, inplace=True)
