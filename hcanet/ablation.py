@@ -1,10 +1,10 @@
-"""What the parts of HCANet are worth, in one table: global and local branch, both local forms, MSFN.
+"""Compare variants of HCANet in one table: global and local branch, both forms of the local branch, MSFN.
 
     python hcanet/ablation.py                                                        the demo's scene, one seed
     python hcanet/ablation.py --preset abu --data-root DIR --iterations 500 --seeds 0 1 2
 
-Flags beside --variants, --seeds and --output are those of train.py, so it takes any data set and recipe. Operations
-are counted and times taken on one image of 64 × 64 pixels.
+All flags except --variants, --seeds and --output are passed to train.py, so any data set and recipe can be used.
+Operations are counted and times measured on one image of 64 × 64 pixels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ VARIANTS = {
 
 
 def example(model: HCANet) -> tuple[Tensor, ...]:
-    """One image."""
+    """Return one image as the network's input."""
     return (torch.rand(1, model.bands, 64, 64),)
 
 

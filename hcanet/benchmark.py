@@ -1,13 +1,14 @@
-"""Measure HCANet against the published 3-D form; printed as CSV.
+"""Compare the speed of HCANet with the published 3-D form and print the results as CSV.
 
     python hcanet/benchmark.py                                     the released network at 128 x 128
     python hcanet/benchmark.py --part networks --size 64 --batch 4 --output hcanet/results/speed_cpu.csv
     python hcanet/benchmark.py --device cuda --output hcanet/results/gpu.csv
 
-`networks`: the network as its authors wrote it (3-D convolutions over a depth of one, one operation after the other,
-automatic gradients), here called literal, against what `create_model` builds, with the same weights.
-`loaders`: noisy training patches, and QRNN3D's. The columns are explained in `common.measuring.benchmarking`. A quiet
-machine matters.
+- `networks`: the network as its authors wrote it (3-D convolutions over a depth of one, one operation after the other,
+  automatic gradients), here called literal, and the network of `create_model`, with the same weights.
+- `loaders`: our noisy training patches and QRNN3D's loader.
+
+`common.measuring.benchmarking` explains the columns. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _BANDS = 31
 
 
 def networks(benchmark: Benchmark) -> Iterator[Row]:
-    """On a CPU one size, on a GPU training patches and ICVL's whole scenes."""
+    """Measure the network: on a CPU at one size, on a GPU on training patches and on ICVL's whole scenes."""
     sizes = benchmark.pick(small=[(16, 1)], cpu=[(128, 1)], gpu=[(64, 64), (512, 1)])
     for side, count in sizes:
         for what in ("forward", "training step"):
@@ -41,7 +42,7 @@ def networks(benchmark: Benchmark) -> Iterator[Row]:
 
 
 def forms(benchmark: Benchmark, what: str, side: int, batch: int) -> list[Work]:
-    """Literal and ours on the same scenes."""
+    """Return the literal form and ours on the same scenes."""
     name = benchmark.pick(small="hcanet_light", cpu="hcanet", gpu="hcanet")
     model = create_model(name, bands=_BANDS).to(benchmark.device)
     scenes = torch.rand(batch, _BANDS, side, side, device=benchmark.device)
@@ -51,7 +52,7 @@ def forms(benchmark: Benchmark, what: str, side: int, batch: int) -> list[Work]:
 
 
 def loaders(benchmark: Benchmark) -> Iterator[Row]:
-    """Windows of 64 pixels of a scene in memory, with Gaussian noise of a random level."""
+    """Measure loading of windows of 64 pixels of a scene in memory, with Gaussian noise of a random level."""
     batch, batches = benchmark.pick(small=(1, 2), cpu=(16, 12), gpu=(16, 12))
     scene = np.random.default_rng(0).random((_BANDS, 256, 256), dtype=np.float32)
     patches = TrainingPatches(
@@ -66,7 +67,7 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
 
 
 class CutPatches(Dataset[dict[str, Tensor]]):
-    """What QRNN3D's loader does with patches that were cut and turned beforehand; here in memory, there in an LMDB."""
+    """Like QRNN3D's loader of patches cut and rotated in advance; here they are in memory, there in an LMDB."""
 
     def __init__(self, patches: Sequence[np.ndarray]) -> None:
         self.patches = [patch.copy() for patch in patches]
@@ -82,7 +83,7 @@ class CutPatches(Dataset[dict[str, Tensor]]):
 
 @command
 def main() -> None:
-    """Print the rows as they come, and keep them."""
+    """Measure and print all rows."""
     Benchmark(__doc__, networks=networks, loaders=loaders).run()
 
 

@@ -1,13 +1,12 @@
-"""Score a network on whole test scenes, measured beside the noisy input, methods without training, and published.
+"""Score a network on whole test scenes, beside the noisy input, methods without training and published values.
 
-    python hcanet/evaluate.py --checkpoint runs/hcanet_demo                           what the run was to be tested on
+    python hcanet/evaluate.py --checkpoint runs/hcanet_demo                           the test regions of the run
     python hcanet/evaluate.py --checkpoint runs/abu_0 runs/abu_1 runs/abu_2 --data-root DIR     mean over three seeds
     python hcanet/evaluate.py --checkpoint FILE.pth --dataset icvl --data-root DIR --cases case1 case5
-    accelerate launch --num_processes 8 hcanet/evaluate.py ...                        scenes divided over the GPUs
+    accelerate launch --num_processes 8 hcanet/evaluate.py ...                        scenes shared between GPUs
 
-Prints and writes PSNR, SSIM and SAM in both families of definitions and the median-band PSNR, images with error
-maps, and spectra of a few pixels. The noise of a scene comes from --noise-seed and its name: every network is
-tested on the same.
+Prints and writes PSNR, SSIM and SAM in both families of definitions, the median-band PSNR, images with error maps, and
+spectra of a few pixels. --noise-seed and a scene's name determine its noise, so all networks get the same noise.
 """
 
 from __future__ import annotations
@@ -46,39 +45,39 @@ class EvaluateConfig:
     """Flags of this script."""
 
     checkpoint: tuple[Path, ...]
-    """A run's folder, its model folder, or a file in the published form; several of them are seeds of one network."""
+    """A run's folder, its model folder, or a file in the published form; several for the mean over seeds."""
     data_root: Path | None = None
     """Folder that holds the data set; by default the run's."""
     dataset: str | None = None
     """icvl, pavia, abu, jasper_ridge or demo; by default the run's."""
     cube: str | None = None
-    """FILE[:KEY] of your own clean scene; its lower 40 % is tested on, see scenes.py."""
+    """FILE[:KEY] of your own clean scene; its lower 40 % is the test region."""
     band_axis: BandAxis | None = None
-    """Where the bands of --cube are: first or last."""
+    """Axis of the bands of --cube: first or last."""
     no_data: AnyNumber[float] | None = None
-    """Value of the pixels of --cube without data."""
+    """Value of pixels without data in --cube; by default as its file declares."""
     preparation: IcvlPreparation | None = None
     """How ICVL's test scenes are cut: mafnet or qrnn3d; by default the run's."""
     cases: tuple[str, ...] = ()
-    """gaussian, blind, case1 to case5 or complex; by default what the run was to be tested on."""
+    """gaussian, blind, case1 to case5 or complex; by default the cases of the run's test."""
     sigma: float | None = None
     """Noise level of gaussian on the scale of 0 to 255; by default the run's, else 50."""
     framework: str | None = None
-    """Whose noise parameters: mafnet, qrnn3d or sert; by default the run's."""
+    """Source of the noise parameters: mafnet, qrnn3d or sert; by default the run's."""
     noise_seed: Seed[int] | None = None
-    """Of the noise; by default the run's."""
+    """Seed of the noise; by default the run's."""
     test_noise: Literal["scene", "plain"] | None = None
-    """Generator of the noise: from the seed and the scene's name, or from the seed alone; by default the run's."""
+    """The noise depends on the seed and the scene's name, or on the seed alone; by default as in the run."""
     methods: tuple[Literal["variation", "subspace", "outliers"], ...] = ("variation", "subspace")
-    """What stands beside the network: total variation per band, SVD with non-local means, and that without outliers."""
+    """Methods to compare: total variation per band, SVD with non-local means, the latter after removal of outliers."""
     tile: Positive[int] | None = None
-    """Side of the tiles in pixels; by default the training size in released mode, else what --memory allows."""
+    """Side of the tiles in pixels; by default the training size with local_mix released, else as --memory allows."""
     whole: bool = False
-    """No tiles: each scene at once."""
+    """Process each scene at once, without tiles."""
     memory: str | None = None
-    """For a forward pass: 800M or 4G, by default a quarter of the device's."""
+    """Memory for a forward pass, such as 800M or 4G; by default a quarter of the device's."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    """auto, cpu, cuda or cuda:N; auto uses a GPU if there is one."""
     output: Path | None = None
     """Folder for results.json and figures; by default evaluation beside the first checkpoint."""
 
@@ -145,35 +144,37 @@ def main() -> None:
 
 
 def test_regions(options: EvaluateConfig, trained: dict[str, Any], checkpoint: Path) -> tuple[list[Region], str]:
-    """The test scenes, and the data set's name."""
+    """Return the test scenes and the data set's name."""
     cube = options.cube or (None if options.dataset else trained.get("cube"))
     dataset = options.dataset or trained.get("dataset", "demo")
     root = options.data_root or (Path(trained["data_root"]) if trained.get("data_root") else None)
     if dataset == "icvl" and cube is None:
         root = require_root("icvl", root)
         cases = options.cases or tuple(trained.get("test_cases", ())) or tuple(trained.get("order", ("gaussian",)))[-1:]
-        hard = any(case not in ("gaussian", "blind") for case in cases)
+        complex_noise = any(case not in ("gaussian", "blind") for case in cases)
         prepared: Any = options.preparation or trained.get("preparation", "mafnet")
-        names = icvl_names("test_complex" if hard else "test_gauss")
-        return [icvl_test_region(root, name, prepared, complex_noise=hard) for name in tqdm(names)], TITLES["icvl"]
-    told = trained if cube and options.cube is None else {}  # by the run, of its own scene
+        names = icvl_names("test_complex" if complex_noise else "test_gauss")
+        return [icvl_test_region(root, name, prepared, complex_noise=complex_noise) for name in tqdm(names)], TITLES[
+            "icvl"
+        ]
+    recorded = trained if cube and options.cube is None else {}  # flags of the run for its own scene
     regions = load_regions(
         dataset, root, load_preparation(checkpoint).scaling, cube=cube,
-        band_axis=options.band_axis or told.get("band_axis"),
-        no_data=told.get("no_data") if options.no_data is None else options.no_data,
+        band_axis=options.band_axis or recorded.get("band_axis"),
+        no_data=recorded.get("no_data") if options.no_data is None else options.no_data,
     )["test"]  # fmt: skip
     return regions, regions[0].scene.name if cube else TITLES[dataset]
 
 
 def tile_of(model: HCANet, options: EvaluateConfig, trained: int) -> int | None:
-    """The side of the tiles, or None for whole scenes."""
+    """Return the side of the tiles, or None for whole scenes."""
     if options.whole:
         return None
     return options.tile or (trained if released_mix(model) else None)
 
 
 def restorer(model: HCANet, preparation: Preparation, tile: int | None, budget: int, *, quiet: bool) -> Any:
-    """A function that denoises one scene within the memory."""
+    """Return a function that denoises one scene in `budget` bytes."""
 
     def restore(image: Tensor) -> Tensor:
         limit = tile_for_memory(model, budget, *image.shape[1:])
@@ -198,7 +199,7 @@ class Drawing:
         self.below: list[list[str]] = []
 
     def show(self, region: Region, noisy: Noisy, clean: np.ndarray, restored: np.ndarray, score: Any) -> None:
-        """Keep the images of a scene; draw the spectra of the first."""
+        """Store the images of a scene; draw the spectra of the first scene."""
         if len(self.rows) >= 4:
             return
         if not self.rows:
@@ -212,7 +213,7 @@ class Drawing:
         self.below.append([f"{score.noise}: {captions[0]}", captions[1], region.name, "white: 0.1"])
 
     def save(self) -> None:
-        """Write the sheet."""
+        """Write the before/after sheet."""
         if self.rows:
             titles = ["noisy", "HCANet", "clean", "error of HCANet"]
             comparison_sheet(self.rows, titles, self.folder / "pictures.png", self.below)

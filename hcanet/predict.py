@@ -1,19 +1,20 @@
-"""Remove the noise of a scene of any size and any number of bands; no clean reference is needed.
+"""Remove the noise of a scene of any size and number of bands; no clean reference is needed.
 
     python hcanet/predict.py --checkpoint runs/hcanet_scene --input SCENE.hdr --output CLEAN.hdr
     python hcanet/predict.py --checkpoint DIR --input scene.mat:cube --output clean.mat --memory 2G
     python hcanet/predict.py --checkpoint DIR --input SCENE.tif --output CLEAN.tif --tile 64
 
-MATLAB, NumPy, ENVI and GeoTIFF in, the same or another of them out, in the input's type, with wavelengths, place and
-pixels without data. Scenes with more bands than the network go through it in groups. Beside the output lie a
-before/after sheet with the residual, and spectra of a few pixels. The noise level of every band is estimated from the
-scene itself and printed.
+Reads and writes MATLAB, NumPy, ENVI and GeoTIFF files. The output has the input's type, wavelengths, georeference and
+pixels without data. If a scene has more bands than the network, they are processed in groups. A before/after sheet
+with the residual and spectra of a few pixels are written beside the output. The noise level of every band is estimated
+from the scene itself and printed.
 
-A network with the released local branch depends on the size of its image, so by default it gets tiles of its
-training size, blended where they overlap. With local_mix pixel the whole scene goes at once where --memory allows.
+The result of a network with the released local branch depends on the size of its image, so by default it gets tiles of
+its training size, blended where they overlap. With local_mix pixel the whole scene is processed at once if --memory
+allows it.
 
 GeoTIFF and ENVI scenes that do not fit in memory are read and written by windows, in one or several processes, into a
-GeoTIFF without sheet, spectra and noise levels; after an interruption the same command continues.
+GeoTIFF, without sheet, spectra and noise levels; after an interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -57,24 +58,24 @@ class PredictConfig:
     input: str
     """FILE[:KEY] of the noisy scene."""
     output: Path
-    """The denoised scene; the suffix chooses the format, without one it is the input's."""
+    """The denoised scene; its suffix determines the format, by default the input's."""
     band_axis: BandAxis | None = None
-    """Where the bands of --input are: first or last."""
+    """Axis of the bands of --input: first or last."""
     no_data: AnyNumber[float] | None = None
-    """Value of the pixels without data, instead of the one that the file declares."""
+    """Value of pixels without data; by default as the file declares."""
     scaling: Scaling | None = None
-    """How values come to [0, 1]: by the 99.9 percentile or by least and largest value; by default as in training."""
+    """Scale values to [0, 1] by the 99.9 percentile or by minimum and maximum; by default as in training."""
     tile: Positive[int] | None = None
-    """Side of the tiles in pixels; by default the training size in released mode, else what --memory allows."""
+    """Side of the tiles in pixels; by default the training size with local_mix released, else as --memory allows."""
     memory: str | None = None
-    """For the network on one tile, and for the whole process where a scene is read by windows: 800M or 4G, by
-    default a quarter of the device's."""
+    """Memory for the network on one tile, or for the whole process if a scene is read by windows, such as 800M or 4G;
+    by default a quarter of the device's."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    """auto, cpu, cuda or cuda:N; auto uses a GPU if there is one."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where the output exists."""
+    """What to do if an output exists."""
     cog: bool = False
-    """Write GeoTIFFs as cloud-optimised ones, with overviews."""
+    """Write a cloud-optimised GeoTIFF with overviews."""
 
 
 @command
@@ -110,7 +111,7 @@ def main() -> None:
     if not scene.valid.all():
         print(f"note: {int((~scene.valid).sum())} of {scene.valid.size} pixels hold no data; they stay as they are")
     offset, divisor = limits(scene.cube, scene.valid, options.scaling or preparation.scaling, scene.source)
-    # Unlike clean training scenes a noisy one is not clipped: noise goes beyond both ends.
+    # Unlike clean training scenes, a noisy scene is not clipped, because noise exceeds both limits.
     noisy = (np.moveaxis(scene.cube, -1, 0).astype(np.float32) - np.float32(offset)) / np.float32(divisor)
     levels = report_noise(noisy)
 
@@ -158,22 +159,22 @@ def report_noise(noisy: np.ndarray) -> np.ndarray:
 
 
 def draw(output: Path, scene: Scene, noisy: np.ndarray, denoised: np.ndarray) -> list[Path]:
-    """The sheet and the spectra, beside the output."""
+    """Draw the before/after sheet and the spectra beside the output."""
     bands = shown_bands(scene)
     shown = stretch(denoised, bands)
     worst = worst_band(noisy, denoised)
     low, high = np.percentile(denoised[worst], (2, 98))
-    # Grey is no change; three standard deviations are black and white. Structure in it is structure that was lost.
+    # Grey is no change; black and white are three standard deviations. Visible structure was lost by denoising.
     removed = noisy[worst] - denoised[worst]
     spread = max(3 * float(removed.std()), 1e-12)
-    pictures = [
+    panels = [
         colours(noisy, bands, shown), colours(denoised, bands, shown), grey(noisy[worst], (low, high)),
         grey(denoised[worst], (low, high)), grey(removed, (-spread, spread)),
     ]  # fmt: skip
     titles = ["before", "after", f"band {worst}, which changed most", "after", f"removed there (white: {spread:.2g})"]
     path, spectra = (output.with_name(f"{output.stem}_{name}.png") for name in DRAWN)
     images = {"noisy": noisy, "HCANet": denoised}
-    return [comparison_sheet([pictures], titles, path), draw_spectra(spectra, scene, images)]
+    return [comparison_sheet([panels], titles, path), draw_spectra(spectra, scene, images)]
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
     accelerate launch --num_processes 8 hcanet/train.py --preset qrnn3d --data-root DIR   ICVL
 
 Stages (for example blind noise, then complex noise) follow each other in one command. The last weights are exported
-to OUTPUT/model and tested, those with the best validation PSNR to OUTPUT/model_best. Which pixels train, validate and
-test stands in OUTPUT/regions.json. After an interruption the same command continues exactly.
+to OUTPUT/model and tested, those with the best validation PSNR to OUTPUT/model_best. OUTPUT/regions.json lists the
+pixels of training, validation and test. After an interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from hcanet.scenes import (
 from hcanet.schedule import factor, stage_starts
 
 HELD_OUT = 4
-"""Scenes at the end of ICVL's training list that validate."""
+"""Number of scenes at the end of ICVL's training list that are used for validation."""
 
 
 @command
@@ -119,21 +119,21 @@ def main() -> None:
 
 
 def check_stages(config: Config) -> None:
-    """Refuse stages that do not fit together, and warn about a network that is too narrow.
+    """Refuse stages whose flags do not fit together.
 
     Raises:
-        UserError: one sentence.
+        UserError: numbers of values differ, a crop is too small or no divisor, or a kind of noise is unknown.
     """
     if not config.order or len(config.epochs) != len(config.order):
         raise UserError(
-            f"--order has {len(config.order)} stages but --epochs {len(config.epochs)} numbers; as many each"
+            f"--order has {len(config.order)} stages but --epochs {len(config.epochs)} numbers; give as many of each"
         )
     if config.crops and (len(config.crops) != len(config.order) or any(config.crop % crop for crop in config.crops)):
         raise UserError(
             f"--crops {' '.join(map(str, config.crops))}: expected a divisor of --crop {config.crop} for each stage"
         )
     if config.eigen_images and config.crops:
-        raise UserError("--crops cannot be combined with --eigen-images; state one --crop")
+        raise UserError("--crops cannot be combined with --eigen-images; give one --crop")
     for case in (*config.order, *config.test_cases):
         check("case1" if case == "complex" else case, config.framework, config.sigma)
     if min(config.crops or (config.crop,)) < 8:
@@ -141,10 +141,10 @@ def check_stages(config: Config) -> None:
 
 
 def load_data(config: Config) -> tuple[list[np.ndarray | CachedScene], dict[str, Any]]:
-    """The training regions, and those of validation and test.
+    """Return the training regions, and those of validation and test.
 
     Raises:
-        UserError: files missing or not as expected.
+        UserError: files are missing or not as expected.
     """
     if config.dataset == "icvl" and config.cube is None:
         root = require_root("icvl", config.data_root)
@@ -153,16 +153,18 @@ def load_data(config: Config) -> tuple[list[np.ndarray | CachedScene], dict[str,
         complex_noise = config.order[-1] not in ("gaussian", "blind")
         tested = icvl_names("test_complex" if complex_noise else "test_gauss")
         accelerator = launch.accelerator(mixed_precision=config.mixed_precision, patience=timedelta(days=1))
-        with accelerator.main_process_first():  # the others wait until all is cut
+        with accelerator.main_process_first():  # the others wait until all patches are cut
             cached = prepare(root, training, config.preparation, config.cache or root / "hcanet_cache")
 
-        def lazily(names: Sequence[str]) -> LazyRegions:
+        def lazy_regions(names: Sequence[str]) -> LazyRegions:
             return LazyRegions(
                 names, lambda name: icvl_test_region(root, name, config.preparation, complex_noise=complex_noise)
             )
 
         listed = {"train": training, "validation": held_out, "test": tested}
-        return list(cached), {"validation": lazily(held_out), "test": lazily(tested), "describe": listed}
+        return list(cached), {
+            "validation": lazy_regions(held_out), "test": lazy_regions(tested), "describe": listed,
+        }  # fmt: skip
     regions: dict[str, Any] = dict(
         load_regions(
             config.dataset, config.data_root, config.scaling, cube=config.cube, band_axis=config.band_axis,
@@ -173,7 +175,7 @@ def load_data(config: Config) -> tuple[list[np.ndarray | CachedScene], dict[str,
 
 
 class LazyRegions(Sequence[Region]):
-    """Regions that are read when they are asked for."""
+    """Regions that are read from disk at every access."""
 
     def __init__(self, names: Sequence[str], read: Any) -> None:
         self.names, self.read = names, read
@@ -188,7 +190,7 @@ class LazyRegions(Sequence[Region]):
 def training_patches(
     config: Config, sources: Sequence[np.ndarray | CachedScene], stages: Sequence[Stage], per_update: int
 ) -> TrainingPatches:
-    """The training samples of the configuration."""
+    """Return the training samples of the configuration."""
     options: dict[str, Any] = {
         "crop": config.crop, "stride": config.stride, "seed": config.seed, "batch": per_update, "sigma": config.sigma,
         "framework": config.framework, "augment": config.augment,
@@ -199,20 +201,20 @@ def training_patches(
 
 
 def preparation(config: Config) -> Preparation:
-    """What the model folder stores besides the weights."""
+    """Return what the model folder stores besides the weights."""
     tile = (config.crops or (config.crop,))[-1]
     return Preparation(config.scaling, tile, config.eigen_images, bool(OUTLIERS & set(config.order)))
 
 
 def build_model(config: Config) -> HCANet:
-    """The network of the configuration, or the one of --weights.
+    """Build the network of the configuration, or load the one of --weights.
 
     Raises:
-        UserError: sizes that do not fit together, or weights for other bands.
+        UserError: sizes do not fit together, or --weights has another number of bands.
     """
     bands = config.eigen_images or config.bands
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # said by the run, once and on one line
+        warnings.simplefilter("ignore", UserWarning)  # the run prints this warning itself, once and on one line
         if config.weights:
             model = load_model(config.weights)
             if model.bands != bands:
@@ -225,7 +227,7 @@ def build_model(config: Config) -> HCANet:
 
 
 def validate(run: Run[Config], model: Any, regions: Sequence[Region], case: str) -> None:
-    """Score the validation regions under the stage's noise, keep the best weights, draw the first region."""
+    """Score the validation regions with the stage's noise, keep the best weights, draw the first regions."""
     scores = score_and_draw(run, model, regions, scoring.cases_to_test((case,)), f"step_{run.step:08d}.png")
     psnr, noisy = (scoring.mean(scores, method, "PSNR (dB)") for method in (scoring.NETWORK, scoring.NOISY))
     with run.scoring(model) as network:
@@ -235,7 +237,7 @@ def validate(run: Run[Config], model: Any, regions: Sequence[Region], case: str)
 
 
 def test(run: Run[Config], model: Any, regions: Sequence[Region]) -> None:
-    """Score the test regions, write rows and figures."""
+    """Score the test regions; write rows and figures."""
     config = run.config
     cases = scoring.cases_to_test(config.order, config.test_cases)
     scores = score_and_draw(run, model, regions, cases, "test.png", others=(scoring.SUBSPACE,))
@@ -261,19 +263,19 @@ def score_and_draw(
     *,
     others: Sequence[str] = (),
 ) -> list[scoring.SceneScore]:
-    """Score whole regions; the main process draws its first ones."""
+    """Score whole regions; the main process draws the first of its regions."""
     config = run.config
-    pictures: list[list[np.ndarray]] = []
+    panels: list[list[np.ndarray]] = []
     below: list[list[str]] = []
     prepared = preparation(config)
     noise = scoring.SceneNoise(config.framework, config.sigma, config.noise_seed, config.test_noise)
 
     def show(region: Region, noisy: Noisy, clean: np.ndarray, restored: np.ndarray, score: scoring.SceneScore) -> None:
-        if len(pictures) < 4:
+        if len(panels) < 4:
             bands = shown_bands(region.scene)
             limits = stretch(clean, bands)
-            pictures.append([colours(image, bands, limits) for image in (noisy.image, restored, clean)])
-            pictures[-1].append(difference(restored, clean))
+            panels.append([colours(image, bands, limits) for image in (noisy.image, restored, clean)])
+            panels[-1].append(difference(restored, clean))
             captions = [scoring.caption(score.values[method]) for method in (scoring.NOISY, scoring.NETWORK)]
             below.append([f"{score.noise}: {captions[0]}", captions[1], region.name, "white: 0.1"])
 
@@ -291,7 +293,7 @@ def score_and_draw(
         )
     if run.is_main:
         path = comparison_sheet(
-            pictures, ["noisy", "HCANet", "clean", "error of HCANet"], run.folder / "figures" / sheet, below
+            panels, ["noisy", "HCANet", "clean", "error of HCANet"], run.folder / "figures" / sheet, below
         )
         run.picture("denoised", path)
     run.wait()

@@ -105,8 +105,8 @@ def bytes_per_pixel(model: ESSAformer) -> int:
 def fixed_bytes(model: ESSAformer) -> int:
     """Return the bytes that do not depend on the tile: weights, and memory of the libraries.
 
-    This estimate lies above the measured growth of resident memory in two forward passes on a CPU. Width 256,
-    128 bands, ×4, input of 4 × 4 pixels: 33 MiB (estimate 37), 16 × 16: 95 (106), 32 × 32: 301 (328). Width 128, 64 bands, ×2, 24 × 24: 43 (53). Width 64, 31 bands, ×2, 24 × 24: 28 (42),
-    96 × 96: 136 (198).
+    This estimate lies above the measured growth of resident memory in two forward passes on a CPU. Width 256, 128
+    bands, ×4, input of 4 × 4 pixels: 33 MiB (estimate 37), 16 × 16: 95 (106), 32 × 32: 301 (328). Width 128, 64 bands,
+    ×2, 24 × 24: 43 (53). Width 64, 31 bands, ×2, 24 × 24: 28 (42), 96 × 96: 136 (198).
     """
     return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) + 32 * 2**20

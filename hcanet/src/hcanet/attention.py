@@ -1,8 +1,8 @@
 """CAFM: channel attention over the whole image beside a local convolution of the same queries, keys and values.
 
 From *Hybrid Convolutional and Attention Network for Hyperspectral Image Denoising* (GRSL 2024, arXiv 2403.10067).
-The release writes most convolutions as 3-D ones over a depth of one; of their weights only the middle slice meets
-data. Here they are 2-D with that slice. `literal.py` holds the published 3-D form.
+In the release most convolutions are 3-D over a depth of one, so that only the middle slice of their weights has an
+effect. Here they are 2-D convolutions with that slice. `literal.py` has the published 3-D form.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from hcanet import fast
 
 LocalMix = Literal["released", "pixel", "none"]
 MIXTURES = 9
-"""Mixtures of the 3h slots that the local branch makes of every pixel."""
+"""Number of mixtures of the 3h slots that the local branch computes for every pixel."""
 
 
 class CAFM(nn.Module):
     """Convolution and attention fusion module.
 
-    A 1×1 and a depth-wise 3×3 convolution make a map Q of 3n channels, which feeds two branches:
+    A 1×1 and a depth-wise 3×3 convolution make a feature map Q of 3n channels, the input of two branches:
 
         global: q, k, v = Q in h heads;  W_o (softmax(τ q̂ k̂ᵀ) v),  q̂ and k̂ of length 1 over the pixels
-        local:  the 3h slots of n/h channels become 9 mixtures; a grouped 3×3 convolution makes n channels of them
+        local:  9 linear mixtures of the 3h slots of n/h channels; a grouped 3×3 convolution of them gives n channels
 
-    The result is their sum. Attention is over channels: its cost is linear in the number of pixels.
+    The result is the sum of both. Attention is over channels, so its cost is linear in the number of pixels.
 
     Args:
         dim: channels n.
         num_heads: h; must divide `dim`.
-        bias: whether `qkv`, `qkv_dwconv` and `project_out` have one. `fc` and `dep_conv` always do.
+        bias: whether `qkv`, `qkv_dwconv` and `project_out` have a bias. `fc` and `dep_conv` always have one.
         local_mix: `"pixel"` mixes the slots of each pixel, as the paper describes it. `"released"` is what the
             authors' code does: it reads the channel-first memory of Q as if it were channels last, so that "pixel" t,
             slot s, channel d is the value number `t·3n + s·n/h + d` of that memory. The branch is then not
@@ -44,8 +44,8 @@ class CAFM(nn.Module):
         `(B, n, H, W)`, any H and W → the same.
 
     Raises:
-        ValueError: `dim`, `num_heads` or `local_mix` is out of range, or no branch is left; in `forward`, another
-            number of channels.
+        ValueError: `dim`, `num_heads` or `local_mix` is out of range, or no branch is left; in `forward`, the input
+            has another number of channels.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class CAFM(nn.Module):
         """Attention over channels."""
         height, width = qkv.shape[2:]
         q, k, v = qkv.unflatten(1, (3, self.num_heads, -1)).flatten(-2).unbind(1)  # (B, h, n/h, N)
-        # Squares are summed over all pixels: in float32, since half precision would overflow.
+        # Squares are summed over all pixels in float32, because half precision would overflow.
         similarity = unit(q) @ unit(k).transpose(-2, -1) * self.temperature
         out = similarity.softmax(dim=-1).to(v.dtype) @ v
         return self.project_out(out.flatten(1, 2).unflatten(-1, (height, width)))
@@ -111,5 +111,5 @@ class CAFM(nn.Module):
 
 
 def unit(x: Tensor) -> Tensor:
-    """`x` over its L2 norm along the last axis; half precision is computed in float32."""
+    """Return `x` divided by its L2 norm along the last axis; half precision is computed in float32."""
     return F.normalize(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x, dim=-1)

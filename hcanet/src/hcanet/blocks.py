@@ -10,14 +10,14 @@ from hcanet.feedforward import MSFN
 
 
 class CAFMBlock(MapBlock):
-    """`x + gain · CAFM(norm x)`: attention over channels beside a local convolution.
+    """`x + gain · CAFM(norm x)`: attention over channels plus a local convolution.
 
     Args:
         channels: C.
         gain: see `MapBlock`; None gives `CAFM`.
-        num_heads: by default the largest power of two with at least 16 channels a head.
-        local_mix: see `CAFM`. Here `"pixel"` is the default: the released form is not local and depends on the size of
-            the map, which only the released weights need.
+        num_heads: by default the largest power of two with at least 16 channels per head.
+        local_mix: see `CAFM`. The default is `"pixel"`, because the released form is not local and depends on the size
+            of the map; only the released weights need it.
 
     Shape:
         `(B, C, H, W)` of any size → the same.
@@ -35,7 +35,7 @@ class CAFMBlock(MapBlock):
 
 
 class MSFNBlock(MapBlock):
-    """`x + gain · MSFN(norm x)`: a gated feed-forward network that looks at three distances.
+    """`x + gain · MSFN(norm x)`: a gated feed-forward network with convolutions of three dilations.
 
     Args:
         channels: C.

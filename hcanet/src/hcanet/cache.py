@@ -2,8 +2,8 @@
 
     CACHE/mafnet/NAME.h5     `patches` (n, 31, 128, 128) float32, `checksums` (n,) CRC-32 of each patch
 
-A file appears only when it is complete, so that a stopped preparation goes on with the next scene. Every patch is
-compared with its checksum when it is read.
+A file appears only when it is complete, so that an interrupted preparation continues with the next scene. Every patch
+is compared with its checksum when it is read.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SIDES = {"mafnet": 128, "qrnn3d": 64}
 
 
 def patches_of(cube: np.ndarray, preparation: IcvlPreparation) -> Iterator[np.ndarray]:
-    """The patches `(31, side, side)` float32 of a scene `(rows, columns, 31)`.
+    """Yield the patches `(31, side, side)` float32 of a scene `(rows, columns, 31)`.
 
-    `mafnet`: whole-cube min–max, adjacent patches of 128. `qrnn3d`: min–max, the centre of 1024, at scales 1, ½ and ¼
-    with strides 64, 32 and 32, patches of 64.
+    `mafnet`: min–max scaling of the whole cube, adjacent patches of 128 pixels. `qrnn3d`: min–max scaling, the centre
+    of 1024 × 1024 pixels at scales 1, ½ and ¼, patches of 64 with strides 64, 32 and 32.
     """
     cube = np.moveaxis(cube, -1, 0).astype(np.float32)
     cube = (cube - cube.min()) / max(float(cube.max() - cube.min()), 1e-12)
@@ -47,15 +47,15 @@ def patches_of(cube: np.ndarray, preparation: IcvlPreparation) -> Iterator[np.nd
 
 
 def prepare(data_root: Path, names: Sequence[str], preparation: IcvlPreparation, folder: Path) -> list[CachedScene]:
-    """Cut what is not cut yet, and open all.
+    """Cut the patches of scenes that are not in the cache yet, and open the cache of all scenes.
 
     Args:
-        data_root: holds ICVL's files.
-        names: of the scenes.
-        folder: the cache; a folder named as the preparation is made in it.
+        data_root: the folder with ICVL's files.
+        names: the scenes' file names.
+        folder: the cache; it gets a folder named after the preparation.
 
     Raises:
-        UserError: a scene is missing or damaged, or the cache is.
+        UserError: a scene or a file of the cache is missing or damaged.
     """
     paths = [folder / preparation / f"{Path(name).stem}.h5" for name in names]
     missing = [(name, path) for name, path in zip(names, paths, strict=True) if not path.exists()]
@@ -79,13 +79,13 @@ class CachedScene:
     """One scene's patches.
 
     Args:
-        path: written by `write`.
+        path: a file written by `write`.
 
     Attributes:
         shape: `(n, bands, side, side)`.
 
     Raises:
-        UserError: not such a file; when reading, a patch that differs from its checksum.
+        UserError: the file is not such a cache; when reading, a patch differs from its checksum.
     """
 
     def __init__(self, path: Path) -> None:
@@ -104,7 +104,7 @@ class CachedScene:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        if self._file is None:  # opened in the process that reads
+        if self._file is None:  # opened by each process that reads
             self._file = h5py.File(self.path)
         try:
             patch = self._file["patches"][index]

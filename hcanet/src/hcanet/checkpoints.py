@@ -1,4 +1,4 @@
-"""Weights in the authors' published form: the tensors of 3-D convolutions → ours, and files of either form."""
+"""Weights in the authors' published form: tensors of 3-D convolutions → ours, and loading of files in either form."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from hcanet.model import HCANet
 from hcanet.scenes import Scaling
 
 PREPARATION = "preparation.json"
-"""File of a model folder that says how its scenes were prepared."""
+"""File of a model folder that says how scenes are prepared for the network."""
 FIRST = "patch_embed.proj.weight"
 
 
 def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published tensors → our state dict: the middle slices of the 3-D kernels, the only ones that meet data.
+    """Published tensors → our state dict, with the middle slices of the 3-D kernels, which alone have an effect.
 
     Raises:
-        UserError: one sentence that names every unknown, missing and misshapen tensor, or says that this is
-            no HCANet at all. Shapes must be the full published ones.
+        UserError: tensors are unknown, missing or misshapen (the message names them), or are not of an HCANet. Shapes
+            must be those of the published 3-D form.
     """
     return dict(_from_released(state_dict, "the released state dict").state_dict())
 
 
 def load_model(path: str | Path) -> HCANet:
-    """A network from a folder written by `save_pretrained`, or from a file in the published form.
+    """Load a network from a folder written by `save_pretrained`, or from a file in the published form.
 
     The file may be the published trainer's checkpoint, a dict with `net`, `optimizer` and `scheduler`. The network's
-    sizes are taken from the tensors' shapes. `load_model(file).save_pretrained(folder)` converts.
+    sizes follow from the tensors' shapes. `load_model(file).save_pretrained(folder)` converts a file.
 
     Returns:
         the network in evaluation mode, on CPU, in the file's floating type.
 
     Raises:
-        UserError: no such file, damaged, or another model's; one sentence.
+        UserError: the file does not exist, is damaged, or belongs to another network.
     """
     return load_network(path, HCANet, _from_released)
 
@@ -99,7 +99,7 @@ def _configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]
 
 
 def _expansion(tensors: Mapping[str, Tensor], dim: int) -> float:
-    """An expansion that gives the hidden widths found; the released 2.66 where it does."""
+    """An expansion that gives the hidden widths of the tensors: the released 2.66 if it fits."""
     low, high = 0.0, float("inf")
     for level in (1, 2, 3):
         weight = tensors.get(f"encoder_level{level}.0.ffn.project_out.weight")
@@ -111,13 +111,13 @@ def _expansion(tensors: Mapping[str, Tensor], dim: int) -> float:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a model folder says besides the weights.
+    """How scenes are prepared for a network; stored in its model folder.
 
     Attributes:
-        scaling: how scenes were brought to [0, 1]: "percentile" or "minmax".
-        tile: side of the training patches in pixels, which tiles should have in released mode.
-        eigen_images: what the network was trained on, see `eigen.py`; 0 for bands.
-        outliers: replace outliers before the eigen-images are taken.
+        scaling: how scenes are scaled to [0, 1]: "percentile" or "minmax".
+        tile: side of the training patches in pixels; tiles should have the same with the released local branch.
+        eigen_images: number of eigen-images that the network was trained on, see `eigen.py`; 0 for bands.
+        outliers: whether outliers are replaced before the eigen-images are computed.
     """
 
     scaling: Scaling = "percentile"
@@ -127,12 +127,12 @@ class Preparation:
 
 
 def save_preparation(preparation: Preparation, folder: Path) -> None:
-    """Write it into a model folder; before the weights, so that no weights ever lack it."""
+    """Write a preparation into a model folder; call it before the weights are written, so that they never lack it."""
     write_json(folder / PREPARATION, asdict(preparation))
 
 
 def load_preparation(checkpoint: Path) -> Preparation:
-    """Of a model folder; files in the published form were trained on patches of 128.
+    """Read the preparation of a model folder; files in the published form were trained on patches of 128.
 
     Raises:
         UserError: the file in the model folder is damaged.

@@ -1,9 +1,9 @@
-"""What needs no training: rows to stand beside the network's.
+"""Denoising methods without training, to compare with the network.
 
-- `total_variation`: Chambolle's, band by band, weight 0.4. It sees one band at a time.
-- `subspace`: five eigen-images (see `eigen.py`), each through non-local means.
-- `subspace_after_outliers`: the same after values that lie far from the rank-5 estimate have been replaced by it,
-  for stripes, dead lines and impulses.
+- `total_variation`: Chambolle's method for each band, weight 0.4.
+- `subspace`: five eigen-images (see `eigen.py`), each denoised by non-local means.
+- `subspace_after_outliers`: the same, after values far from the rank-5 estimate were replaced by it; for stripes, dead
+  lines and impulses.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ RANK = 5
 
 
 def total_variation(noisy: np.ndarray, weight: float = 0.4) -> np.ndarray:
-    """`(bands, H, W)` → the same."""
+    """Denoise each band of `(bands, H, W)` by total variation."""
     return np.stack([denoise_tv_chambolle(band, weight=weight) for band in noisy])
 
 
 def subspace(noisy: np.ndarray, sigmas: np.ndarray | None = None) -> np.ndarray:
-    """SVD of rank 5 with non-local means in the eigen-images, `(bands, H, W)` → the same.
+    """Denoise `(bands, H, W)` by an SVD of rank 5 and non-local means of the eigen-images.
 
     Args:
-        sigmas: of every band on the scale of 0 to 255; estimated where they are not known.
+        sigmas: noise level of every band on the scale of 0 to 255; estimated if None.
     """
     space = EigenSpace.of(noisy, estimated_sigmas(noisy) if sigmas is None else sigmas, RANK)
     smooth = [
@@ -37,6 +37,6 @@ def subspace(noisy: np.ndarray, sigmas: np.ndarray | None = None) -> np.ndarray:
 
 
 def subspace_after_outliers(noisy: np.ndarray) -> np.ndarray:
-    """`subspace` of an image whose outliers are replaced."""
+    """Replace outliers of `(bands, H, W)`, then denoise by `subspace`."""
     sigmas = estimated_sigmas(noisy)
     return subspace(without_outliers(noisy, sigmas, RANK), sigmas)

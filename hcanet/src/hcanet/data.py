@@ -1,7 +1,7 @@
-"""Training samples: a window of a clean scene, turned, with noise that belongs to this sample alone.
+"""Training samples: a flipped or rotated window of a clean scene, with its own noise.
 
-Scenes stay in memory as float32, or in the cache on disk. Everything random comes from one generator per sample,
-made from (seed, epoch, index): the same for any number of workers and processes.
+Scenes are in memory as float32, or in the cache on disk. All random numbers come from one generator per sample, made
+from (seed, epoch, index), so samples are the same for any number of workers and processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hcanet.noise import corrupt, sample_generator, scene_generator
 
 COMPLEX = ("case1", "case2", "case3", "case4")
 DRAWS = 8
-"""Noisy copies of every training scene for `EigenPatches`."""
+"""Number of noisy copies of every training scene for `EigenPatches`."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class Stage:
     """A part of the training with its own noise.
 
     Attributes:
-        start: its first update.
+        start: the stage's first update.
         case: a case of `hcanet.noise`, or "complex": cases 1 to 4 in turn.
-        crop: side of its patches; a sample then is `(full crop / crop)²` of them, so that a batch has as many pixels.
+        crop: side of the patches; a sample has `(full crop / crop)²` of them, so that all batches have equally many
+            pixels.
     """
 
     start: int
@@ -44,21 +45,21 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
 
     Args:
         sources: clean scenes `(bands, H, W)` in [0, 1], or cached patches.
-        stages: in order, the first from update 0.
-        bands: of a sample; consecutive ones from a random start where a scene has more.
+        stages: stages in order, the first from update 0.
+        bands: bands of a sample; if a scene has more, consecutive bands from a random start.
         crop: side of a sample in pixels.
-        stride: between windows in pixels; 1 makes every position a window.
-        seed: of every random choice.
+        stride: distance between windows in pixels; with 1 every position is a window.
+        seed: seed of every random choice.
         batch: samples of one update, over all processes.
-        sigma, framework: of the noise.
-        augment: eight flips and rotations.
+        sigma, framework: parameters of the noise, see `corrupt`.
+        augment: apply one of eight flips and rotations at random.
         reverse_bands: reverse the order of the bands with probability one half.
 
     Item `(epoch, index)`:
         `{"noisy": (views, bands, crop, crop), "clean": the same}`, float32.
 
     Raises:
-        UserError: a scene smaller than a window, or with too few bands.
+        UserError: a scene is smaller than a window, or has too few bands.
     """
 
     def __init__(
@@ -121,11 +122,11 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
         return {"noisy": torch.from_numpy(noisy), "clean": torch.from_numpy(clean)}
 
     def stage(self, update: int) -> Stage:
-        """The stage that an update belongs to."""
+        """Return the stage of an update."""
         return max((stage for stage in self.stages if stage.start <= update), key=lambda stage: stage.start)
 
     def position(self, epoch: int, index: int) -> int:
-        """Where in the endless stream of `common.sampling` this sample comes."""
+        """Return the position of this sample in the endless stream of `common.sampling`."""
         if self._order[0] != epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self))
             inverse = np.empty_like(order)
@@ -153,20 +154,20 @@ class TrainingPatches(Dataset[dict[str, Tensor]]):
 class EigenPatches(TrainingPatches):
     """Square windows of the eigen-images of noisy scenes.
 
-    The noise is drawn for whole scenes, as it comes in use, `DRAWS` times for each; a sample is a window of
-    one of them.
+    Noise is drawn for whole scenes, as in prediction, `DRAWS` times for each scene; a sample is a window of one of
+    these noisy scenes.
 
     Args:
         sources: clean scenes `(bands, H, W)` in [0, 1].
-        stages: in order, all with the full crop.
-        rank: eigen-images.
+        stages: stages in order, all with the full crop.
+        rank: number of eigen-images.
         options: the other arguments of `TrainingPatches`.
 
     Item `(epoch, index)`:
         `{"noisy": (1, rank, crop, crop), "clean": the same}`, float32, in standard deviations of the noise.
 
     Raises:
-        UserError: scenes that are cut into patches on disk, and what `TrainingPatches` raises.
+        UserError: sources are patches on disk; or as in `TrainingPatches`.
     """
 
     def __init__(
@@ -193,7 +194,7 @@ class EigenPatches(TrainingPatches):
         return {"noisy": noisy[None], "clean": clean[None]}
 
     def _scene(self, number: int, case: str, draw: int) -> np.ndarray:
-        """`(2 rank, H, W)`: eigen-images of one noisy copy of a scene, then those of the clean scene in its space."""
+        """`(2 rank, H, W)`: eigen-images of a noisy copy of a scene, then the clean scene in the same space."""
         key = number, case, draw
         if key not in self._scenes:
             clean = np.asarray(self.sources[number], dtype=np.float64)

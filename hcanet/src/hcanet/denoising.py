@@ -1,8 +1,8 @@
-"""A whole scene through a network of few bands: groups of bands, overlapping tiles.
+"""Denoise a whole scene with a network of few bands, in groups of bands and overlapping tiles.
 
-In released mode the local branch reads memory in an order that depends on height and width, so the network gives its
-best on the size it was trained on: tiles of that size are the default there. With `local_mix="pixel"` tiles only
-save memory.
+The released local branch reads memory in an order that depends on height and width, so the network works best at the
+size on which it was trained; tiles of that size are the default for it. With `local_mix="pixel"` tiles only save
+memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hcanet.model import HCANet
 
 
 def band_groups(total: int, size: int) -> list[tuple[int, int]]:
-    """Pairs (first band of a pass, first band of its result that is kept); the last pass covers the last bands.
+    """Return pairs (first band of a group, first band of its result that is used); the last group ends the scene.
 
     Raises:
         UserError: the scene has fewer bands than the network.
@@ -35,7 +35,7 @@ def band_groups(total: int, size: int) -> list[tuple[int, int]]:
 
 
 def tiling(tile: int) -> Tiling:
-    """Square tiles that overlap by a quarter; the weights of each fall linearly in the quarters at its borders."""
+    """Return square tiles that overlap by a quarter; a tile's weights fall linearly in the quarters at its borders."""
     return Tiling(tile, tile // 4, _linear)
 
 
@@ -44,12 +44,12 @@ def _linear(distances: np.ndarray, _: np.ndarray, side: int) -> np.ndarray:
 
 
 def bytes_per_pixel(model: HCANet) -> int:
-    """Memory of a forward pass per pixel of one group; at width 32 6.4 kB were measured, for which this gives 6.6."""
+    """Return the bytes of a forward pass per pixel of one group. Measured at width 32: 6.4 kB (estimate 6.6)."""
     return 4 * (model.bands * 4 + 24 * 2 * model.dim)
 
 
 def tile_for_memory(model: HCANet, memory: int, height: int, width: int) -> int:
-    """The side of tiles that fit; the longer side where the whole image does."""
+    """Return the side of the largest tiles that fit into memory; if the whole image fits, its longer side."""
     side = int((memory / bytes_per_pixel(model)) ** 0.5) // 4 * 4
     return max(height, width) if side**2 >= height * width else max(side, 16)
 
@@ -71,18 +71,18 @@ def denoise(
     """Denoise `(bands, H, W)`.
 
     Args:
-        model: in evaluation mode; the image goes to its device group by group.
-        image: values as in training; as many bands as the network or more.
-        tile: side of square tiles, blended where they overlap by a quarter; None for the whole image at once.
+        model: in evaluation mode; the image is moved to its device group by group.
+        image: values as in training; at least as many bands as the network.
+        tile: side of square tiles, which overlap by a quarter and are blended; None: the whole image at once.
         batch: tiles per forward pass.
-        progress: called after every tile with the number of pixels that it completed, anew for each group.
-        places: of the tiles, where the image is a part of a scene.
+        progress: called after every tile with the number of pixels that it completed, for each group.
+        places: the tiles, if the image is a part of a scene.
 
     Returns:
         `(bands, H, W)` float32 on the CPU.
 
     Raises:
-        UserError: fewer bands than the network, or it returned values that are not finite.
+        UserError: the image has fewer bands than the network, or the network returned values that are not finite.
     """
     groups = band_groups(len(image), model.bands)
     places = places or tiling(tile or max(image.shape[1:])).over(image.shape[1:])
@@ -105,11 +105,11 @@ def denoise_scene(
     progress: Callable[[int], object] | None = None,
     valid: np.ndarray | None = None,
 ) -> Tensor:
-    """What `denoise` does, through the eigen-images of the image where the network was trained on them.
+    """Denoise `(bands, H, W)` by `denoise`; if the network was trained on eigen-images, through these.
 
     Args:
-        preparation: of the network.
-        valid: `(H, W)` bool, the pixels of which the eigen-images are computed; all by default.
+        preparation: the preparation of the network's folder.
+        valid: `(H, W)` bool, the pixels from which the eigen-images are computed; by default all.
     """
     if not preparation.eigen_images:
         return denoise(model, image, tile, batch=batch, progress=progress)

@@ -1,12 +1,12 @@
-"""Eigen-images: the network's input where few scenes with many bands are all there is to learn from.
+"""Eigen-images: an input of the network for training on few scenes with many bands.
 
 The spectra of a scene lie near a space of few dimensions. Bands are divided by their noise level, the mean is removed,
-and the first few principal components are kept: images in which white noise has the standard deviation one, and in
-which most of the noise is gone already. A network for these few images needs no groups of bands, is wide enough for
-all of them (see `HCANet`, width and bands) and sees the same kind of image whatever the sensor. Everything is computed
-from the noisy scene, so a new scene needs no clean reference.
+and the first few principal components are kept. In these images white noise has the standard deviation one, and most
+of the noise is already removed. A network for these few images needs no groups of bands, is wide enough for all of them
+(see `HCANet`, width and bands), and its input is similar for all sensors. Everything is computed from the noisy scene,
+so a new scene needs no clean reference.
 
-This is not the paper's: it is the classical method of `classical.py` with the network in place of non-local means.
+This is not part of the paper. It is the classical method of `classical.py` with the network instead of non-local means.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from hcanet.noise import estimated_sigmas, neighbours_valid, second_differences
 Box = tuple[slice, slice]
 
 OUTLIERS = frozenset({"case2", "case3", "case4", "case5", "complex"})
-"""Noise with stripes, dead lines or impulses, which are replaced before the eigen-images are taken."""
+"""Noise with stripes, dead lines or impulses, which are replaced before the eigen-images are computed."""
 
 
 @dataclass(frozen=True, eq=False)
 class EigenSpace:
-    """Where the spectra of a scene lie.
+    """The low-dimensional space of a scene's spectra.
 
     Attributes:
         vectors: `(bands, rank)`, orthonormal, largest variance first; each has a positive product with the mean.
-        mean: `(bands, 1)`, of the bands divided by their scale.
+        mean: `(bands, 1)`, mean of the bands divided by their scale.
         scale: `(bands, 1)`, the standard deviation of the noise, in units of the image.
     """
 
@@ -42,16 +42,16 @@ class EigenSpace:
 
     @classmethod
     def of(cls, image: np.ndarray, sigmas: np.ndarray, rank: int, valid: np.ndarray | None = None) -> EigenSpace:
-        """From a noisy image.
+        """Compute the space of a noisy image.
 
         Args:
             image: `(bands, H, W)`.
             sigmas: noise level of every band on the scale of 0 to 255.
-            rank: eigen-images to keep.
-            valid: `(H, W)` bool, the pixels that count; all by default.
+            rank: number of eigen-images.
+            valid: `(H, W)` bool, the pixels that count; by default all.
 
         Raises:
-            UserError: fewer bands than `rank`.
+            UserError: the image has fewer bands than `rank`.
         """
         _check(len(image), rank)
         scale = _scale(sigmas)
@@ -64,19 +64,19 @@ class EigenSpace:
     @classmethod
     def _principal(cls, covariance: np.ndarray, mean: np.ndarray, scale: np.ndarray, rank: int) -> EigenSpace:
         vectors = np.linalg.eigh(covariance)[1][:, ::-1][:, :rank]
-        # An eigenvector's sign is arbitrary; a network should see the same one in every scene.
+        # The sign of an eigenvector is arbitrary; it is chosen in the same way for every scene.
         return cls(vectors * np.where((vectors * mean).sum(axis=0) < 0, -1, 1), mean, scale)
 
     @classmethod
     def of_pieces(cls, pieces: Iterable[tuple[np.ndarray, np.ndarray, Box]], bands: int, rank: int) -> EigenSpace:
-        """From a noisy scene that comes piece by piece, with its noise levels, estimated to 0.1 %.
+        """Compute the space of a noisy scene that is read in pieces; noise levels are estimated to 0.1 %.
 
         Args:
-            pieces: `(bands, h, w)`, a part of the scene and one row and column of its neighbours on every side where
-                there are any; `(h, w)` bool, the pixels with data; and where the part lies in it.
+            pieces: for each piece `(bands, h, w)`, a part of the scene with one further row and column on every side
+                inside the scene; `(h, w)` bool, its pixels with data; and the rectangle of the part in it.
 
         Raises:
-            UserError: as `of`, or no pixel holds data.
+            UserError: as in `of`, or no pixel holds data.
         """
         _check(bands, rank)
         edges = np.geomspace(0.01, 1000, 4097)  # bins of 0.3 %
@@ -120,10 +120,10 @@ def _scale(sigmas: np.ndarray) -> np.ndarray:
 def without_outliers(
     noisy: np.ndarray, sigmas: np.ndarray, rank: int = 5, *, rounds: int = 8, limit: float = 2.5
 ) -> np.ndarray:
-    """Replace values that lie far from what the scene's other bands say, `(bands, H, W)` → the same.
+    """Replace values of `(bands, H, W)` that lie far from an estimate of low rank.
 
-    Starts from the 5 × 5 median of each band; in every round values further than `limit` robust standard deviations
-    from the estimate of that rank become the estimate.
+    Starts from the 5 × 5 median of each band. In every round, values that differ by more than `limit` robust standard
+    deviations from the estimate of rank `rank` are replaced by it.
     """
     cleaned = ndimage.median_filter(noisy, size=(1, 5, 5))
     for _ in range(rounds):
@@ -138,12 +138,12 @@ def without_outliers(
 def eigen_images(
     noisy: np.ndarray, rank: int, *, outliers: bool, valid: np.ndarray | None = None
 ) -> tuple[np.ndarray, EigenSpace]:
-    """What the network sees of a noisy scene, and the way back.
+    """Return the eigen-images of a noisy scene, and the space that converts them back.
 
     Args:
         noisy: `(bands, H, W)`; the noise level of its bands is estimated.
-        rank: eigen-images.
-        outliers: replace them first.
+        rank: number of eigen-images.
+        outliers: replace outliers first.
         valid: `(H, W)` bool, the pixels with data.
     """
     sigmas = estimated_sigmas(noisy, valid)

@@ -1,4 +1,4 @@
-"""MSFN: a gated feed-forward network that looks at three distances at once."""
+"""MSFN: a gated feed-forward network with convolutions of three dilations."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class MSFN(nn.Module):
     Args:
         dim: channels n.
         expansion: each of the three maps has `int(expansion · n)` channels.
-        bias: of all convolutions.
+        bias: whether the convolutions have biases.
 
     Shape:
         `(B, n, H, W)`, any H and W → the same.
 
     Raises:
-        ValueError: `dim` or `expansion` is out of range; in `forward`, another number of channels.
+        ValueError: `dim` or `expansion` is out of range; in `forward`, the input has another number of channels.
     """
 
     def __init__(self, dim: int, expansion: float = 2.66, *, bias: bool = False) -> None:
@@ -50,7 +50,7 @@ class MSFN(nn.Module):
 
 
 class PlainFeedForward(nn.Sequential):
-    """`W_out GELU(W_in x)` of every pixel, with as many 1×1 weights as an `MSFN`: what that is compared with."""
+    """`W_out GELU(W_in x)` of every pixel, with as many 1×1 weights as `MSFN`; the ablation compares both."""
 
     def __init__(self, dim: int, expansion: float = 2.66, *, bias: bool = False) -> None:
         hidden = 2 * int(dim * expansion)

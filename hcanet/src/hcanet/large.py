@@ -1,6 +1,6 @@
 """Scenes larger than memory: groups of bands and tiles as in `denoising.py`, read and written window by window.
 
-A window takes all tiles that have a share in it, so its values are those that the same tiles give a scene in memory.
+A window uses all tiles that contribute to it, so its values equal those of the same tiles on a scene in memory.
 """
 
 from __future__ import annotations
@@ -35,20 +35,22 @@ def denoise_raster(
 
     Args:
         flags: see `Stream`; half of `--memory` is for the network and half for a window.
-        tile: side of the tiles; None for the training size in released mode, else what memory allows.
-        preparation: of the network.
+        tile: side of the tiles; None: the training size for the released local branch, else as memory allows.
+        preparation: the preparation of the network's folder.
 
     Raises:
-        UserError: fewer bands than the network, too little memory, windows or output of another command, or a network
-            for which outliers are replaced, which needs the whole scene at once.
+        UserError: the scene has fewer bands than the network, the memory is too small, windows or output belong to
+            another command, or the network needs the replacement of outliers in the whole scene.
     """
     if preparation.outliers and preparation.eigen_images:
-        raise UserError("this network's outliers are found in a scene in memory; raise --memory")
+        raise UserError(
+            "this network needs outliers to be replaced, for which the scene must fit in memory; raise --memory"
+        )
     stream = Stream(input_, output, model, flags)
     source, bands = stream.source, stream.source.bands
     band_groups(bands, model.bands)
     rank, stored = preparation.eigen_images, source.dtype.itemsize
-    made = 12 + 40 * (rank > 0)  # bytes that are made of a value; eigen-images are taken in float64
+    made = 12 + 40 * (rank > 0)  # bytes of copies per value; eigen-images are computed in float64
 
     def needed(side: int, tile: int) -> float:
         read = (side + 2 * tile) ** 2 * (bands * (2 * stored + made) + 8 * model.bands)

@@ -1,7 +1,7 @@
 """HCANet as its authors published it: 3-D convolutions over a depth of one, one operation after the other.
 
-For tests, for the benchmark, and for checkpoints in the published form. Of every 3-D kernel only the middle slice
-meets data; the gradient of the others is exactly zero.
+For tests, the benchmark, and checkpoints in the published form. Only the middle slice of every 3-D kernel has an
+effect; the gradient of the other slices is exactly zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hcanet.model import EPS, HCANet, Norm, is_published_2d, published_shape
 
 
 def inflated(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors in the published shapes: outer slices are zero."""
+    """Return our tensors in the published shapes; outer slices are zero."""
     result = {}
     for name, value in state_dict.items():
         shape = published_shape(name, value.shape)
@@ -31,7 +31,7 @@ def inflated(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def middle_slices(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Published tensors in our shapes."""
+    """Return published tensors in our shapes."""
     return {
         name: value[:, :, value.shape[2] // 2] if value.ndim == 5 and not is_published_2d(name) else value
         for name, value in state_dict.items()
@@ -39,14 +39,14 @@ def middle_slices(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def published_form(model: HCANet) -> HCANet3D:
-    """The published network with the weights of ours, in the same mode and type."""
+    """Return the published network with the weights of ours, in the same mode and type."""
     published = HCANet3D(**configuration(model)).to(next(model.parameters()))
     published.load_state_dict(inflated(model.state_dict()))
     return published.train(model.training)
 
 
 def configuration(model: HCANet) -> dict[str, Any]:
-    """The keywords with which the network was built, without those that only ablations change."""
+    """Return the keywords with which the network was built, without those that only ablations use."""
     arguments: Any = model._hub_mixin_config or {}
     return {name: value for name, value in arguments.items() if name not in ("attention", "feed_forward")}
 
@@ -70,7 +70,7 @@ class CAFM3D(nn.Module):
         b, c, h, w = x.shape
         heads = self.num_heads
         qkv = self.qkv_dwconv(self.qkv(x.unsqueeze(2))).squeeze(2)
-        # The release permutes Q to pixels first, and then reshapes the unpermuted one.
+        # The release permutes Q to channels last, but then reshapes the unpermuted Q.
         pixels = qkv.permute(0, 2, 3, 1)
         source = qkv if self.local_mix == "released" else pixels
         slots = source.reshape(b, h * w, 3 * heads, -1).permute(0, 2, 1, 3)
@@ -105,7 +105,7 @@ class MSFN3D(nn.Module):
 
 
 class ChannelNorm3D(nn.Module):
-    """The released norm: `(B, n, H, W)` → the same, by way of `(B, H·W, n)`."""
+    """The released norm: `(B, n, H, W)` → the same, computed on `(B, H·W, n)`."""
 
     def __init__(self, dim: int, norm: Norm) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Block3D(nn.Module):
 
 
 class HCANet3D(nn.Module):
-    """The released network; arguments as `HCANet`, height and width multiples of 4."""
+    """The released network; arguments as in `HCANet`, height and width are multiples of 4."""
 
     def __init__(
         self,

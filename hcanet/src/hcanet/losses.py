@@ -1,4 +1,4 @@
-"""The objective: L1 (or L2) and the global gradient term, as released and corrected."""
+"""The objective: L1 or L2, and the global gradient term in its released and its corrected form."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def gradient_term(
     form: Literal["released", "spectral"] = "released",
     reduction: Literal["norm", "mean"] = "norm",
 ) -> Tensor:
-    """How rough the error is: horizontal Sobel responses of three views of it, added.
+    """Measure the roughness of the error: the sum of horizontal Sobel responses of three views of it.
 
-    The views are the mean over bands, the same transposed, and the sum over rows divided by the number of bands.
+    The views are the mean over bands, its transpose, and the sum over rows divided by the number of bands.
 
     Args:
         difference: prediction − target, `(B, bands, H, W)`.
-        form: "released" filters the third view `(bands, W)` along its width once more; "spectral" along the bands,
-            which the name of the term promises.
-        reduction: "norm" is the root of the sum of squares over the whole batch, as released: it grows with
+        form: "released" filters the third view `(bands, W)` along the width too; "spectral" filters it along the
+            bands, as the term's name says.
+        reduction: "norm" is the root of the sum of squares over the whole batch, as released; it grows with
             √(batch · pixels). "mean" is the mean absolute response.
     """
     average = difference.mean(dim=1, keepdim=True)
@@ -46,7 +46,7 @@ def objective(
     gradient_form: Literal["released", "spectral"] = "released",
     gradient_reduction: Literal["norm", "mean"] = "norm",
 ) -> Tensor:
-    """L1 or L2 plus the weighted gradient term; `(B, bands, H, W)` each."""
+    """Return L1 or L2 plus the weighted gradient term, for images `(B, bands, H, W)`."""
     value = F.l1_loss(prediction, target) if loss == "l1" else F.mse_loss(prediction, target)
     if gradient_weight:
         value = value + gradient_weight * gradient_term(prediction - target, gradient_form, gradient_reduction)

@@ -1,8 +1,8 @@
-"""PSNR, SSIM and SAM in the two families of definitions that denoising papers print.
+"""PSNR, SSIM and SAM in the two families of definitions that denoising papers use.
 
-`range 1`: per band with data range 1 (SSIM: scikit-image's default window), mean over bands, nothing clipped, SAM in
-radians. `hsir`: the denoised image is clipped to [0, 1], SSIM was computed without stating a range (older
-scikit-image then took 2 for floats), SAM in degrees.
+`range 1`: per band with data range 1 (SSIM: scikit-image's default window), mean over bands, no clipping, SAM in
+radians. `hsir`: the denoised image is clipped to [0, 1], SSIM has data range 2 (the papers gave no range, and older
+scikit-image then used 2 for floats), SAM in degrees.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ DEFINITIONS: dict[str, str] = {
 def score(
     image: np.ndarray, clean: np.ndarray, family: Family = "range 1", valid: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Every metric of a family.
+    """Return every metric of a family.
 
     Args:
-        image, clean: `(bands, H, W)`; SSIM needs at least 7 × 7 pixels and is left out below.
-        valid: `(H, W)` bool, the pixels that count; all by default.
+        image, clean: `(bands, H, W)`; SSIM is left out for images of less than 7 × 7 pixels.
+        valid: `(H, W)` bool, the pixels that count; by default all.
 
     Raises:
         ValueError: the shapes differ.
@@ -53,7 +53,7 @@ def score(
     similarity = np.nan
     if min(image.shape[1:]) >= 7:
         data_range = 1.0 if family == "range 1" else 2.0
-        inner = (slice(3, -3), slice(3, -3))  # scikit-image leaves the border of half a window out
+        inner = (slice(3, -3), slice(3, -3))  # like scikit-image, without a border of half a window
         maps = [
             structural_similarity(a, b, data_range=data_range, full=True)[1] for a, b in zip(image, clean, strict=True)
         ]
@@ -67,7 +67,7 @@ def score(
 
 
 def spectral_angle(image: np.ndarray, clean: np.ndarray, valid: np.ndarray | None = None) -> float:
-    """Mean angle between spectra in radians; the cosine is kept in [−1, 1], where rounding makes the released NaN."""
+    """Return the mean angle between spectra in radians; the cosine is clipped, else rounding could give NaN."""
     product = (image * clean).sum(axis=0) + 1e-8
     norms = (np.linalg.norm(image, axis=0) + 1e-8) * (np.linalg.norm(clean, axis=0) + 1e-8)
     angles = np.arccos(np.clip(product / norms, -1, 1))

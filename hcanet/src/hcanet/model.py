@@ -1,13 +1,13 @@
 """HCANet: hyperspectral image denoising (GRSL 2024, arXiv 2403.10067).
 
-The released architecture under the published tensor names. Differences, none of which changes what it computes:
+The released architecture with the published tensor names. Differences, none of which changes the result:
 
-- the release's 3-D convolutions over a depth of one are 2-D, with the middle slices of the published weights;
-- maps are channels last in memory, so that a map is its list of pixels;
-- any height and width: padded to a multiple of 4 by reflection, and cropped again.
+- The release's 3-D convolutions over a depth of one are 2-D, with the middle slices of the published weights.
+- Feature maps are stored channels last, so that a map is a list of pixels.
+- Images of any height and width are padded to a multiple of 4 by reflection, and the result is cropped.
 
-From scratch the weights start at the published scale: PyTorch's bound uses the fan-in of the 3-D form, so the layers
-that stand for 3×3×3 convolutions start √3 smaller than PyTorch's 2-D default.
+New weights have the published scale: PyTorch's bound uses the fan-in of the 3-D form, so layers that replace 3×3×3
+convolutions start √3 smaller than PyTorch's 2-D default.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class ChannelNorm(nn.Module):
     """Normalise the channels of every pixel.
 
     Args:
-        dim: channels.
-        norm: `"WithBias"` is a layer norm; `"BiasFree"` divides by the deviation without subtracting the mean.
+        dim: number of channels.
+        norm: `"WithBias"` is a layer norm; `"BiasFree"` divides by the standard deviation without subtracting the mean.
 
     Shape:
         `(B, dim, H, W)` → the same.
@@ -46,7 +46,7 @@ class ChannelNorm(nn.Module):
     def __init__(self, dim: int, norm: Norm = "WithBias") -> None:
         super().__init__()
         self.dim = dim
-        # A LayerNorm for its parameters, under the published names.
+        # A LayerNorm, only for its parameters and their published names.
         self.body = nn.LayerNorm(dim, EPS, bias=norm == "WithBias")
         self.norm = norm
 
@@ -108,14 +108,15 @@ class HCANet(Pretrained, nn.Module):
     """The denoising network: a U-Net of three levels whose output is added to its input.
 
     Args:
-        bands: of the images.
-        dim: channels of the first level. A network with dim < bands cannot denoise well and warns: noise outside the
-            stem's dim-dimensional row space never enters it and comes back through the skip connection.
+        bands: bands of the images.
+        dim: channels of the first level. A network with dim < bands cannot denoise well, and a warning says so: noise
+            outside the dim-dimensional row space of the first convolution passes only through the skip connection.
         num_blocks: blocks of the three levels; the decoder has as many as the encoder.
         num_refinement_blocks: blocks after the decoder.
-        heads: of the three levels.
-        ffn_expansion: of the feed-forward networks.
-        bias: of most convolutions; the stem, resampling and (where they always have one) `fc` and `dep_conv` excepted.
+        heads: attention heads of the three levels.
+        ffn_expansion: expansion of the feed-forward networks, see `MSFN`.
+        bias: whether convolutions have biases, except the first and the resampling ones, which have none, and `fc`
+            and `dep_conv`, which always have one.
         norm: see `ChannelNorm`.
         local_mix, attention: see `CAFM`.
         feed_forward: `"msfn"`, or `"plain"` for `PlainFeedForward`.
@@ -124,7 +125,7 @@ class HCANet(Pretrained, nn.Module):
         `(B, bands, H, W)`, values as trained, usually in [0, 1] → the same, any H and W.
 
     Raises:
-        ValueError: an argument is out of range; in `forward`, another number of bands.
+        ValueError: an argument is out of range; in `forward`, the image has another number of bands.
     """
 
     def __init__(
@@ -191,20 +192,20 @@ class HCANet(Pretrained, nn.Module):
         level1 = self.encoder_level1(self.patch_embed["proj"](padded))
         level2 = self.encoder_level2(self.down1_2(level1))
         level3 = self.encoder_level3(self.down2_3(level2))
-        # Upsampled first, encoder second.
+        # The upsampled map comes first, the encoder's second.
         x = self.reduce_chan_level2(torch.cat([self.up3_2(level3), level2], dim=1))
         x = torch.cat([self.up2_1(self.decoder_level2(x)), level1], dim=1)
         x = self.refinement(self.decoder_level1(x))
         return image + self.output(x)[..., :height, :width]
 
     def published_parameters(self) -> int:
-        """Parameters of the published 3-D form; those outside its middle slices have no effect."""
+        """Return the number of parameters of the published 3-D form; those outside its middle slices have no effect."""
         shapes = (published_shape(name, value.shape) for name, value in self.named_parameters())
         return sum(torch.Size(shape).numel() for shape in shapes)
 
     @torch.no_grad()
     def _published_scale(self) -> None:
-        """Start where the 3-D form starts: its fan-in is three times larger, so its bound is √3 smaller."""
+        """Scale new weights as in the 3-D form, whose fan-in is three times larger and whose bound is √3 smaller."""
         for name, layer in self.named_modules():
             if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and not is_published_2d(f"{name}.weight"):
                 for parameter in layer.parameters():
@@ -212,19 +213,19 @@ class HCANet(Pretrained, nn.Module):
 
 
 def is_published_2d(name: str) -> bool:
-    """Whether a convolution's tensor is published without a depth axis."""
+    """Return whether a convolution's tensor is published without a depth axis."""
     return any(part in f".{name}" or name.startswith(part) for part in PUBLISHED_2D)
 
 
 def published_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
-    """Shape of our tensor in the published 3-D form: kernels get a depth as large as their height."""
+    """Return the shape of our tensor in the published 3-D form: kernels get a depth as large as their height."""
     if len(shape) != 4 or is_published_2d(name):
         return tuple(shape)
     return (*shape[:2], shape[2], *shape[2:])
 
 
 def narrow(bands: int, dim: int) -> str:
-    """A sentence about the noise that a network of this width cannot remove."""
+    """Return a sentence about the noise that a network of this width cannot remove."""
     share = (bands - dim) / bands
     return (
         f"a network of width {dim} passes at least {share:.0%} of the white noise of {bands} bands through its skip "
@@ -233,7 +234,7 @@ def narrow(bands: int, dim: int) -> str:
 
 
 def padded_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """`x` padded right and below by reflection; sides too short to reflect repeat their last pixel."""
+    """Return `x` padded right and below by reflection; sides too short for it repeat their last pixel."""
     height, width = x.shape[2:]
     below, right = -height % multiple, -width % multiple
     if not below and not right:
@@ -250,7 +251,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def list_models() -> list[str]:
-    """Names for `create_model`: the released form first, then the light one."""
+    """Names for `create_model`: the released form first, then the light form."""
     return list(_VARIANTS)
 
 
@@ -258,11 +259,11 @@ def create_model(name: str = "hcanet", **overrides: Any) -> HCANet:
     """Build a named variant.
 
     Args:
-        name: `"hcanet"` (released: 31 bands, width 48, 4,607,741 published parameters, 4,122,191 of them live) or
+        name: `"hcanet"` (released: 31 bands, width 48, 4,607,741 published parameters, 4,122,191 with an effect) or
             `"hcanet_light"` (width 32, one block per level, 1,161,383 published parameters).
         overrides: keywords of `HCANet` that replace the variant's.
 
     Raises:
-        ValueError: unknown name or keyword, with the list of valid ones.
+        ValueError: the name or a keyword is unknown; the message lists the valid ones.
     """
     return variants.build(HCANet, _VARIANTS, name, overrides)

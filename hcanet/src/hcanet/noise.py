@@ -1,18 +1,18 @@
 """Noise models of hyperspectral denoising: Gaussian of three kinds, stripes, dead lines, impulses and their mixture.
 
-| case | what it does |
+| case | noise |
 |---|---|
 | `gaussian` | one fixed σ for all bands |
-| `blind` | one σ per cube, from a cycle or uniform, see `Framework` |
-| `case1` | each band draws its σ from a short list |
-| `case2` | case 1, and in a third of the bands some columns lose a constant (stripes) |
+| `blind` | one σ per cube, from a cycle or uniformly distributed, see `Framework` |
+| `case1` | the σ of each band is drawn from a short list |
+| `case2` | case 1, and in a third of the bands a constant is subtracted from some columns (stripes) |
 | `case3` | case 1, and in a third of the bands some columns are 0 (dead lines) |
 | `case4` | case 1, and in a third of the bands some values are 0 or 1 (impulses) |
 | `case5` | case 1, and three disjoint thirds with stripes, dead lines and impulses |
 
 Images are `(bands, H, W)` in [0, 1] and are not clipped afterwards; σ is on the scale of 0 to 255. "A third" is
-floor(bands / 3) bands of one random permutation. Published code draws from NumPy's unseeded global generator; here
-every sample has a generator of its own, so that its noise is the same for any number of workers and processes.
+floor(bands / 3) bands of one random permutation. Published code uses NumPy's global generator without a seed; here
+every sample has its own generator, so that its noise is the same for any number of workers and processes.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ CYCLE = (10.0, 30.0, 50.0, 70.0)
 
 @dataclass(frozen=True)
 class Framework:
-    """What differs between the published training codes.
+    """Parameters of noise that differ between the published training codes.
 
     Attributes:
-        sigmas: of case 1, from which every band draws.
-        blind: the σ of `blind`: the next of `CYCLE`, or uniform between its ends.
-        mixture_columns: least and largest share of columns of the stripes and dead lines of case 5.
+        sigmas: the list from which case 1 draws the σ of every band.
+        blind: the σ of `blind`: the next value of `CYCLE`, or uniform between its least and largest value.
+        mixture_columns: least and largest share of columns with stripes or dead lines in case 5.
     """
 
     sigmas: tuple[float, ...]
@@ -52,22 +52,22 @@ FRAMEWORKS = {
     "qrnn3d": Framework(CYCLE, "cycle", (0.05, 0.15)),
     "sert": Framework(CYCLE, "uniform", (0.05, 0.15)),
 }
-"""Name → settings: MAFNet's trainer (to which HCANet points), QRNN3D, and SERT (and QRNN3D's blind test)."""
+"""Name → parameters: MAFNet's trainer (to which HCANet refers), QRNN3D, and SERT (also QRNN3D's blind test)."""
 
 COLUMNS = (0.05, 0.15)
-"""Share of columns of cases 2 and 3."""
+"""Least and largest share of columns in cases 2 and 3."""
 IMPULSES = (0.1, 0.3, 0.5, 0.7)
-"""Ratios from which each band of case 4 and 5 draws."""
+"""Shares of values, from which one is drawn for each band in cases 4 and 5."""
 
 
 @dataclass(frozen=True, eq=False)
 class Noisy:
-    """A noisy image and what was done to it.
+    """A noisy image and its noise.
 
     Attributes:
-        image: `(bands, H, W)`, the clean one's type, not clipped.
-        sigmas: of every band, on the scale of 0 to 255.
-        bands: "stripes", "dead lines", "impulses" → the bands that have them.
+        image: `(bands, H, W)`, in the clean image's type, not clipped.
+        sigmas: σ of every band, on the scale of 0 to 255.
+        bands: "stripes", "dead lines", "impulses" → numbers of the bands with this noise.
     """
 
     image: np.ndarray
@@ -76,12 +76,12 @@ class Noisy:
 
 
 def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The generator of one training sample."""
+    """Return the generator of one training sample."""
     return np.random.default_rng([seed, epoch, index])
 
 
 def scene_generator(seed: int, scene: str) -> np.random.Generator:
-    """The generator of one test scene, from its name."""
+    """Return the generator of one test scene, made from its name."""
     return np.random.default_rng([seed, zlib.crc32(scene.encode())])
 
 
@@ -94,17 +94,17 @@ def corrupt(
     framework: str = "mafnet",
     position: int = 0,
 ) -> Noisy:
-    """Add noise.
+    """Add noise to a clean image.
 
     Args:
-        clean: `(bands, H, W)`, floating, in [0, 1]; left as it is.
+        clean: `(bands, H, W)`, floating, in [0, 1]; it is not changed.
         case: one of `CASES`.
-        sigma: of `gaussian`.
+        sigma: σ of `gaussian`, on the scale of 0 to 255.
         framework: one of `FRAMEWORKS`.
-        position: of the sample; `blind` takes that place of the cycle.
+        position: number of the sample, which determines the σ of `blind` in the cycle.
 
     Raises:
-        UserError: an unknown case or framework, or a negative σ.
+        UserError: the case or framework is unknown, or σ is negative.
     """
     settings = check(case, framework, sigma)
     bands = len(clean)
@@ -116,7 +116,7 @@ def corrupt(
         sigmas = np.full(bands, one)
     else:
         sigmas = np.asarray(settings.sigmas)[generator.integers(len(settings.sigmas), size=bands)]
-    # In the image's own type: a float64 copy of a whole scene is not needed.
+    # In the image's own type, which avoids a float64 copy of a whole scene.
     noise: np.ndarray = generator.standard_normal(
         clean.shape, dtype=np.float32 if clean.dtype == np.float32 else np.float64
     )
@@ -140,10 +140,10 @@ def corrupt(
 
 
 def check(case: str, framework: str, sigma: float = 0.0) -> Framework:
-    """The framework's settings.
+    """Check the parameters of noise and return the framework.
 
     Raises:
-        UserError: an unknown name or a negative σ.
+        UserError: a name is unknown, or σ is negative or not finite.
     """
     if case not in CASES:
         raise UserError(f"noise case {case} does not exist; choose one of {', '.join(CASES)}")
@@ -155,14 +155,17 @@ def check(case: str, framework: str, sigma: float = 0.0) -> Framework:
 
 
 def estimated_sigmas(image: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """The noise level of every band, on the scale of 0 to 255, from the image alone.
+    """Estimate the noise level of every band, on the scale of 0 to 255, from the image alone.
 
-    The median absolute second difference across rows and columns: smooth structure cancels, and few outliers do
-    not count. Fine texture counts as noise, so a clean scene gives a little more than 0.
+    The estimate is the median absolute second difference across rows and columns: smooth structure cancels, and few
+    outliers do not matter. Fine texture counts as noise, so the estimate of a clean scene is slightly above 0.
 
     Args:
         image: `(bands, H, W)`, of at least 3 × 3 pixels.
-        valid: `(H, W)` bool, the pixels that count; all by default.
+        valid: `(H, W)` bool, the pixels that count; by default all.
+
+    Returns:
+        `(bands,)`.
     """
     inside: Any = slice(None)
     if valid is not None and (some := neighbours_valid(valid)).any():
@@ -171,7 +174,7 @@ def estimated_sigmas(image: np.ndarray, valid: np.ndarray | None = None) -> np.n
 
 
 def second_differences(band: np.ndarray) -> np.ndarray:
-    """`(H, W)` in [0, 1] → `(H − 2, W − 2)`; of white noise the median is σ on the scale of 0 to 255."""
+    """Second differences of a band `(H, W)` → `(H − 2, W − 2)`, whose median is σ (of 255) for white noise."""
     kernel = np.array([1.0, -2.0, 1.0])
     weights = np.outer(kernel, kernel)
     scale = 0.6745 * np.sqrt((weights**2).sum())
@@ -179,14 +182,14 @@ def second_differences(band: np.ndarray) -> np.ndarray:
 
 
 def neighbours_valid(valid: np.ndarray) -> np.ndarray:
-    """Where `second_differences` sees no pixel without data: `(H, W)` bool → `(H − 2, W − 2)`."""
+    """Where `second_differences` uses only pixels with data: `(H, W)` bool → `(H − 2, W − 2)`."""
     return ndimage.binary_erosion(valid, np.ones((3, 3)))[1:-1, 1:-1]
 
 
 def _columns(
     image: np.ndarray, bands: np.ndarray, least: int, limit: int, generator: np.random.Generator
 ) -> list[tuple[int, np.ndarray]]:
-    """(band, columns) with `least` to `limit` − 1 columns each; `least` where that range is empty."""
+    """Draw (band, columns) with `least` to `limit` − 1 columns each, or `least` if that range is empty."""
     counts = generator.integers(least, max(limit, least + 1), size=len(bands))
     return [
         (int(band), generator.permutation(image.shape[2])[:count]) for band, count in zip(bands, counts, strict=True)

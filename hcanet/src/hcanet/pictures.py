@@ -1,4 +1,4 @@
-"""Figures of noisy and denoised scenes: false colours on one stretch, residuals, spectra."""
+"""Figures of noisy and denoised scenes: false colours with equal limits, residuals, spectra."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from common.figures import save
 from common.hyperspectral.scene import Scene
 
 ERROR_SHOWN = 0.1
-"""Mean absolute difference that is drawn white."""
+"""Mean absolute difference that is drawn in white."""
 
 
 def shown_bands(scene: Scene) -> list[int]:
-    """Red, green and blue band: nearest 640, 550 and 460 nm, the scene's own, or at 5/6, 1/2 and 1/6."""
+    """Return red, green and blue band: nearest to 640, 550 and 460 nm, the scene's own, or at 5/6, 1/2, 1/6."""
     if scene.wavelengths is not None:
         return [int(np.abs(scene.wavelengths - wanted).argmin()) for wanted in (640.0, 550.0, 460.0)]
     return list(scene.composite_bands or [scene.bands * part // 6 for part in (5, 3, 1)])
 
 
 def stretch(image: np.ndarray, bands: list[int]) -> np.ndarray:
-    """Lower and upper limits `(2, 3)` of the shown bands of `(bands, H, W)`."""
+    """Return lower and upper limits `(2, 3)` of three bands of `(bands, H, W)`, the 2nd and 98th percentile."""
     return np.percentile(image[bands], (2, 98), axis=(1, 2))
 
 
 def colours(image: np.ndarray, bands: list[int], limits: np.ndarray) -> np.ndarray:
-    """`(bands, H, W)` → `(H, W, 3)` in [0, 1]."""
+    """Return three bands of `(bands, H, W)` as an image `(H, W, 3)` in [0, 1]."""
     low, high = limits
     return np.clip((np.moveaxis(image[bands], 0, -1) - low) / np.maximum(high - low, 1e-12), 0, 1)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Mean absolute difference over bands `(H, W)`; 1 is `ERROR_SHOWN`."""
+    """Return the mean absolute difference over bands `(H, W)`, scaled so that 1 is `ERROR_SHOWN`."""
     return np.clip(np.abs(one - other).mean(axis=0) / ERROR_SHOWN, 0, 1)
 
 
 def worst_band(noisy: np.ndarray, restored: np.ndarray) -> int:
-    """The band that changed most."""
+    """Return the number of the band that changed most."""
     return int(np.abs(noisy - restored).mean(axis=(1, 2)).argmax())
 
 
 def grey(image: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """One band in [0, 1]."""
+    """Return one band `(H, W)`, scaled from its limits to [0, 1]."""
     return np.clip((image - limits[0]) / max(limits[1] - limits[0], 1e-12), 0, 1)
 
 
 def draw_spectra(path: Path, scene: Scene, images: dict[str, np.ndarray], pixels: int = 4) -> Path:
-    """Spectra of a few pixels, spread over the range of brightness of the last image.
+    """Draw the spectra of a few pixels, spread over the range of brightness of the clean or the last image.
 
     Args:
-        scene: for wavelengths.
+        scene: the scene, for its wavelengths.
         images: name → `(bands, H, W)`; "clean" is drawn in black.
     """
     reference = images["clean"] if "clean" in images else list(images.values())[-1]

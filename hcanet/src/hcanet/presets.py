@@ -1,4 +1,4 @@
-"""One preset per published recipe, the small-data ones, and the demo."""
+"""One preset per published recipe, presets for small data, and the demo."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from hcanet.schedule import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Config(LoaderConfig):
-    """What training HCANet depends on."""
+    """Configuration of a training of HCANet."""
 
     model: str = "hcanet"
     """Variant: hcanet (released form) or hcanet_light (narrower, one block per level)."""
     dim: Positive[int] | None = None
-    """Channels of the first level, instead of the variant's; fewer than --bands cannot denoise."""
+    """Channels of the first level, by default the variant's; with fewer than --bands it cannot denoise well."""
     bands: Positive[int] = 31
-    """Bands of the network; scenes with more go through it in groups."""
+    """Bands of the network; scenes with more bands are processed in groups."""
     eigen_images: int = 0
-    """Give the network this many eigen-images of a whole scene instead of --bands bands (eigen.py); 0 for bands."""
+    """Train on this number of eigen-images of a whole scene instead of --bands bands (see eigen.py); 0: on bands."""
     local_mix: LocalMix = "released"
-    """What the local branch mixes: released (needed by released weights) or pixel (as the paper describes it)."""
+    """Form of the local branch: released (needed by released weights), pixel (as in the paper) or none."""
     network: tuple[str, ...] = ()
-    """Keywords of the network as KEY=VALUE, on top of what the other flags say; HCANet explains them."""
+    """Keywords of the class HCANet as KEY=VALUE; they replace values of other flags."""
     weights: Path | None = None
     """Start from these weights: a run, a model folder or a file in the published form."""
     dataset: str = "icvl"
@@ -37,57 +37,57 @@ class Config(LoaderConfig):
     cube: str | None = None
     """FILE[:KEY] of your own clean scene instead of a data set: MATLAB, NumPy, ENVI or GeoTIFF."""
     band_axis: BandAxis | None = None
-    """Where the bands of --cube are: first or last."""
+    """Axis of the bands of --cube: first or last."""
     no_data: AnyNumber[float] | None = None
-    """Value of the pixels of --cube without data, instead of the one that the file declares."""
+    """Value of pixels without data in --cube; by default as its file declares."""
     scaling: Scaling = "percentile"
-    """Divide a scene by its 99.9 percentile, or bring it to its least and largest value; ICVL always minmax."""
+    """Scale a scene by its 99.9 percentile, or by its minimum and maximum; ICVL always by minmax."""
     preparation: IcvlPreparation = "mafnet"
-    """How ICVL is cut: mafnet (patches of 128) or qrnn3d (three scales, patches of 64)."""
+    """How ICVL is cut into patches: mafnet (of 128 pixels) or qrnn3d (three scales, of 64 pixels)."""
     cache: Path | None = None
     """Folder for ICVL's cut patches; by default hcanet_cache below the data root."""
     order: tuple[str, ...] = ("blind", "complex")
-    """Noise of the stages, one after the other: gaussian, blind, case1 to case5, or complex (cases 1 to 4 in turn)."""
+    """Noise of each stage of the training: gaussian, blind, case1 to case5, or complex (cases 1 to 4 in turn)."""
     epochs: tuple[Positive[int], ...] = (50, 50)
     """Passes over the patches of each stage."""
     crops: tuple[Positive[int], ...] = ()
-    """Side of the patches of each stage where it is smaller than --crop; a batch then holds more of them."""
+    """Side of the patches of each stage, if smaller than --crop; a batch then has more patches."""
     iterations: int = 0
-    """Optimiser updates of all stages together, in the proportion of --epochs, instead of their number."""
+    """Optimiser updates of all stages together, divided in proportion to --epochs; 0: as --epochs gives."""
     sigma: float = 50.0
     """Noise level of gaussian, on the scale of 0 to 255."""
     framework: str = "qrnn3d"
-    """Whose noise parameters: mafnet, qrnn3d or sert."""
+    """Source of the noise parameters: mafnet, qrnn3d or sert."""
     crop: Positive[int] = 64
     """Side of the training patches in pixels."""
     stride: Positive[int] = 1
-    """Pixels between patches; 1 takes every position."""
+    """Distance between patches in pixels; 1: a patch at every position."""
     augment: bool = True
-    """The eight flips and rotations."""
+    """Augment with the eight flips and rotations."""
     reverse_bands: bool = True
     """Reverse the order of the bands with probability one half."""
     loss: Literal["l1", "l2"] = "l1"
-    """Mean absolute or mean square error."""
+    """Mean absolute (l1) or mean squared error (l2)."""
     gradient_weight: float = 1e-3
     """Weight of the global gradient term; 0 leaves it out."""
     gradient_form: Literal["released", "spectral"] = "spectral"
-    """The third view of the gradient term: along the width once more, as released, or along the spectrum."""
+    """Third view of the gradient term: along the width, as released, or along the spectrum."""
     gradient_reduction: Literal["norm", "mean"] = "norm"
-    """Root of the sum of squares over the batch, as released, or the mean."""
+    """Reduce the gradient term by the root of the sum of squares over the batch, as released, or by the mean."""
     learning_rate: Positive[float] = 1e-3
-    """Adam's, at the start."""
+    """Adam's learning rate at the start."""
     schedule: Schedule = "cosine"
-    """cosine to zero, halving (after 10, 50, 100 and 150 epochs) or qrnn3d (its table)."""
+    """cosine (to zero), halving (after 10, 50, 100 and 150 epochs) or qrnn3d (QRNN3D's table)."""
     restart: bool = True
-    """Cosine and halving begin again with every stage; the released trainer goes on with its lowest rate."""
+    """Restart cosine or halving at every stage; the released trainer continues with its lowest rate."""
     validate_every: Positive[int] = 500
     """Optimiser updates between two validations on the validation regions."""
     test_cases: tuple[str, ...] = ()
     """Noise of the final test; by default that of the last stage."""
     noise_seed: Seed[int] = 0
-    """Of the noise of validation and test scenes."""
+    """Seed of the noise of validation and test scenes."""
     test_noise: Literal["scene", "plain"] = "scene"
-    """Generator of a test scene's noise: from --noise-seed and the scene's name, or from --noise-seed alone."""
+    """The noise of a test scene depends on --noise-seed and the scene's name, or on --noise-seed alone."""
 
 
 def demo() -> Config:
@@ -104,11 +104,12 @@ def demo() -> Config:
 
 
 def released_trainer() -> Config:
-    """ICVL as the trainer to which HCANet points: case 1, then case 5 from its weights, Adam 2e-4, batch 10 at 128².
+    """ICVL with the trainer to which HCANet refers: case 1, then case 5 from its weights, Adam 2e-4, batch 10 at 128².
 
     accelerate launch hcanet/train.py --preset released_trainer --data-root DIR
-    What makes its input equal its target is mended. The paper's own epochs, rate and weight could not be read.
-    One sample of 128 × 128 takes about 2 GiB in float32 on a CPU: there --batch-size 1 --gradient-accumulation 10.
+    That trainer's input equals its target, which is corrected here. The paper's epochs, learning rate and weight were
+    not accessible. One sample of 128 × 128 needs about 2 GiB in float32 on a CPU: use --batch-size 1
+    --gradient-accumulation 10 there.
     Expected: not measured here.
     """
     return Config(
@@ -130,7 +131,7 @@ def qrnn3d() -> Config:
 
 
 def pavia() -> Config:
-    """Pavia University in groups of 31 bands, blind then complex noise; the first 340 rows are tested.
+    """Pavia University in groups of 31 bands, blind then complex noise; the first 340 rows are the test region.
 
     accelerate launch hcanet/train.py --preset pavia --data-root DIR
     Expected: not measured here.
@@ -162,8 +163,8 @@ def abu() -> Config:
     """Four ABU scenes with noise of σ 50, tested on the fifth; the released form of hcanet_light, 48 channels wide.
 
     accelerate launch hcanet/train.py --preset abu --data-root DIR
-    Expected: see the README. With the 32 channels of hcanet_light itself, 31 noisy bands barely fit: 19.4 dB (one seed,
-    learning rate 2e-3).
+    Expected: see the README. The 32 channels of hcanet_light itself are hardly enough for 31 noisy bands: 19.4 dB (one
+    seed, learning rate 2e-3).
     """
     return Config(
         model="hcanet_light", dim=48, dataset="abu", order=("gaussian",), epochs=(1,), iterations=2_500, crop=32,

@@ -1,7 +1,8 @@
-"""Published values of hyperspectral denoising, each with the place where it was read.
+"""Published values of hyperspectral denoising, with their source.
 
-HCANet's own tables could not be read. These are its neighbours'. The sources score noise of the same strength with
-other definitions and partly other scenes: SSIM and SAM of different sources do not compare.
+The tables of the HCANet paper were not accessible. These are values of related papers. The sources use other
+definitions and partly other scenes for noise of the same strength, so SSIM and SAM of different sources cannot be
+compared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clean scenes in [0, 1], cut into training, validation and test regions that share no pixel.
+"""Read clean scenes, scaled to [0, 1], and cut them into training, validation and test regions that share no pixel.
 
 | data set | files under the root (or up to two folders below) | training / validation / test |
 |---|---|---|
@@ -10,8 +10,9 @@ last fifth of urban-4 / that fifth / urban-3 |
 | `jasper_ridge`, a user's `--cube` | `jasperRidge2_R198.mat` | upper 48 % / next 12 % / lower 40 % of the rows |
 | `demo` | none: a synthetic scene without noise | as a user's scene |
 
-ICVL's lists are QRNN3D's; its two test lists (for Gaussian and for complex noise) share no scene with the training list
-or with each other. Pavia's test rows are a judgement: they fit the released test script, no paper's split was readable.
+ICVL's lists are those of QRNN3D; its two test lists (for Gaussian and for complex noise) share no scene with the
+training list or with each other. Pavia's test rows are inferred from the released test script, because no paper with
+the split was accessible.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ TITLES = {
     "demo": "synthetic",
 }
 SMALLEST = 32
-"""Rows and columns that a scene needs at least to be cut into three regions."""
+"""Smallest number of rows and columns of a scene that is cut into three regions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,17 +77,17 @@ def load_regions(
     band_axis: BandAxis | None = None,
     no_data: float | None = None,
 ) -> Regions:
-    """Read a data set (other than `icvl`, which is too large for this) and cut it.
+    """Read a data set (except `icvl`, which is too large) and cut it into regions.
 
     Args:
         dataset: see the table above; unused when `cube` is given.
         data_root: folder that holds the files.
-        scaling: of every scene.
+        scaling: how the values of every scene are scaled.
         cube: `FILE[:KEY]` of a user's scene.
-        band_axis, no_data: of that scene.
+        band_axis, no_data: axis of that scene's bands, and value of its pixels without data.
 
     Raises:
-        UserError: unknown data set, files missing or not as published, or a scene too small.
+        UserError: the data set is unknown, files are missing or not as published, or a scene is too small.
     """
     if cube is not None:
         return _single(open_scene(cube, band_axis=band_axis, no_data=no_data), scaling)
@@ -104,10 +105,10 @@ def load_regions(
 
 
 def require_root(dataset: str, data_root: Path | None) -> Path:
-    """The data root.
+    """Return the data root.
 
     Raises:
-        UserError: none was given.
+        UserError: --data-root was not given.
     """
     if data_root is None:
         raise UserError(f"the data set {dataset} needs --data-root, the folder that holds its files (see the README)")
@@ -115,15 +116,15 @@ def require_root(dataset: str, data_root: Path | None) -> Path:
 
 
 def demo_scene(seed: int, height: int = 112, width: int = 128) -> Scene:
-    """A synthetic scene of 31 bands without noise: smooth light over materials with sharp borders."""
+    """Return a synthetic scene of 31 bands without noise: smooth light on classes with sharp borders."""
     return synthetic_scene(height, width, bands=31, noise=0.0, variation=0.0, seed=seed)
 
 
 def limits(cube: np.ndarray, valid: np.ndarray, scaling: Scaling, source: str) -> tuple[float, float]:
-    """Offset and divisor of a scene `(H, W, bands)`, from its pixels with data.
+    """Return offset and divisor of a scene `(H, W, bands)`, from its pixels with data.
 
     Raises:
-        UserError: a constant scene, or one without a positive value.
+        UserError: the scene is constant, or has no positive value.
     """
     values = cube if valid.all() else cube[valid]
     if scaling == "minmax":
@@ -136,27 +137,27 @@ def limits(cube: np.ndarray, valid: np.ndarray, scaling: Scaling, source: str) -
 
 
 def scaled(cube: np.ndarray, offset: float, divisor: float) -> np.ndarray:
-    """`(H, W, bands)` of any type → `(bands, H, W)` float32, clipped to [0, 1]."""
+    """Scale `(H, W, bands)` of any type to `(bands, H, W)` float32, clipped to [0, 1]."""
     values = (np.moveaxis(cube, -1, 0).astype(np.float32) - np.float32(offset)) / np.float32(divisor)
     return np.clip(np.ascontiguousarray(values), 0, 1)
 
 
 def whole(scene: Scene, scaling: Scaling) -> Region:
-    """A scene as one region."""
+    """Return a whole scene as one region."""
     return Region(scene, 0, 0, *scene.shape, *limits(scene.cube, scene.valid, scaling, scene.source or scene.name))
 
 
 def icvl_names(which: IcvlList) -> list[str]:
-    """File names of one of the published lists."""
+    """Return the file names of a published list."""
     text = resources.files("hcanet").joinpath(f"icvl/{which}.txt").read_text(encoding="utf-8")
     return text.split()
 
 
 def read_icvl(data_root: Path, name: str) -> np.ndarray:
-    """One scene, `(rows, columns, 31)`.
+    """Read one scene, `(rows, columns, 31)`.
 
     Raises:
-        UserError: missing, damaged, or without 31 bands.
+        UserError: the file is missing or damaged, or does not have 31 bands.
     """
     path = find(data_root, name)
     cube = read_array(f"{path}:rad", (3,)).values
@@ -168,10 +169,11 @@ def read_icvl(data_root: Path, name: str) -> np.ndarray:
 
 
 def icvl_test_region(data_root: Path, name: str, preparation: IcvlPreparation, *, complex_noise: bool) -> Region:
-    """A test scene as its preparation has it.
+    """Return a test scene, prepared as in a publication.
 
-    `mafnet`: whole-cube min–max; 340 × 340 at the centre, for complex noise shifted by −230 rows and +100 columns.
-    `qrnn3d`: rotated by 90°, centre 512 × 512, min–max after cropping.
+    `mafnet`: min–max scaling of the whole cube, then the central 340 × 340 pixels; for complex noise the crop is
+    shifted by −230 rows and +100 columns. `qrnn3d`: rotation by 90°, the central 512 × 512 pixels, min–max scaling of
+    the crop.
     """
     cube = read_icvl(data_root, name)
     title = Path(name).stem
@@ -194,7 +196,7 @@ def _single(scene: Scene, scaling: Scaling) -> Regions:
         raise UserError(f"{source}: has {height} × {width} pixels; expected at least {SMALLEST} × {SMALLEST}")
     cut = round(0.6 * height / 4) * 4
     first = cut - max(round(0.12 * height / 4) * 4, 8)
-    # The test rows take no part in the scale.
+    # The test rows have no influence on the scaling.
     scale = limits(scene.cube[:cut], scene.valid[:cut], scaling, source)
     return {
         "train": [Region(scene, 0, 0, first, width, *scale)],

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor of the first rate as a function of the epoch."""
+"""Learning-rate schedules: the factor of the initial learning rate as a function of the epoch."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Literal
 
 Schedule = Literal["cosine", "halving", "qrnn3d"]
 HALVED_AFTER = (10, 50, 100, 150)
-"""Epochs of the released trainer."""
+"""Epochs after which the released trainer halves the learning rate."""
 QRNN3D = ((20, 0.1), (30, 1.0), (35, 0.1), (45, 0.01), (50, 1.0), (85, 0.1), (95, 0.01))
 """First epoch of each factor: σ 50 to epoch 30, blind to 50, complex noise to 100."""
 WARM_UP = 50
-"""Updates in which the cosine's rate rises linearly."""
+"""Updates in which the learning rate of the cosine schedule rises linearly."""
 
 
 def stage_starts(epochs: Sequence[int], updates: int) -> list[int]:
-    """The first update of every stage, where all stages together take `updates`."""
+    """Return the first update of every stage, if all stages together have `updates`."""
     total = sum(epochs)
     return [round(sum(epochs[:i]) * updates / total) for i in range(len(epochs))]
 
 
 def factor(schedule: Schedule, step: int, updates: int, epochs: Sequence[int], *, restart: bool) -> float:
-    """The factor before update `step`.
+    """Return the factor of the learning rate for update `step`, counted from 0.
 
     Args:
-        schedule: "cosine" to zero, "halving" as the released trainer, or "qrnn3d".
-        updates: of all stages together.
-        epochs: of each stage.
-        restart: cosine and halving begin again with every stage.
+        schedule: "cosine" (to zero), "halving" (as in the released trainer), or "qrnn3d".
+        updates: number of updates of all stages together.
+        epochs: epochs of each stage.
+        restart: whether cosine and halving start again at every stage.
     """
     epoch = step * sum(epochs) / updates
     if schedule == "qrnn3d":

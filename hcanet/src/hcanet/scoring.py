@@ -1,4 +1,4 @@
-"""Scores of whole scenes with noise: the network beside its noisy input and methods without training."""
+"""Scores of whole noisy scenes: of the network, of its noisy input, and of methods without training."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class SceneNoise:
 
     Attributes:
         framework: see `hcanet.noise`.
-        sigma: of gaussian.
-        seed: of the noise.
-        generator: "scene" makes it from the seed and the scene's name, "plain" from the seed alone.
+        sigma: σ of gaussian noise, on the scale of 0 to 255.
+        seed: seed of the noise.
+        generator: "scene": made from the seed and the scene's name; "plain": from the seed alone.
     """
 
     framework: str = "mafnet"
@@ -41,7 +41,7 @@ class SceneNoise:
     generator: Literal["scene", "plain"] = "scene"
 
     def add(self, clean: np.ndarray, case: str, scene: str, position: int) -> Noisy:
-        """The noisy scene, computed in float64."""
+        """Return the noisy scene, computed in float64; arguments as in `corrupt`."""
         plain = self.generator == "plain"
         generator = np.random.default_rng(self.seed) if plain else scene_generator(self.seed, scene)
         return corrupt(
@@ -49,7 +49,7 @@ class SceneNoise:
         )
 
     def title(self, case: str) -> str:
-        """How the noise is called in results."""
+        """Return the name of the noise in results."""
         return f"σ {self.sigma:g}" if case == "gaussian" else case
 
 
@@ -66,10 +66,10 @@ Show = Callable[[Region, Noisy, np.ndarray, np.ndarray, SceneScore], None]
 
 
 def cases_to_test(order: Sequence[str], wanted: Sequence[str] = ()) -> tuple[str, ...]:
-    """The cases to test: the wanted ones, or the last stage's; "complex" stands for cases 1 to 4.
+    """Return the cases to test: `wanted`, or the case of the last stage; "complex" stands for cases 1 to 4.
 
     Raises:
-        UserError: an unknown case.
+        UserError: a case is unknown.
     """
     found: list[str] = []
     for case in wanted or order[-1:]:
@@ -90,13 +90,16 @@ def score_scenes(
     processes: int = 1,
     show: Show | None = None,
 ) -> list[SceneScore]:
-    """Score regions under every case, divided over processes.
+    """Score regions with the noise of every case; processes share the work.
 
     Args:
-        regions: clean ones; only pixels with data count where a scene has others.
+        regions: clean regions; only pixels with data count.
+        cases: names of cases.
+        noise: the parameters of the noise.
         denoise: `(bands, H, W)` float32 → the same.
         others: methods besides the noisy input: `VARIATION`, `SUBSPACE`, `OUTLIERS`.
-        show: called with region, noise, clean and denoised image, and scores.
+        rank, processes: this process's number and the number of processes.
+        show: called with region, noisy image, clean image, denoised image and scores.
 
     Returns:
         one score per case and region, the same in every process.
@@ -122,7 +125,7 @@ def score_scenes(
 
 
 def without_training(name: str, noisy: Noisy, case: str) -> np.ndarray:
-    """One of the classical methods; it gets the fixed σ of `gaussian`; other levels are estimated."""
+    """Denoise by a method without training; it gets the σ of `gaussian` and estimates the level of other noise."""
     if name == VARIATION:
         return classical.total_variation(noisy.image)
     if name == OUTLIERS:
@@ -131,25 +134,25 @@ def without_training(name: str, noisy: Noisy, case: str) -> np.ndarray:
 
 
 def measure(image: np.ndarray, clean: np.ndarray, valid: np.ndarray) -> dict[str, float]:
-    """Every metric of both families, over the pixels with data."""
+    """Return every metric of both families, over the pixels with data."""
     return {name: value for family in FAMILIES for name, value in score(image, clean, family, valid).items()}
 
 
 def mean(scores: Sequence[SceneScore], method: str, metric: str, noise: str | None = None) -> float:
-    """Mean of one metric over scenes."""
+    """Return the mean of one metric over scenes."""
     return float(np.mean([s.values[method][metric] for s in scores if noise in (None, s.noise)]))
 
 
 def rows(
     runs: Sequence[Sequence[SceneScore]], dataset: str, split: str, preset: str, seeds: Sequence[int] = ()
 ) -> list[Row]:
-    """Result rows: every metric of every method under every noise.
+    """Return result rows: every metric of every method for every noise.
 
     Args:
-        runs: the scores of each seed; the methods without training are taken from the first.
-        dataset, split: their names.
-        preset: what trained the network.
-        seeds: of the trainings.
+        runs: the scores of each seed; those of methods without training are taken from the first.
+        dataset, split: names of data set and split.
+        preset: the preset that trained the network.
+        seeds: seeds of the trainings.
 
     Raises:
         UserError: there are no scores.
@@ -182,7 +185,7 @@ def rows(
 
 
 def comparison(scores: Sequence[SceneScore]) -> str:
-    """A Markdown table: noise and methods in rows, metrics in columns."""
+    """Return a Markdown table: noise and methods in rows, metrics in columns."""
     metrics = [name for names in METRICS.values() for name in names]
     lines: list[list[str]] = []
     for noise in dict.fromkeys(s.noise for s in scores):
@@ -194,5 +197,5 @@ def comparison(scores: Sequence[SceneScore]) -> str:
 
 
 def caption(values: dict[str, Any]) -> str:
-    """The caption of an image."""
+    """Return the caption of an image."""
     return f"{values['PSNR (dB)']:.2f} dB, SAM {values['SAM (rad)']:.3f}"

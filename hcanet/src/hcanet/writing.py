@@ -1,6 +1,6 @@
-"""Denoised scenes in the format of their input: same type, wavelengths, georeference and pixels without data.
+"""Write denoised scenes as ENVI, GeoTIFF, MATLAB or NumPy files, with the input's type, wavelengths and georeference.
 
-`common.hyperspectral` reads ENVI, GeoTIFF, MATLAB and NumPy files; this module writes what it reads.
+`common.hyperspectral` reads the same formats.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ KEPT = ("map info", "coordinate system string", "wavelength units", "wavelength"
 
 
 def check_output(path: Path, dtype: np.dtype) -> None:
-    """Refuse a type that the output's format does not have, before the work.
+    """Refuse an output whose format does not support the type, before any work is done.
 
     Raises:
-        UserError: naming the type.
+        UserError: names the type.
     """
     if path.suffix.lower() in ENVI and dtype.name not in ENVI_TYPES:
         raise UserError(f"{path}: ENVI has no type {dtype}; choose .npy or .tif for --output")
@@ -41,13 +41,13 @@ def check_output(path: Path, dtype: np.dtype) -> None:
 def restored(values: np.ndarray, offset: float, divisor: float, scene: Scene) -> np.ndarray:
     """`(bands, H, W)` in [0, 1] → `(H, W, bands)` in the scene's type; integers are rounded and clipped, never wrapped.
 
-    Pixels without data get the declared value again (NaN where a floating file declares none).
+    Pixels without data get the declared value again (NaN if a floating-point file declares none).
     """
     cube = np.moveaxis(values.astype(np.float64), 0, -1) * divisor + offset
     dtype = scene.cube.dtype
     if dtype.kind in "iu":
         bounds = np.iinfo(dtype)
-        # The largest 64-bit integers are no float64: clip to the largest float below.
+        # float64 cannot hold the largest 64-bit integers: clip to the largest float below them.
         top = min(float(bounds.max), np.nextafter(2.0**63, 0)) if dtype.itemsize == 8 else float(bounds.max)
         cube = np.clip(np.rint(cube), float(bounds.min), top)
     cube = cube.astype(dtype)
@@ -57,10 +57,10 @@ def restored(values: np.ndarray, offset: float, divisor: float, scene: Scene) ->
 
 
 def write_scene(path: Path, cube: np.ndarray, scene: Scene) -> list[Path]:
-    """Write `(H, W, bands)`; the suffix chooses the format, `scene` holds the input's metadata.
+    """Write a cube `(H, W, bands)`; the suffix determines the format, and `scene` has the input's metadata.
 
     Returns:
-        the files written. NumPy and GeoTIFF have the wavelengths beside them, in `NAME.wavelengths.txt`.
+        the files written. For `.npy` and GeoTIFF the wavelengths are in `NAME.wavelengths.txt` beside the output.
     """
     suffix = path.suffix.lower()
     declared = None if scene.valid.all() else float(value_for(cube.dtype, scene.no_data))
@@ -106,7 +106,7 @@ def _write_envi(path: Path, cube: np.ndarray, scene: Scene, declared: float | No
     if declared is not None:
         fields["data ignore value"] = f"{declared:.17g}"
     with atomic_path(binary) as temporary, temporary.open("wb") as file:
-        for band in range(cube.shape[2]):  # band by band: a turned copy of the whole scene is not needed
+        for band in range(cube.shape[2]):  # band by band, without a transposed copy of the whole scene
             file.write(np.ascontiguousarray(cube[..., band], dtype=cube.dtype.newbyteorder("<")).tobytes())
     with atomic_path(header) as temporary:
         lines = ["ENVI", *(f"{name} = {value}" for name, value in fields.items())]
@@ -115,7 +115,7 @@ def _write_envi(path: Path, cube: np.ndarray, scene: Scene, declared: float | No
 
 
 def _of_input(scene: Scene) -> dict[str, str]:
-    """The input's ENVI fields about georeference and bands; for other files, the wavelengths."""
+    """The input's ENVI fields about georeference and bands; for other formats, its wavelengths."""
     path = Path(scene.source)
     found = envi.find_header(path) if path.is_file() else None
     if found is not None:

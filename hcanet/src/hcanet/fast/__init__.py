@@ -1,6 +1,6 @@
-"""The fast forms of the paper's two modules on a CPU: same numbers, other order of work.
+"""Fast forms of the paper's two modules on a CPU, with the same results.
 
-Whoever reads `attention.py` and `feedforward.py` loses nothing by skipping this folder.
+To understand the paper you need not read this folder; see `attention.py` and `feedforward.py`.
 """
 
 from hcanet.fast.attention import cafm

@@ -1,10 +1,10 @@
-"""CAFM with two passes less over memory than its plain form.
+"""CAFM with two passes over memory fewer than the form in `hcanet/attention.py`.
 
 - Global: queries and keys are never normalised. Their products are divided by their norms afterwards, and the
   output projection is multiplied into the n × n attention, so that one product with the values remains.
-- Local: `fc` and `dep_conv` are both linear, so the 9n/h mixtures are never made. Output channel `d·h + o` is a
-  depth-wise convolution of the 3h slots of in-slot channel d, summed over the slots. The bias of `fc` does not
-  reach the zero border, so its part of the result is a small convolution of a map of ones.
+- Local: `fc` and `dep_conv` are both linear, so the 9n/h mixtures are never computed. Output channel `d·h + o` is
+  a depth-wise convolution of the 3h slots of in-slot channel d, summed over the slots. The bias of `fc` is not added
+  in the zero padding, so its contribution is a small convolution of a map of ones.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 def cafm(module: CAFM, x: Tensor) -> Tensor:
-    """What `CAFM` computes: `(B, n, H, W)` → the same, channels last in memory."""
+    """Compute `CAFM`: `(B, n, H, W)` → the same, channels last in memory."""
     qkv = linear(pixels(x), module.qkv.weight.flatten(1), module.qkv.bias)
     qkv = depthwise(qkv, module.qkv_dwconv.weight, module.qkv_dwconv.bias)  # (B, H, W, 3n)
     kernels = _kernels(module)
-    # The released order is a copy as large as qkv: it is not kept, the backward pass makes it again.
+    # The released order needs a copy as large as qkv; it is not stored, and the backward pass makes it again.
     local = recomputed(_released, qkv, kernels) if module.local_mix == "released" else _local(qkv, kernels)
     wide = _global(module, qkv.flatten(1, 2)).unflatten(1, x.shape[2:])
     return image(wide + local + _of_biases(module, x))
@@ -39,7 +39,7 @@ def _global(module: CAFM, qkv: Tensor) -> Tensor:
     q, k, v = qkv.split(module.dim, dim=-1)
     heads = (module.num_heads, -1)
     norms = [torch.linalg.vector_norm(part, dim=1).clamp_min(1e-12) for part in (q, k)]
-    # All channels with all others is one product; of it the heads' own blocks are taken.
+    # One product of all channels with all others, of which only the blocks of each head are used.
     products = q.transpose(1, 2) @ k / norms[0][..., None] / norms[1][:, None]
     own = products.unflatten(2, heads).unflatten(1, heads).diagonal(dim1=1, dim2=3)  # (B, n/h, n/h, h)
     attention = (own.permute(0, 3, 1, 2) * module.temperature).softmax(dim=-1)
@@ -69,7 +69,7 @@ def _released(qkv: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _of_biases(module: CAFM, x: Tensor) -> Tensor:
-    """What the biases of `fc` and `dep_conv` add to the local branch, `(1, H, W, n)`: less at the border."""
+    """The part of the local branch from the biases of `fc` and `dep_conv`, `(1, H, W, n)`."""
     border = torch.einsum("cjyx,j->cyx", module.dep_conv.weight, module.fc.bias)[:, None]
     ones = x.new_ones(1, 1, *x.shape[2:])
     return pixels(F.conv2d(ones, border, module.dep_conv.bias, padding=1))

@@ -1,4 +1,4 @@
-"""When the fast forms are taken."""
+"""When the fast forms are used."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the fast forms take this map: single or double precision on a CPU, outside of compilers and exporters.
+    """Whether to use the fast forms for a map: float32 or float64 on a CPU, and no compilation or export.
 
-    These have fusions of their own, and half precision needs the sums in float32 of the plain form.
+    Compilers fuse operations themselves, and half precision needs the float32 sums of the normal form.
     """
     return (
         x.device.type == "cpu"

@@ -1,7 +1,7 @@
-"""MSFN in groups of hidden channels: every step but the two products works channel by channel.
+"""MSFN in groups of hidden channels, because every step except the two matrix products works channel by channel.
 
-A group's maps stay in the cache, and nothing as large as the three hidden maps is ever allocated. Training keeps
-only the module's input: the backward pass computes a group's maps again, one group at a time.
+A group's maps stay in the cache, and the three whole hidden maps are never allocated. Training stores only the module's
+input; the backward pass recomputes the maps of one group at a time.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from hcanet.feedforward import MSFN
 
 GROUP = 64
-"""Hidden channels at a time, at least."""
+"""Smallest number of hidden channels in a group."""
 VALUES = 1 << 20
-"""Values of a group's map; small images go in one group."""
+"""Largest number of values in a group's map, unless GROUP needs more; small images have one group."""
 
 
 def msfn(module: MSFN, x: Tensor) -> Tensor:
-    """What `MSFN` computes: `(B, n, H, W)` → the same, channels last in memory."""
+    """Compute `MSFN`: `(B, n, H, W)` → the same, channels last in memory."""
     tokens = pixels(x)
     into = module.project_in.weight.flatten(1).unflatten(0, (3, -1))
     into_bias = None if module.project_in.bias is None else module.project_in.bias.unflatten(0, (3, -1))
@@ -46,7 +46,7 @@ def msfn(module: MSFN, x: Tensor) -> Tensor:
 
 
 def _part(tokens: Tensor, into: Tensor, into_bias: Tensor | None, back: Tensor, *convolutions: Any) -> Tensor:
-    """What a group of hidden channels adds to the result; `convolutions`: three weights, three biases or None."""
+    """The contribution of a group of hidden channels; `convolutions`: three weights, then three biases or None."""
     maps = [
         depthwise(
             linear(tokens, into[i], None if into_bias is None else into_bias[i]),
@@ -60,14 +60,14 @@ def _part(tokens: Tensor, into: Tensor, into_bias: Tensor | None, back: Tensor, 
 
 
 def gate(x1: Tensor, x2: Tensor, x3: Tensor) -> Tensor:
-    """GELU(x₁) · x₂ · x₃."""
+    """Return GELU(x₁) · x₂ · x₃."""
     if torch.is_grad_enabled() and x1.requires_grad:
         return _Gate.apply(x1, x2, x3)
     return F.gelu(x1).mul_(x2).mul_(x3)
 
 
 class _Gate(torch.autograd.Function):
-    """Keeps its inputs only."""
+    """`gate` with a backward pass that stores only the inputs."""
 
     @staticmethod
     def forward(ctx: Any, x1: Tensor, x2: Tensor, x3: Tensor) -> Tensor:  # type: ignore[override]

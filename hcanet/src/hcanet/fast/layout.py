@@ -1,4 +1,4 @@
-"""Maps as lists of pixels: logical `(B, C, H, W)`, channels last in memory."""
+"""Feature maps `(B, C, H, W)` that are stored channels last, as lists of pixels."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch.nn import functional as F
 
 
 def pixels(x: Tensor) -> Tensor:
-    """`(B, C, H, W)` → contiguous `(B, H, W, C)`, a view where the map is channels last."""
+    """Convert `(B, C, H, W)` to contiguous `(B, H, W, C)`; a view if the map is stored channels last."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
 def image(x: Tensor) -> Tensor:
-    """`(B, H, W, C)` → the map `(B, C, H, W)`, a view, channels last in memory."""
+    """Return the map `(B, C, H, W)`, a view of `(B, H, W, C)`, stored channels last."""
     return x.permute(0, 3, 1, 2)
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: int = 1) -> Tensor:
-    """A depth-wise 3×3 convolution of `(B, H, W, C)`, zero padded, for weights `(C, 1, 3, 3)`."""
+    """Return the depth-wise 3×3 convolution of `(B, H, W, C)`, zero padded, with weights `(C, 1, 3, 3)`."""
     if x.requires_grad or weight.requires_grad:
         y = _Depthwise.apply(x, weight, dilation)
         return y if bias is None else y + bias
@@ -28,7 +28,7 @@ def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None = None, dilation: i
 
 
 def transposed(x: Tensor) -> Tensor:
-    """`(B, M, N)` → contiguous `(B, N, M)`, by copies that go through memory in blocks, in the backward pass too."""
+    """Transpose `(B, M, N)` to contiguous `(B, N, M)` by copies in blocks, also in the backward pass."""
     return _Transposed.apply(x) if x.requires_grad else _transpose(x)
 
 
@@ -38,7 +38,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> 
 
 
 class _Depthwise(torch.autograd.Function):
-    """With a backward pass that stays fast when dilated: oneDNN's takes five times as long then."""
+    """`_convolve` with a backward pass that is fast for dilated kernels; oneDNN's takes five times as long."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:  # type: ignore[override]
@@ -54,7 +54,7 @@ class _Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = _convolve(grad, weight.flip((2, 3)), None, d)
         if ctx.needs_input_grad[1]:
-            # Every d-th pixel of every d-th row is an image of its own, on which the dilation is one.
+            # Every d-th pixel of every d-th row forms an image on which the dilation is one.
             of_weight = torch.ops.aten.convolution_backward(
                 image(_split(grad, d)), image(_split(x, d)), weight, [0], [1, 1], [1, 1], [1, 1], False, [0, 0],
                 len(weight), [False, True, False],

@@ -1,4 +1,4 @@
-"""Less memory in training: intermediate results that the backward pass computes again."""
+"""Save memory in training: the backward pass recomputes intermediate results."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def recomputed(function: Callable[..., Tensor], *tensors: Tensor | None) -> Tensor:
-    """`function(*tensors)`; of it only `tensors` are kept for the backward pass.
+    """Return `function(*tensors)` and store only `tensors` for the backward pass.
 
-    Unlike `torch.utils.checkpoint` it does not load torch's compiler, its forward pass takes the products that need
-    no gradient, and it notices when a tensor is changed in between.
+    Unlike `torch.utils.checkpoint`, it does not load torch's compiler, its forward pass can use faster operators
+    without gradients, and it detects if a tensor is changed before the backward pass.
 
     Args:
-        function: the same result in every call; it uses no other tensor that needs a gradient.
+        function: returns the same result in every call, and uses no other tensor that needs a gradient.
     """
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return _Recomputed.apply(function, *tensors)
@@ -34,7 +34,7 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         needed = ctx.needs_input_grad[1:]
         tensors, twice = ctx.saved_tensors, torch.is_grad_enabled()
-        if not twice:  # no second derivative is wanted: the graph ends at these tensors
+        if not twice:  # without second derivatives the graph ends at these tensors
             tensors = [
                 tensor if tensor is None else tensor.detach().requires_grad_(wanted)
                 for tensor, wanted in zip(tensors, needed, strict=True)
