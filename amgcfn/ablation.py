@@ -1,10 +1,10 @@
-"""What the parts of AMGCFN are worth, in one table: each branch alone, the hops, CAFM against a sum.
+"""Compare variants of AMGCFN in one table: each branch alone, fewer hops, a sum instead of CAFM.
 
     python amgcfn/ablation.py                                                        the demo's scene, one seed
     python amgcfn/ablation.py --preset houston2018_crop --data-root DIR --seeds 1330 1331 1332
 
-Flags beside --variants, --seeds and --output are those of train.py, so it takes any scene and recipe. Operations are
-counted and times taken on a synthetic scene of 100 × 100 pixels with 100 superpixels.
+All flags except --variants, --seeds and --output are passed to train.py, so any scene and recipe can be used.
+Operations are counted and times measured on a synthetic scene of 100 × 100 pixels with 100 superpixels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VARIANTS = {
 
 
 def example(model: AMGCFN) -> tuple[Tensor, ...]:
-    """Cube, node features, square superpixels, hop graphs."""
+    """Return the network's inputs: cube, node features, square superpixels and hop graphs."""
     rows, columns = torch.meshgrid(torch.arange(100) // 10, torch.arange(100) // 10, indexing="ij")
     hops = [(torch.rand(100, 100) < 0.06 * hop).float() for hop in (1, 2, 3)]
     nodes = torch.randn(100, model.node_features)

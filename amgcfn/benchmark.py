@@ -1,14 +1,16 @@
-"""Measure AMGCFN against the literal equations; printed as CSV.
+"""Compare the speed of AMGCFN with its literal equations and print the results as CSV.
 
     python amgcfn/benchmark.py --threads 2 --output amgcfn/results/speed_cpu.csv    a scene of Pavia University's size
     python amgcfn/benchmark.py --size 145 --part networks
     python amgcfn/benchmark.py --device cuda --output amgcfn/results/gpu.csv
 
-`networks`: a training epoch is forward, backward and Adam's step on the whole scene. The literal network has the same
-parts and weights, but multiplies with the dense assignment matrix, as released; at the default size it needs 7 GB.
-`parts`: on the CPU, from superpixels to hop matrices; the literal form visits windows and paths one by one. PCA and
-SLIC, the same code on both sides, are a row of their own. Items are pixels. There is no loader: a scene is one batch.
-The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
+- `networks`: a training epoch is forward, backward and Adam's step on the whole scene. The literal network has the same
+  modules and weights, but multiplies by the dense assignment matrix, as released; at the default size it needs 7 GB.
+- `parts`: from superpixels to hop matrices, on the CPU; the literal form visits windows and paths one by one. PCA and
+  SLIC, which both forms share, have a row of their own.
+
+Items are pixels. There is no data loader, because a scene is one batch. `common.measuring.benchmarking` explains the
+columns. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from torch.optim import Adam
 
 import amgcfn.literal
 from amgcfn import AMGCFN, SuperpixelGraph
-from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
+from amgcfn.graph import standardise, superpixel_adjacency, superpixel_means, superpixels
+from amgcfn.hops import hop_graphs
 from amgcfn.literal import one_hot
 from common.errors import command
 from common.hyperspectral.classification.transforms import fit_pca
@@ -39,13 +42,13 @@ _LABELLED = 91
 
 
 def networks(benchmark: Benchmark) -> Iterator[Row]:
-    """A training epoch."""
+    """Measure a training epoch."""
     yield from benchmark.race(lambda: epochs(benchmark))
 
 
 def epochs(benchmark: Benchmark) -> list[Work]:
-    """Literal and ours on the same scene."""
-    cube, _, graph = made_up(*shape(benchmark))
+    """Return the literal form and ours on the same scene."""
+    cube, _, graph = random_scene(*shape(benchmark))
     device = benchmark.device
     features, segments, hops = graph.tensors(device)
     scene = torch.from_numpy(cube.astype(np.float32)).to(device)
@@ -76,14 +79,14 @@ def epochs(benchmark: Benchmark) -> list[Work]:
 
 
 def graph(benchmark: Benchmark) -> Iterator[Row]:
-    """The graph; on the CPU wherever the network is."""
+    """Measure the graph, always on the CPU."""
     yield from benchmark.race(lambda: graphs(benchmark))
     yield from benchmark.race(lambda: [slic(benchmark)])
 
 
 def graphs(benchmark: Benchmark) -> list[Work]:
-    """From superpixels to hop matrices."""
-    _, colours, made = made_up(*shape(benchmark))
+    """Return the computation of hop matrices from superpixels in both forms."""
+    _, colours, made = random_scene(*shape(benchmark))
     segments = made.segments
 
     def ours() -> Tensor:
@@ -102,8 +105,8 @@ def graphs(benchmark: Benchmark) -> list[Work]:
 
 
 def slic(benchmark: Benchmark) -> Work:
-    """What comes before the graph."""
-    cube, _, _ = made_up(*shape(benchmark))
+    """Return the steps before the graph, PCA and SLIC."""
+    cube, _, _ = random_scene(*shape(benchmark))
 
     def run() -> None:
         superpixels(standardise(fit_pca(cube, 3).apply(cube)))
@@ -112,15 +115,15 @@ def slic(benchmark: Benchmark) -> Work:
 
 
 def shape(benchmark: Benchmark) -> tuple[int, int]:
-    """Pavia University's, or a square of `--size`."""
+    """Return rows and columns: those of Pavia University, or `--size` for both."""
     small, pavia = (48, 40), (610, 340)
     height, width = benchmark.pick(small=small, cpu=pavia, gpu=pavia)
     return benchmark.size(height), benchmark.size(width)
 
 
 @cache
-def made_up(height: int, width: int) -> tuple[np.ndarray, np.ndarray, SuperpixelGraph]:
-    """Smooth fields with noise, `(H, W, bands)` int16 of about 0 to 8000; its standardised components; its graph."""
+def random_scene(height: int, width: int) -> tuple[np.ndarray, np.ndarray, SuperpixelGraph]:
+    """Return a cube `(H, W, bands)` of smooth fields with noise, int16, its standardised components and its graph."""
     generator = np.random.default_rng(0)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     fields = [np.sin(rows / a + columns / b) for a, b in generator.uniform(12, 60, (5, 2))]
@@ -135,13 +138,13 @@ def made_up(height: int, width: int) -> tuple[np.ndarray, np.ndarray, Superpixel
 
 
 def dense(matrix: Any) -> np.ndarray:
-    """Of a sparse or dense matrix."""
+    """Return a sparse or dense matrix as a dense array."""
     return np.asarray(matrix.todense() if hasattr(matrix, "todense") else matrix)
 
 
 @command
 def main() -> None:
-    """Print the rows as they come, and keep them."""
+    """Measure and print all rows."""
     Benchmark(__doc__, networks=networks, parts=graph).run()
 
 

@@ -1,4 +1,4 @@
-"""Score trained networks on their test pixels, measured beside published.
+"""Score trained networks on their test pixels, beside published values.
 
     python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo                               all seeds of a run, one table
     python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo/seed_1330/model               one seed
@@ -6,9 +6,8 @@
     python amgcfn/evaluate.py --checkpoint DIR --cube FILE:KEY --labels FILE:KEY          your own scene has moved
     python amgcfn/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  the authors' released file
 
-A run's model brings its split and its superpixel graph. A released file brings neither: both are
-drawn for --seed, and since the authors' split cannot be repeated, some of their training pixels are
-then among the test pixels.
+A run's model folder contains its split and its superpixel graph. A released file does not: both then follow from
+--seed. Since the authors' split cannot be repeated, some of their training pixels are then test pixels.
 """
 
 from __future__ import annotations
@@ -38,26 +37,26 @@ class EvaluateConfig:
     checkpoint: Path
     """A run's folder, one exported model folder, or the authors' released file."""
     data_root: Path | None = None
-    """Folder that holds the scene, if it is not where the run found it."""
+    """Folder that holds the scene, if it has moved since the run."""
     cube: str | None = None
-    """FILE[:KEY] of your own scene, if it is not where the run found it."""
+    """FILE[:KEY] of your own scene, if it has moved since the run."""
     labels: str | None = None
     """FILE[:KEY] of its class codes."""
     band_axis: BandAxis | None = None
-    """Where the bands of the cube are, first or last; by default as the run was told."""
+    """Axis of the cube's bands, first or last; by default as in the run."""
     no_data: AnyNumber[float] | None = None
-    """Value of the cube's pixels without data, if its file declares none; by default as the run was told."""
+    """Value of the cube's pixels without data; by default as in the run, or as the file declares."""
     preset: str | None = None
     """Scene and protocol for a released file."""
     seed: Seed[int] = 1330
     """Split and graph for a released file."""
     memory: str | None = None
-    """For the maps: 800M or 4G, by default a quarter of the device's; larger scenes go by strips, with the same
-    result."""
+    """Memory for feature maps, such as 800M or 4G; by default a quarter of the device's. Larger scenes are processed in
+    strips, with the same result."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     output: Path | None = None
-    """Where the rows go; by default evaluation.json in the checkpoint's folder."""
+    """File for the rows; by default evaluation.json in the checkpoint's folder."""
 
 
 @command
@@ -77,8 +76,8 @@ def main() -> None:
         folders = model_folders(checkpoint)
         config = recorded_config(folders[0], Config)
     given = {name: getattr(options, name) for name in ("data_root", "cube", "labels", "band_axis", "no_data")}
-    told = config if options.cube is None else replace(config, band_axis=None, no_data=None)
-    scene = find_scene(replace(told, **{name: value for name, value in given.items() if value is not None}))
+    recorded = config if options.cube is None else replace(config, band_axis=None, no_data=None)
+    scene = find_scene(replace(recorded, **{name: value for name, value in given.items() if value is not None}))
     for note in scene.notes:
         print(f"note: {note}")
 

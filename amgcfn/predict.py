@@ -5,14 +5,13 @@
 
 Writes OUTPUT/classes.npy (H, W) in the codes of the training labels, probabilities.npy (H, W, K) float32 in
 the order of the codes, classes.tif if the input has a georeference, and the images map.png, confidence.png and
-graph.png. Pixels without data are of class 0, their probabilities NaN. On the training scene the superpixel
-graph is the one beside the model; another scene gets its own, with the principal components of the training
-pixels.
+graph.png. Pixels without data get class 0 and probabilities NaN. For the training scene the superpixel graph is
+read from the model folder; another scene gets a new graph, with the principal components of the training pixels.
 
-A GeoTIFF or ENVI scene that does not fit in --memory is read and written in overlapping windows, each with a
-superpixel graph of its own, so classes differ from those of one graph of the whole scene, and depend on the size of the
-windows, that is on --memory. It goes into classes.tif and probabilities.tif, without images, in one or several
-processes; after an interruption the same command continues.
+A GeoTIFF or ENVI scene that does not fit in --memory is read and written in overlapping windows, each with its
+own superpixel graph, so classes differ from those of one graph of the whole scene and depend on the size of the
+windows, that is on --memory. The output is classes.tif and probabilities.tif, without images. Several processes can
+share the work; after an interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -56,22 +55,22 @@ class PredictConfig:
     input: str | None = None
     """FILE[:KEY] of another cube with the same bands; by default the scene of the run."""
     band_axis: BandAxis | None = None
-    """Where the bands of the cube are: first or last; for the run's scene by default as the run was told."""
+    """Axis of the cube's bands, first or last; for the run's scene by default as in the run."""
     no_data: AnyNumber[float] | None = None
-    """Value of pixels without data, if the cube's file declares none; for the run's scene as the run was told."""
+    """Value of pixels without data; by default as the cube's file declares. NaN always means no data."""
     data_root: Path | None = None
     """Folder that holds the run's scene, if it has moved."""
     memory: str | None = None
-    """For the maps, which go by strips where they are larger, with the same result; for the whole process where a scene
-    is read by windows, each with its own graph. 800M or 4G, by default a quarter of the device's."""
+    """Memory such as 800M or 4G; by default a quarter of the device's. For feature maps, which are computed in strips
+    if they are larger, with the same result; for the whole process if a scene is read by windows."""
     rows: Positive[int] | None = None
-    """Rows of a strip, instead of --memory."""
+    """Rows of a strip; replaces --memory."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do when OUTPUT holds a map already: refuse, skip (do nothing), or replace it."""
+    """What to do if OUTPUT already holds a map: refuse, skip (do nothing), or replace it."""
     cog: bool = False
-    """Write GeoTIFFs as cloud-optimised ones, with overviews."""
+    """Write cloud-optimised GeoTIFFs with overviews."""
 
 
 @command
@@ -88,7 +87,7 @@ def main() -> None:
     checkpoint = locate(options.checkpoint)
     if checkpoint.is_file():
         raise UserError(
-            f"{checkpoint}: the authors' file brings no graph and no components; expected the model folder of a run"
+            f"{checkpoint}: the authors' file has no graph and no components; expected the model folder of a run"
         )
     folders = model_folders(checkpoint)
     if len(folders) > 1:
@@ -104,7 +103,7 @@ def main() -> None:
         scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
     model = load_model(folders[0]).float().to(device)
     if model.bands != scene.bands:
-        raise UserError(f"{scene.source}: has {scene.bands} bands, but the model takes {model.bands}")
+        raise UserError(f"{scene.source}: has {scene.bands} bands, but the model needs {model.bands}")
     _, graph, names, codes = load_graph(folders[0], scene)
     scene = replace(scene, class_names=names)
 

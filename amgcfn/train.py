@@ -6,8 +6,8 @@
     accelerate launch --num_processes 4 amgcfn/train.py --preset pavia_university --data-root DIR
     accelerate launch amgcfn/train.py --cube FILE:KEY --labels FILE:KEY --ratio 0.05       your own scene
 
-Every seed has its own split, graph and weights and trains in OUTPUT/seed_N; several processes divide
-the seeds. After an interruption the same command continues, between seeds and within one.
+Every seed has its own split, graph and weights and trains in OUTPUT/seed_N; several processes share the seeds. After an
+interruption the same command continues, between seeds and within a seed.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def train(config: Config, scene: Scene) -> None:
     model = build(create_model, "amgcfn", config.network, **sizes).to(device)
     optimizer = Adam(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     if config.compile:
-        # Compilers take no sparse tensors; the fused forms are then the compiler's own.
+        # Compilers do not support sparse tensors; they fuse operations themselves instead of using fast/.
         cube, features, segments, hops = arguments
         arguments = cube, features, segments, [hop.to_dense() for hop in hops]
         model.compile(fullgraph=True)
@@ -106,7 +106,7 @@ def train(config: Config, scene: Scene) -> None:
 
 
 def sum_of_losses(logits: tuple[Tensor, ...], classes: Tensor, pixels: Tensor) -> Tensor:
-    """Cross-entropy of the three classifiers, summed over pixels, not averaged."""
+    """Return the cross-entropy of all classifiers, summed over pixels, not averaged."""
     losses = [F.cross_entropy(one[pixels], classes[pixels], reduction="sum") for one in logits]
     return torch.stack(losses).sum()
 
@@ -115,7 +115,7 @@ def sum_of_losses(logits: tuple[Tensor, ...], classes: Tensor, pixels: Tensor) -
 def validate(
     run: Run, model: AMGCFN, arguments: tuple[Tensor, Tensor, Tensor, list[Tensor]], classes: Tensor, pixels: Tensor
 ) -> None:
-    """Keep the weights with the smallest validation loss of the fused classifier."""
+    """Keep the weights with the least validation loss of the fused classifier."""
     fused = model.eval()(*arguments)[0][pixels]
     loss = F.cross_entropy(fused, classes[pixels], reduction="sum").item()
     right = (fused.argmax(dim=1) == classes[pixels]).float().mean().item()
@@ -124,7 +124,7 @@ def validate(
 
 
 def test(run: Run, prepared: PreparedScene) -> None:
-    """Score the kept weights on the test pixels and draw the seed's figures."""
+    """Score the best weights on the test pixels and draw the seed's figures."""
     model = load_model(run.folder / "model").to(run.accelerator.device)
     logits = classify_scene(model, prepared.scene.cube, prepared.graph, extent=prepared.scene.extent)[0]
     found = (logits.argmax(dim=1) + 1).numpy().reshape(prepared.scene.shape) * prepared.scene.valid

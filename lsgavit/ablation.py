@@ -1,11 +1,11 @@
-"""The paper's ablation in one table: plain attention, light, Gaussian, light + Gaussian; and as released.
+"""Repeat the paper's ablation in one table: plain attention, light, Gaussian, light + Gaussian; and the released form.
 
     python lsgavit/ablation.py                                                       the demo's scene, one seed
     python lsgavit/ablation.py --preset houston2018_crop --data-root DIR --seeds 5 6 7
     python lsgavit/ablation.py --preset houston2018_crop --data-root DIR --split disjoint --seeds 5 6 7
 
-Flags beside --variants, --seeds and --output are those of train.py, so it takes any scene and recipe. Operations are
-counted and times taken on 32 windows of the trained networks.
+All flags except --variants, --seeds and --output are passed to train.py, so any scene and recipe can be used.
+Operations are counted and times measured on 32 windows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VARIANTS = {name: (title, () if name == "lsgavit" else ("--model", name)) for na
 
 
 def example(model: LSGAViT) -> tuple[Tensor, ...]:
-    """32 windows."""
+    """Return 32 windows as the network's input."""
     return (torch.rand(32, model.bands, *model.image_size),)
 
 

@@ -1,14 +1,15 @@
-"""Measure LSGA-ViT against the literal equations; printed as CSV.
+"""Compare the speed of LSGA-ViT with its literal equations and print the results as CSV.
 
     python lsgavit/benchmark.py --threads 2 --output lsgavit/results/speed_cpu.csv
     python lsgavit/benchmark.py --device cuda --output lsgavit/results/gpu.csv
 
-A training step is forward, backward and Adam on one batch of windows, each form with weights and optimiser of its own.
-Prediction classifies every pixel of a synthetic strip of a scene as wide as Pavia University: the literal network gets
-single windows in batches, as released, ours shares the tokenizer between windows. Items are pixels.
-`loaders`: windows of training pixels, cut on the device for a whole batch, which is all that a batch costs; literal
-collects windows that were copied beforehand, as PyTorch's loader does for the released script.
-The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
+- `networks`: a training step is forward, backward and Adam on one batch of windows; each form has its own weights and
+  optimiser. Prediction classifies every pixel of a synthetic strip as wide as Pavia University: the literal network
+  gets single windows in batches, as released; ours shares the tokenizer between windows. Items are pixels.
+- `loaders`: ours cuts the windows of a whole batch on the device; the literal form collects windows that were copied in
+  advance, as PyTorch's loader does for the released script.
+
+`common.measuring.benchmarking` explains the columns. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _WIDTH = 340
 
 
 def networks(benchmark: Benchmark) -> Iterator[Row]:
-    """Training, and prediction of a strip of `--size` rows."""
+    """Measure training, and prediction of a strip of `--size` rows."""
     batch = benchmark.batch(benchmark.pick(small=8, cpu=128, gpu=1024))
     yield from benchmark.race(lambda: training(benchmark, batch))
     rows = benchmark.size(benchmark.pick(small=1, cpu=8, gpu=610))
@@ -39,7 +40,7 @@ def networks(benchmark: Benchmark) -> Iterator[Row]:
 
 
 def training(benchmark: Benchmark, batch: int) -> list[Work]:
-    """Training steps of both forms on the same windows."""
+    """Return training steps of both forms on the same windows."""
     windows = torch.randn(batch, 36, 9, 9, device=benchmark.device)
     classes = torch.arange(batch, device=benchmark.device) % 16
 
@@ -62,7 +63,7 @@ def training(benchmark: Benchmark, batch: int) -> list[Work]:
 
 
 def prediction(benchmark: Benchmark, rows: int, batch: int) -> list[Work]:
-    """Every pixel of a strip."""
+    """Return the prediction of every pixel of a strip in both forms."""
     model: LSGAViT = create_model().to(benchmark.device).eval()
     width = benchmark.pick(small=12, cpu=_WIDTH, gpu=_WIDTH)
     windows = SceneWindows(torch.randn(max(rows, 9), width, 36), model.image_size).to(benchmark.device)
@@ -81,12 +82,12 @@ def prediction(benchmark: Benchmark, rows: int, batch: int) -> list[Work]:
 
 
 def loaders(benchmark: Benchmark) -> Iterator[Row]:
-    """Windows of one batch."""
+    """Measure the loading of one batch of windows."""
     batch = benchmark.batch(benchmark.pick(small=8, cpu=128, gpu=1024))
     scene = SceneWindows(torch.randn(64, _WIDTH, 36), (9, 9)).to(benchmark.device)
     pixels = torch.randint(len(scene), (batch,))
     setting = f"{batch} windows of 9x9, on the device"
-    copies = TensorDataset(scene[pixels].cpu(), pixels)  # as released: every window copied beforehand
+    copies = TensorDataset(scene[pixels].cpu(), pixels)  # as released: every window is copied in advance
     numbers = range(batch)
 
     def literal() -> Tensor:
@@ -99,7 +100,7 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
 
 @command
 def main() -> None:
-    """Print the rows as they come, and keep them."""
+    """Measure and print all rows."""
     Benchmark(__doc__, networks=networks, loaders=loaders).run()
 
 

@@ -1,12 +1,11 @@
-"""Score trained networks on their test pixels, measured beside published.
+"""Score trained networks on their test pixels, beside published values.
 
     python lsgavit/evaluate.py --checkpoint runs/lsgavit_demo                              all seeds of a run, one table
     python lsgavit/evaluate.py --checkpoint runs/random runs/disjoint --data-root DIR      two protocols side by side
     python lsgavit/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  the authors' released file
 
-A run's model brings its split and its principal components. A released file brings neither: both
-come from the preset and --seed, and since the authors' split cannot be repeated, some of their
-training pixels are then among the test pixels.
+A run's model folder contains its split and its principal components. A released file does not: both then follow from
+the preset and --seed. Since the authors' split cannot be repeated, some of their training pixels are then test pixels.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ class EvaluateConfig:
     """Flags of this script."""
 
     checkpoint: tuple[Path, ...]
-    """Folders of runs, exported model folders, or the authors' released file; each gives its own rows."""
+    """Folders of runs, exported model folders, or the authors' released file; each one gives its own rows."""
     data_root: Path | None = None
-    """Folder that holds the scene, if it is not where the run found it."""
+    """Folder that holds the scene, if it has moved since the run."""
     cube: str | None = None
-    """FILE[:KEY] of your own scene, if it is not where the run found it."""
+    """FILE[:KEY] of your own scene, if it has moved since the run."""
     labels: str | None = None
     """FILE[:KEY] of its class codes."""
     band_axis: BandAxis | None = None
-    """Where the bands of the cube are, first or last; by default as the run was told."""
+    """Axis of the cube's bands, first or last; by default as in the run."""
     no_data: AnyNumber[float] | None = None
-    """Value of the cube's pixels without data; by default as the run was told, or the file declares."""
+    """Value of the cube's pixels without data; by default as in the run, or as the file declares."""
     preset: str | None = None
     """Scene and protocol for a released file."""
     seed: Seed[int] = 5
@@ -54,7 +53,7 @@ class EvaluateConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     output: Path | None = None
-    """Where rows and confusion matrix go; by default the (first) checkpoint's folder."""
+    """Folder for rows and confusion matrix; by default the (first) checkpoint's folder."""
 
 
 @command
@@ -86,8 +85,8 @@ def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path, device: to
         folders = model_folders(located)
         configs = [recorded_config(folder, Config) for folder in folders]
     given = {name: getattr(options, name) for name in ("data_root", "cube", "labels", "band_axis", "no_data")}
-    told = configs[0] if options.cube is None else replace(configs[0], band_axis=None, no_data=None)
-    scene = find_scene(replace(told, **{name: value for name, value in given.items() if value is not None}))
+    recorded = configs[0] if options.cube is None else replace(configs[0], band_axis=None, no_data=None)
+    scene = find_scene(replace(recorded, **{name: value for name, value in given.items() if value is not None}))
     if scene.note:
         print(scene.note)
 

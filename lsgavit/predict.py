@@ -4,9 +4,9 @@
     python lsgavit/predict.py --checkpoint DIR --input OTHER.tif --output maps              another scene, same sensor
 
 Writes OUTPUT/classes.npy and classes.mat (H, W) in the codes of the training labels,
-probabilities.npy (H, W, K) float32, map.png with legend, and classes.tif with the place of the
-input when the input has one. Pixels without data get code 0 and probabilities NaN. Another scene
-goes through the training scene's principal components.
+probabilities.npy (H, W, K) float32, map.png with legend, and classes.tif if the input has a georeference. Pixels
+without data get code 0 and probabilities NaN. Another scene is transformed by the training scene's principal
+components.
 
 A GeoTIFF or ENVI scene that does not fit in --memory is read and written by windows, in one or several
 processes, into classes.tif and probabilities.tif, with the same classes and without a figure. After an interruption
@@ -60,21 +60,21 @@ class PredictConfig:
     input: str | None = None
     """FILE[:KEY] of another cube with the same bands; by default the scene of the run."""
     band_axis: BandAxis | None = None
-    """Where the bands of the cube are, first or last; for the run's scene by default as the run was told."""
+    """Axis of the cube's bands, first or last; for the run's scene by default as in the run."""
     no_data: AnyNumber[float] | None = None
-    """Value of pixels without data, instead of the one that the cube's file declares; NaN always means no data."""
+    """Value of pixels without data; by default as the cube's file declares. NaN always means no data."""
     data_root: Path | None = None
     """Folder that holds the run's scene, if it has moved."""
     batch_size: Positive[int] = 64
     """Windows per forward pass."""
     memory: str | None = None
-    """What the process may take of memory: 800M or 4G, by default a quarter of the device's."""
+    """Memory for the process, such as 800M or 4G; by default a quarter of the device's."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do when OUTPUT holds a map already: refuse, skip (do nothing), or replace it."""
+    """What to do if OUTPUT already holds a map: refuse, skip (do nothing), or replace it."""
     cog: bool = False
-    """Write GeoTIFFs as cloud-optimised ones, with overviews."""
+    """Write cloud-optimised GeoTIFFs with overviews."""
 
 
 @command
@@ -90,7 +90,9 @@ def main() -> None:
         return
     checkpoint = locate(options.checkpoint)
     if checkpoint.is_file():
-        raise UserError(f"{checkpoint}: the authors' file brings no components; expected the model folder of a run")
+        raise UserError(
+            f"{checkpoint}: the authors' file has no principal components; expected the model folder of a run"
+        )
     folders = model_folders(checkpoint)
     if len(folders) > 1:
         raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
@@ -125,14 +127,14 @@ def main() -> None:
     save(sheet(replace(scene, class_names=names), classes, title="LSGA-ViT"), options.output / "map.png")
     with atomic_path(
         options.output / "classes.npy"
-    ) as temporary:  # comes last: --existing skip takes it for a finished map
+    ) as temporary:  # comes last, because --existing skip regards the map as finished if it exists
         np.save(temporary, coded)
     found = classes[scene.valid]
     print(f"{found.size:,} pixels, {len(np.unique(found))} of {len(names)} classes; see {options.output}")
 
 
 def classify(model: LSGAViT, windows: SceneWindows, batch_size: int) -> np.ndarray:
-    """Class probabilities of every pixel, `(H, W, K)` float32."""
+    """Return the class probabilities of every pixel, `(H, W, K)` float32."""
     result = torch.empty(len(windows), model.num_classes)
     seconds_between_lines = 0.5 if sys.stderr.isatty() else 20
     with tqdm(total=len(windows), unit="pixel", dynamic_ncols=True, mininterval=seconds_between_lines) as bar:

@@ -6,9 +6,9 @@
     accelerate launch lsgavit/train.py --cube FILE:KEY --labels FILE:KEY --seeds 0 1 2     your own scene
     accelerate launch --num_processes 3 lsgavit/train.py --preset salinas --data-root DIR  a seed per process
 
-Every seed draws its own split and weights and trains in OUTPUT/seed_N; several processes divide the
-seeds, or share the batches of a single one. The weights of the last epoch are scored, as no
-others can be chosen without looking at the test. After an interruption the same command continues.
+Every seed has its own split and weights and trains in OUTPUT/seed_N; several processes share the seeds, or the batches
+of a single seed. The weights of the last epoch are scored, because without validation pixels no others can be chosen.
+After an interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def train(config: Config, scene: Scene, *, alone: bool) -> None:
     optimizer = Adam(trained, lr=config.learning_rate, fused=True)
     schedule = CosineAnnealingLR(optimizer, run.steps) if config.schedule == "cosine" else None
     patience = Patience(config.patience)
-    # The release has one GPU, whose BatchNorms see the whole batch.
+    # The release trains on one GPU, where BatchNorms normalise over the whole batch.
     model = launch.sync_batch_norm(model, run.processes, accelerator.device)
     if config.compile:
         model.compile()
@@ -141,11 +141,11 @@ class Patience:
 
     @property
     def exhausted(self) -> bool:
-        """Whether it is time to stop."""
+        """Whether training should stop."""
         return self.epochs > 0 and self.waited >= self.epochs
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return the values that a checkpoint stores."""
         return {"waited": self.waited}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -154,7 +154,7 @@ class Patience:
 
 
 def weights_to_score(run: Run, model: nn.Module, ema: AveragedModel | None) -> LSGAViT:
-    """The averaged weights when there is an average, else the trained ones; a copy in evaluation mode."""
+    """Return a copy in evaluation mode of the averaged network if there is one, else of the trained network."""
     return deepcopy(ema.module if ema is not None else run.accelerator.unwrap_model(model)).eval()
 
 
@@ -162,7 +162,7 @@ def validate(run: Run, model: LSGAViT, windows: SceneWindows, prepared: Prepared
     """Keep the weights with the best overall accuracy on the validation pixels."""
     pixels = prepared.split.validation
     accuracy = scoring.score_pixels(scoring.classify(model, windows, pixels), prepared, pixels).overall
-    if run.processes > 1:  # batch norms see each process's own windows; all must stop together
+    if run.processes > 1:  # BatchNorm statistics differ between processes, but all must stop together
         accuracy = broadcast(torch.tensor(accuracy, device=run.accelerator.device)).item()
     run.write(validation_oa=accuracy)
     patience.waited = 0 if run.keep_if_best(accuracy, model) else patience.waited + 1
@@ -179,7 +179,7 @@ def test(run: Run, windows: SceneWindows, prepared: PreparedScene, *, draw_map: 
         title = f"LSGA-ViT, seed {run.config.seed}: OA {scores.overall:.2f} %"
         save(sheet(prepared.scene, found, title=title), figures / "map.png")
     save(confusion_figure(scores.confusion, prepared.scene.class_names), figures / "confusion.png")
-    if (run.folder / "metrics.jsonl").exists():  # not after fewer updates than --log-every
+    if (run.folder / "metrics.jsonl").exists():  # absent after fewer updates than --log-every
         curves(run.folder / "metrics.jsonl", figures / "curves.png", ("loss", "validation_oa"))
     run.say(f"seed {run.config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in scores.metrics.items()))
 

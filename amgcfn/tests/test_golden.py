@@ -12,7 +12,8 @@ from torch import nn
 
 from amgcfn import AMGCFN, CAFM, convert_released, literal
 from amgcfn.checkpoints import cafm_names, released_names
-from amgcfn.graph import hop_graphs, sparse_tensor, superpixel_adjacency
+from amgcfn.graph import superpixel_adjacency
+from amgcfn.hops import hop_graphs, sparse_tensor
 from support.reference import ReferenceCase
 
 GOLDEN = Path(__file__).parent / "golden"

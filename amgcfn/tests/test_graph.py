@@ -7,7 +7,8 @@ import pytest
 
 import amgcfn.literal
 from amgcfn import SuperpixelGraph, build_graph
-from amgcfn.graph import hop_graphs, standardise, superpixel_adjacency, superpixel_means, superpixels
+from amgcfn.graph import standardise, superpixel_adjacency, superpixel_means, superpixels
+from amgcfn.hops import hop_graphs
 from common.errors import UserError
 from common.hyperspectral.classification.transforms import fit_pca
 

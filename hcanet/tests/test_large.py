@@ -89,7 +89,7 @@ def test_eigen_images_come_from_one_pass_over_the_scene(verb: Verb, tmp_path: Pa
     assert (windows[~valid] == 0).all()
     save_preparation(Preparation("percentile", 16, eigen_images=2, outliers=True), tmp_path / "model")
     done = verb("predict", *flags, tmp_path / "x.tif", "--memory", "2500K", status=2)
-    assert "outliers are found in a scene in memory; raise --memory" in done.stderr
+    assert "scene must fit in memory; raise --memory" in done.stderr
 
 
 def test_pieces_give_the_space_of_the_whole_scene() -> None:

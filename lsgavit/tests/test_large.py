@@ -71,4 +71,4 @@ def test_windows_equal_the_scene_in_memory(checkpoint: Path, tmp_path: Path) -> 
 def test_another_sensor_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     source = write_raster(tmp_path / "scene.tif", smooth_scene(60, 67, 7))
     flags = ["--checkpoint", checkpoint, "--input", source, "--output", tmp_path / "maps", "--memory", "500K"]
-    assert "has 7 bands, but the model takes 8" in call_script(PREDICT, *flags, status=2).stderr
+    assert "has 7 bands, but the model needs 8" in call_script(PREDICT, *flags, status=2).stderr

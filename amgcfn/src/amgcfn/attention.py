@@ -14,13 +14,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 class NodeAttention(nn.Module):
-    """Multi-head self-attention over all superpixels, residual, LayerNorm.
+    """Multi-head self-attention over all superpixels, with residual connection and LayerNorm.
 
         out = LayerNorm(W_o softmax(q kᵀ / √d) v + b_o + x)      per head of width d = C / heads
 
     Args:
-        channels: C of a node.
-        heads: divides C.
+        channels: channels C of a node.
+        heads: number of heads, a divisor of C.
 
     Shape:
         input `(N, C)`, output the same.
@@ -42,22 +42,22 @@ class NodeAttention(nn.Module):
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(0, 1) for layer in (self.query, self.key, self.value)
         )
-        # Blockwise, without a (heads, N, N) tensor; its backward pass is inexact where the softmax
-        # saturates, so double precision, which is for checking, takes the plain form.
-        plain = x.dtype == torch.float64
-        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+        # Computed in blocks, without a (heads, N, N) tensor. Its backward pass is inexact where the softmax
+        # saturates, so float64, which is for tests, uses the direct form.
+        exact = x.dtype == torch.float64
+        with sdpa_kernel(SDPBackend.MATH) if exact else nullcontext():
             mixed = F.scaled_dot_product_attention(q[None], k[None], v[None])[0]
         return self.norm(self.out(mixed.transpose(0, 1).flatten(1)) + x)
 
 
 class PixelAttention(nn.Module):
-    """Each group of channels is weighted in space by a small convolution of its own mean.
+    """Weight each group of channels in space by a small convolution of the group's mean.
 
         out_g = x_g · sigmoid(conv5×5_g(mean over the channels of x_g))
 
     Args:
-        channels: C of the map.
-        heads: groups of C / heads channels, one convolution each.
+        channels: channels C of the map.
+        heads: number of groups of C / heads channels, each with its own convolution.
 
     Shape:
         input `(B, C, H, W)`, output the same.

@@ -10,14 +10,14 @@ from common.networks.blocks import MapBlock
 
 
 class CAFMBlock(MapBlock):
-    """`x + gain · (a + b)` where CAFM fuses norm x and a 3×3 depth-wise branch made from it into a and b.
+    """`x + gain · (a + b)`: CAFM fuses norm x and its 3×3 depth-wise convolution into a and b.
 
     Args:
         channels: C.
         gain: see `MapBlock`; None gives the sum of the two maps.
 
     Shape:
-        `(B, C, H, W)` → the same. With two maps of one shape, `forward(x, y)` fuses these instead and returns both.
+        `(B, C, H, W)` → the same. With two maps of the same shape, `forward(x, y)` fuses these and returns both.
     """
 
     def __init__(self, channels: int, *, gain: float | None = 0.0) -> None:
@@ -32,7 +32,7 @@ class CAFMBlock(MapBlock):
         return (first + second).permute(0, 2, 3, 1)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
-        """The branch of one map, or both maps fused."""
+        """Apply the block to one map, or fuse two maps."""
         if y is None:
             return super().forward(x)
         if self.gain is None:

@@ -1,10 +1,9 @@
 """CAFM, the cross-attention fusion of two feature maps (AMGCFN, IEEE TGRS 2023, section III-D).
 
-Works in any network on two maps of the same shape. `AMGCFN` uses the three steps below on
-cheaper descriptions of its two branches, because one of them is constant on superpixels and of
-the other only a maximum and a product are needed.
+It works in any network on two maps of the same shape. `AMGCFN` applies the steps below to cheaper representations of
+its two branches: one of them is constant on superpixels, and only a maximum and a product of the other are needed.
 
-Differs from the release in names only: it also flattens the outputs to `(H·W, C)`.
+Only names differ from the release, which also flattens the outputs to `(H·W, C)`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 
 class CAFM(nn.Module):
-    """Cross-attention fusion: the channels of both maps decide where each map counts more.
+    """Cross-attention fusion: the channels of both maps determine the weight of each map at each pixel.
 
     With a global average and a global maximum over the pixels of each branch i,
 
@@ -24,15 +23,15 @@ class CAFM(nn.Module):
         w_i = softmax_pixels(conv3×3(ReLU(conv3×3([mean_C f'_i, max_C f'_i]))))
         out_i = f_i · w_i + f_i
 
-    The re-mixed maps f' only decide the weights: as released, what is weighted is f itself. The
+    The re-mixed maps f' only determine the weights: as released, f itself is weighted. The
     four MLPs (C → C/3 → C) are not shared; the two convolutions are shared by the branches.
 
     Args:
-        channels: C of both maps.
+        channels: channels C of both maps.
         hidden: width of the MLPs; by default `channels // 3`, which is the published 64 of 192.
 
     Shape:
-        two inputs `(B, C, H, W)`; two outputs of that shape, in the same order.
+        two inputs `(B, C, H, W)`; two outputs of the same shape, in the same order.
     """
 
     def __init__(self, channels: int, hidden: int | None = None) -> None:
@@ -70,7 +69,7 @@ class CAFM(nn.Module):
         """Return the two row-stochastic `(B, C, C)` matrices from `(B, C)` averages and maxima over pixels."""
         a1 = self.average1(average1) + self.maximum1(maximum1)
         a2 = self.average2(average2) + self.maximum2(maximum2)
-        # Products of half precision can exceed its range.
+        # Products of half-precision numbers can exceed their range.
         kind = a1.dtype
         wide = torch.float32 if kind in (torch.float16, torch.bfloat16) else kind
         cross = a1.to(wide)[:, :, None] * a2.to(wide)[:, None, :]

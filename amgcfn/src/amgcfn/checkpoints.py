@@ -1,4 +1,4 @@
-"""Named variants, released tensor names → ours, and models from either kind of checkpoint."""
+"""Named variants, released tensor names → ours, and loading of models from either kind of checkpoint."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def create_model(name: str = "amgcfn", **overrides: Any) -> AMGCFN:
         overrides: `bands, num_classes, node_features, graph_dim, conv_dim`.
 
     Raises:
-        ValueError: unknown name or keyword, with the valid ones.
+        ValueError: the name or a keyword is unknown; the message lists the valid ones.
     """
     return variants.build(AMGCFN, _VARIANTS, name, overrides)
 
 
 def cafm_names() -> dict[str, str]:
-    """Return released module → ours for CAFM."""
+    """Return released module name → ours, for CAFM."""
     names = {"conv1_spatial": "spatial.0", "conv2_spatial": "spatial.2"}
     for theirs, ours in (("avg", "average"), ("max", "maximum")):
         for branch in ("1", "2"):
@@ -48,7 +48,7 @@ def cafm_names() -> dict[str, str]:
 
 
 def released_names() -> dict[str, str]:
-    """Return released module → ours, for all but the pixel attention (see `convert_released`)."""
+    """Return released module name → ours, for all modules except the pixel attention (see `convert_released`)."""
     names = {
         "feat_in": "embed",
         "BN_GCN": "embed_norm",
@@ -83,10 +83,10 @@ def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     CAFM's 1×1 convolutions become linear layers.
 
     Args:
-        state_dict: as saved by the authors' code.
+        state_dict: tensors as saved by the authors' code.
 
     Raises:
-        UserError: one sentence with all unknown and missing names.
+        UserError: names are unknown or missing; lists them.
     """
     names = released_names()
     converted: dict[str, Tensor] = {}
@@ -124,13 +124,13 @@ def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def load_model(path: str | Path) -> AMGCFN:
     """Load a folder written by `save_pretrained`, or a file of released tensors.
 
-    The sizes of a released network are read from its tensors.
+    The sizes of a released network follow from its tensors.
 
     Returns:
         the network in evaluation mode.
 
     Raises:
-        UserError: missing, damaged, or another model's.
+        UserError: the file does not exist, is damaged, or belongs to another network.
     """
     return load_network(path, AMGCFN, _from_released)
 

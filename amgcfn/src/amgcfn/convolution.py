@@ -20,7 +20,7 @@ SLOPE = 0.01
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose statistics stay in single precision: variances of raw cubes exceed float16's range."""
+    """BatchNorm whose statistics stay in float32, because variances of raw cubes exceed float16's range."""
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         before = self.running_mean, self.running_var
@@ -28,7 +28,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         for name, wide in zip(("running_mean", "running_var"), before, strict=True):
             found = getattr(self, name)
             if wide is not None and found.dtype in (torch.float16, torch.bfloat16):
-                # Computed before the conversion, which can overflow to infinity.
+                # From the value before the conversion, which can overflow to infinity.
                 setattr(self, name, found.float() if wide.is_meta or found.is_meta else wide.to(found.device))
         return self
 
@@ -48,11 +48,11 @@ class BatchNorm2d(nn.BatchNorm2d):
 class ConvolutionBlock(nn.Module):
     """BatchNorm, 1×1 convolution, LeakyReLU, 3×3 average, depth-wise k×k convolution, LeakyReLU.
 
-    The average counts the zeros beyond the border, as released.
+    The average includes the zeros beyond the border, as released.
 
     Args:
-        in_channels, channels: before and after.
-        kernel: k, odd.
+        in_channels, channels: channels of input and output.
+        kernel: size k, odd.
 
     Shape:
         `(B, in_channels, H, W)` → `(B, channels, H, W)`.
@@ -71,15 +71,15 @@ class ConvolutionBlock(nn.Module):
 
 
 class ConvolutionLevel(nn.Module):
-    """Three parallel blocks of kernel 7, 5 and 3 on the same map, summed or concatenated.
+    """Three parallel blocks with kernels of 7, 5 and 3 pixels on the same map, summed or concatenated.
 
     Args:
-        in_channels, channels: before, and of each block.
-        concatenate: give `3 * channels` channels in the order of the kernels instead of the sum.
+        in_channels, channels: channels of the input and of each block.
+        concatenate: return `3 * channels` channels in the order of the kernels instead of the sum.
 
     Shape:
-        `(H, W, in_channels)` → `(H, W, channels)` or `(H, W, 3 * channels)`; channels come last
-        because that is how cubes and 1×1 convolutions (matrix products) lie in memory.
+        `(H, W, in_channels)` → `(H, W, channels)` or `(H, W, 3 * channels)`; channels are the
+        last axis, as in cubes and matrix products (1×1 convolutions).
     """
 
     def __init__(self, in_channels: int, channels: int, *, concatenate: bool = False) -> None:

@@ -27,7 +27,7 @@ GRAPH, SPLIT, COMPONENTS = "graph.safetensors", "split.npz", "components.npz"
 
 @dataclass(frozen=True, eq=False)
 class PreparedScene:
-    """One scene with one seed's split and graph.
+    """A scene with the split and graph of one seed.
 
     Attributes:
         scene: cube and labels.
@@ -46,8 +46,8 @@ class PreparedScene:
         """Draw the published split, or a disjoint one, and build the published graph.
 
         Raises:
-            UserError: the ratio leaves a class without a training or test pixel, or validation
-                without any; or the scene gives no graph.
+            UserError: the ratio leaves a class without a training or test pixel, no validation pixel is left, or
+                the scene gives no graph.
         """
         labels = scene.require_labels()
         if config.split == "disjoint":
@@ -88,16 +88,16 @@ class PreparedScene:
         """Read what `save` wrote, for the same scene.
 
         Raises:
-            UserError: files missing, or those of another scene.
+            UserError: files are missing, or belong to another scene.
         """
         split = Split.load(folder / SPLIT, scene.require_labels())
         components, graph, _, _ = load_graph(folder, scene)
         return cls(scene, split, components, graph)
 
     def tensors(self, device: torch.device) -> tuple[tuple[Tensor, Tensor, Tensor, list[Tensor]], Tensor]:
-        """Return the network's arguments, and the classes of their pixels from 0, flat, −1 unlabelled.
+        """Return the network's arguments, and the flat classes of their pixels, from 0, with −1 for unlabelled.
 
-        A border without data is left out: the network takes averages and a softmax over all its pixels.
+        A border without data is left out, because the network computes averages and a softmax over all pixels.
         """
         extent = self.scene.extent
         cube = torch.from_numpy(self.scene.cube[extent].astype(np.float32)).to(device)
@@ -106,17 +106,17 @@ class PreparedScene:
         return (cube, features, segments[extent].contiguous(), hops), classes
 
     def positions(self, pixels: np.ndarray) -> Tensor:
-        """Return where flat pixel indices of the scene lie among the pixels of `tensors`."""
+        """Convert flat pixel indices of the scene to flat indices of the pixels of `tensors`."""
         rows, columns = self.scene.extent
         row, column = np.divmod(pixels, self.scene.shape[1])
         return torch.from_numpy((row - rows.start) * (columns.stop - columns.start) + column - columns.start)
 
 
 def find_scene(config: Config) -> Scene:
-    """The scene that a configuration names: a user's own, the demo's, or one of the catalogue.
+    """Return the scene of a configuration: a user's own, the demo's, or one of the catalogue.
 
     Raises:
-        UserError: no such scene, or its files are not as published.
+        UserError: the scene does not exist, or its files are not as published.
     """
     if config.cube is not None:
         return open_scene(config.cube, config.labels, band_axis=config.band_axis, no_data=config.no_data)
@@ -131,13 +131,13 @@ def find_scene(config: Config) -> Scene:
 def load_graph(
     folder: Path, scene: Scene
 ) -> tuple[SpectralTransform, SuperpixelGraph, tuple[str, ...], tuple[int, ...]]:
-    """The components beside a model, the graph beside it or a new one for another scene, class names and codes.
+    """Return a model's components, its graph (a new graph for another scene), class names and codes.
 
-    On another scene the components are still those of the training pixels; the superpixels and the
-    standardisation are the new scene's.
+    For another scene the components are still those of the training pixels; superpixels and standardisation are those
+    of the new scene.
 
     Raises:
-        UserError: files missing or damaged, or another number of bands.
+        UserError: files are missing or damaged, or the scene has another number of bands.
     """
     components = SpectralTransform.load(folder / COMPONENTS)
     graph, metadata = SuperpixelGraph.load(folder / GRAPH)
@@ -155,22 +155,22 @@ def load_graph(
 
 
 def recorded_classes(folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and codes of the classes a model was trained on.
+    """Return names and codes of the classes that a model was trained on.
 
     Raises:
-        UserError: the graph beside the model, which names them, is missing or damaged.
+        UserError: the graph in the model folder, which contains them, is missing or damaged.
     """
     return _classes(SuperpixelGraph.load(folder / GRAPH)[1])
 
 
 def _classes(metadata: dict[str, str], codes: tuple[int, ...] = ()) -> tuple[tuple[str, ...], tuple[int, ...]]:
     names = tuple(json.loads(metadata.get("class_names", "[]")))
-    # Models written before the codes were: the codes of the scene they were trained on, else 1..K.
+    # Older models have no codes: use those of the training scene, else 1..K.
     return names, tuple(json.loads(metadata.get("class_codes", "[]"))) or codes or tuple(range(1, len(names) + 1))
 
 
 def cube_sha256(cube: np.ndarray) -> str:
-    """Hash of a cube's values and shape, to recognise a scene."""
+    """Return the hash of a cube's values and shape, by which a scene is recognised."""
     digest = hashlib.sha256(f"{cube.shape}{cube.dtype}".encode())
     for row in cube:
         digest.update(row.tobytes())

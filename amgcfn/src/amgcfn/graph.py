@@ -3,9 +3,8 @@
 cube → 3 principal components of the training pixels → SLIC superpixels → one node per
 superpixel with its mean colour → weighted neighbour graph → k-hop graphs.
 
-Differs from the release in form only: no assignment matrix is stored (a label per pixel says the
-same), window and path loops are array operations, and the hop graphs are sparse. `literal.py`
-keeps the loops; the tests compare the two.
+The results equal those of the release, but a label per pixel replaces the assignment matrix, array operations replace
+loops over windows and paths, and hop graphs are sparse. `literal.py` has the loops; the tests compare both.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from scipy import ndimage, sparse
 from skimage.segmentation import slic
 from torch import Tensor
 
+from amgcfn.hops import hop_graphs, sparse_tensor
 from common.errors import UserError
 from common.files import atomic_path
 from common.hyperspectral.classification.transforms import SpectralTransform
@@ -34,7 +34,7 @@ PIXELS_PER_SUPERPIXEL = 100
 
 @dataclass(frozen=True)
 class SuperpixelGraph:
-    """What the network needs to know of a scene besides the cube.
+    """The network's input besides the cube.
 
     Attributes:
         segments: `(H, W)` int64, the superpixel of each pixel, contiguous from 0.
@@ -55,7 +55,7 @@ class SuperpixelGraph:
         return features, torch.from_numpy(self.segments).to(device), hops
 
     def save(self, path: str | Path, **metadata: str) -> None:
-        """Write one safetensors file, atomically; `metadata` comes back from `load`."""
+        """Write one safetensors file, atomically; `load` returns `metadata`."""
         arrays = {"segments": self.segments, "features": self.features}
         for name, matrix in [("adjacency", self.adjacency), *((f"hop{k}", hop) for k, hop in enumerate(self.hops, 1))]:
             entries = matrix.tocoo()
@@ -68,7 +68,7 @@ class SuperpixelGraph:
         """Read what `save` wrote, and its metadata.
 
         Raises:
-            UserError: missing, damaged, or another kind of file.
+            UserError: the file is missing, damaged, or of another kind.
         """
         try:
             with safe_open(path, framework="np") as file:
@@ -101,19 +101,18 @@ def build_graph(
     """Build the published graph of a scene.
 
     Args:
-        cube: `(H, W, bands)`, finite, any unit; pixels without data filled from their neighbours.
+        cube: `(H, W, bands)`, finite, any unit; pixels without data are filled from their neighbours.
         components: principal components, in the release those of the training pixels:
             `common.hyperspectral.classification.transforms.fit_pca(cube, 3, pixels=split.train)`.
-        valid: `(H, W)` bool, where there are data; everywhere when None. Other pixels take no part in any
-            mean or edge; they get the superpixel of the nearest pixel with data, since each needs one.
-            A border without data changes nothing: the graph is that of the scene without the border.
+        valid: `(H, W)` bool, the pixels with data; None: all. Other pixels do not contribute to means and edges; they
+            get the superpixel of the nearest pixel with data. A border without data has no influence on the graph.
         hops: number of hop graphs.
         sigma: scale of the edge weight, in standard deviations of the components.
         pixels_per_superpixel: 100 in the paper.
         rescale: see `superpixels`.
 
     Raises:
-        UserError: values that are not finite, or a scene that gives fewer than two superpixels.
+        UserError: values are not finite, or the scene gives fewer than two superpixels.
     """
     valid = np.ones(cube.shape[:2], dtype=bool) if valid is None else valid
     extent = extent_of(valid)
@@ -145,19 +144,19 @@ def superpixels(
 ) -> np.ndarray:
     """Segment a scene into about H·W / 100 superpixels with the published SLIC settings.
 
-    The published compactness of 1 depends on the scale of the colours. Until version 0.18
-    scikit-image took them as they were, here in standard deviations; since 0.19 it maps them to
-    [0, 1] first, which makes the same superpixels nearly square. The scale is undone here.
+    The published compactness of 1 depends on the scale of the colours. Until version 0.18 scikit-image did not scale
+    them; here they are in standard deviations. Since 0.19 it first maps them to [0, 1], which makes superpixels nearly
+    square. This function reverses that scaling.
 
     Args:
         colours: `(H, W, F)`, standardised.
-        rescale: leave the scale to scikit-image, as the released code does with versions from 0.19.
+        rescale: do not reverse the scaling; the released code does the same with versions from 0.19.
 
     Returns:
         `(H, W)` int64 labels, contiguous from 0.
 
     Raises:
-        UserError: fewer than two superpixels.
+        UserError: the scene gives fewer than two superpixels.
     """
     height, width, _ = colours.shape
     labels = slic(
@@ -200,7 +199,7 @@ def superpixel_means(values: FloatArray, segments: np.ndarray, valid: np.ndarray
     """Average `(H, W, F)` values over each superpixel: `S = Qᵀ_normalised · values`, without Q.
 
     Args:
-        valid: pixels that count; every superpixel has some.
+        valid: the pixels that count; every superpixel contains such pixels.
 
     Returns:
         `(N, F)` float64.
@@ -217,13 +216,13 @@ def superpixel_adjacency(
 ) -> sparse.csr_array:
     """Join superpixels that share a 2×2 window, with weight `exp(-‖S_i − S_j‖² / σ²)`.
 
-    As released, a window joins only its smallest and its largest label, and windows start
-    neither in the last two rows nor in the last two columns (the paper joins all that touch).
+    As released, a window joins only its smallest and its largest label, and no window starts in the last two rows or
+    columns. The paper joins all superpixels that touch.
 
     Args:
         segments: `(H, W)` labels, contiguous from 0.
         features: `(N, F)`.
-        valid: windows with a pixel that is False here join nothing.
+        valid: `(H, W)` bool; only windows in which it is true everywhere join superpixels.
 
     Returns:
         `(N, N)` symmetric, without self loops.
@@ -243,66 +242,3 @@ def superpixel_adjacency(
 def _windows(pixels: np.ndarray) -> np.ndarray:
     """The four corners of the 2×2 windows that the release visits, `(4, H - 2, W - 2)`."""
     return np.stack([pixels[:-2, :-2], pixels[1:-1, :-2], pixels[:-2, 1:-1], pixels[1:-1, 1:-1]])
-
-
-def hop_graphs(adjacency: sparse.sparray | np.ndarray, hops: int = 3) -> list[sparse.csr_array]:
-    """Return the k-hop graphs for k = 1 … `hops` (equation 5 of the paper).
-
-    The weight between two nodes is the best mean edge weight over all simple paths of exactly k
-    edges that join them; nodes without such a path are not joined. Edges of weight 0 are no
-    edges. Every node is joined to itself with weight 1.
-
-    All simple paths are grown at once, from a block of start nodes, one edge per round; a
-    neighbour that the path has visited is dropped. This is exact for any k, and costs the number
-    of simple paths: about 200 per node for k = 3, as superpixels have about six neighbours.
-
-    Args:
-        adjacency: `(N, N)` symmetric, non-negative, dense or sparse; the diagonal is ignored.
-        hops: largest k, at least 1.
-    """
-    if hops < 1:
-        raise ValueError(f"hops must be at least 1, got {hops}")
-    graph = sparse.csr_array(adjacency).astype(np.float64)
-    graph.setdiag(0)
-    graph.eliminate_zeros()
-    count = graph.shape[0]
-    pieces: list[list[sparse.csr_array]] = [[] for _ in range(hops)]
-    block = max(1, 2_000_000 // max(count, 1))  # start nodes at a time: bounds the dense maximum below
-    for first in range(0, count, block):
-        starts = np.arange(first, min(first + block, count))
-        visited = [starts]
-        total = np.zeros(len(starts))
-        for k in range(1, hops + 1):
-            visited, total = _grow(graph, visited, total)
-            best = np.zeros((len(starts), count))
-            np.maximum.at(best, (visited[0] - first, visited[-1]), total / k)
-            best[starts - first, starts] = 1.0
-            pieces[k - 1].append(sparse.csr_array(best))
-    return [sparse.csr_array(sparse.vstack(rows)) for rows in pieces]
-
-
-def _grow(graph: sparse.csr_array, visited: list[np.ndarray], total: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Extend every path by every neighbour of its end that it has not visited.
-
-    Args:
-        visited: one array per step, `(paths,)` node ids.
-        total: `(paths,)` sum of the edge weights.
-    """
-    begin, end = graph.indptr[visited[-1]], graph.indptr[visited[-1] + 1]
-    degree = end - begin
-    path = np.repeat(np.arange(len(total)), degree)
-    edge = np.arange(degree.sum()) - np.repeat(np.cumsum(degree) - degree - begin, degree)
-    node = graph.indices[edge].astype(np.int64)
-    fresh = np.ones(len(node), dtype=bool)
-    for step in visited[:-1]:  # the end itself cannot repeat: there are no self loops
-        fresh &= node != step[path]
-    path, edge, node = path[fresh], edge[fresh], node[fresh]
-    return [*(step[path] for step in visited), node], total[path] + graph.data[edge]
-
-
-def sparse_tensor(matrix: sparse.sparray, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return a scipy matrix as a coalesced torch sparse tensor."""
-    entries = matrix.tocoo()
-    indices = torch.from_numpy(np.stack(entries.coords).astype(np.int64))
-    values = torch.from_numpy(entries.data).to(dtype)
-    return torch.sparse_coo_tensor(indices, values, matrix.shape, check_invariants=True).coalesce()

@@ -11,11 +11,11 @@ class GraphConvolution(nn.Module):
     """One graph convolution, `A X W + b`.
 
     Args:
-        in_features, out_features: node channels before and after.
+        in_features, out_features: channels of a node in input and output.
 
     Shape:
         `(N, in_features)` nodes and an `(N, N)` adjacency, dense or sparse; output
-        `(N, out_features)`. A dense adjacency receives a gradient, a sparse one does not need any.
+        `(N, out_features)`. Gradients flow to a dense adjacency, not to a sparse one.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -31,7 +31,7 @@ class GraphConvolution(nn.Module):
         projected = nodes @ self.weight
         if adjacency.layout == torch.strided:
             return adjacency @ projected + self.bias
-        if projected.dtype in (torch.float16, torch.bfloat16):  # sparse products need single precision
+        if projected.dtype in (torch.float16, torch.bfloat16):  # sparse products need float32
             mixed = torch.sparse.mm(adjacency.float(), projected.float()).to(projected.dtype)
             return mixed + self.bias
         return torch.sparse.mm(adjacency, projected) + self.bias

@@ -1,8 +1,8 @@
-"""Scenes larger than memory: overlapping windows, each with a superpixel graph of its own.
+"""Scenes larger than memory: overlapping windows, each with its own superpixel graph.
 
-In memory the network sees one graph of the whole scene and takes its averages and a softmax over all pixels. Here all
-of this ends at the border of a window, so the result is another one than that of the whole scene, and it changes
-with the size of the windows, which follows from the memory. The larger the windows, the nearer it comes.
+For a scene in memory the network has one graph of the whole scene and computes averages and a softmax over all pixels.
+Here these are limited to a window, so the result differs from that of the whole scene and depends on the size of the
+windows, which follows from the memory. The larger the windows, the smaller the difference.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from common.hyperspectral.streaming import Stream, halo, window_side
 from common.networks.weights import finite
 
 AROUND = 32
-"""Pixels around a window that are in its graph, too: about three superpixels."""
+"""Pixels around a window that are also part of its graph: about three superpixels."""
 BYTES_PER_PIXEL = 300
-"""What superpixels and the thin maps of the strips take besides classes."""
+"""Bytes of superpixels and small maps, without those that depend on the number of classes."""
 
 
 def classify_raster(
@@ -41,13 +41,14 @@ def classify_raster(
     """Classify a GeoTIFF or ENVI scene of any size into OUTPUT/classes.tif and OUTPUT/probabilities.tif.
 
     Args:
-        folder: of the model, with components and classes.
-        config: of the run, for the superpixels.
+        folder: the model folder, with components and classes.
+        config: the run's configuration, for the superpixels.
         flags: see `Stream`; half of `--memory` is for the network and half for a window.
-        rows: of a strip within a window.
+        rows: rows of a strip within a window.
 
     Raises:
-        UserError: another number of bands, too little memory, or windows or output of another command.
+        UserError: the scene has another number of bands, the memory is too small, or windows or output belong to
+            another command.
     """
     model, components = load_model(folder).float(), SpectralTransform.load(folder / COMPONENTS)
     names, codes = recorded_classes(folder)
@@ -55,7 +56,7 @@ def classify_raster(
     stream = Stream(input_, layers[-1].path, model, flags)
     source = stream.source
     if source.bands != model.bands:
-        raise UserError(f"{input_}: has {source.bands} bands, but the model takes {model.bands}")
+        raise UserError(f"{input_}: has {source.bands} bands, but the model needs {model.bands}")
     pixel = source.bands * 2 * source.dtype.itemsize + BYTES_PER_PIXEL + 24 * model.num_classes
     side = window_side(stream.left / 2, lambda side: (side + 2 * AROUND) ** 2 * pixel)
     strip = rows or rows_for_memory(model, side + 2 * AROUND, stream.left / 2)
@@ -73,7 +74,7 @@ def classify_raster(
 
 
 def window_graph(scene: Scene, components: SpectralTransform, config: Config) -> SuperpixelGraph:
-    """The graph of a window; where its pixels with data are too few or too equal for two superpixels, one node."""
+    """Return the graph of a window; it has one node if the pixels with data do not give two superpixels."""
     try:
         return build_graph(
             scene.cube, components, valid=scene.valid, sigma=config.sigma, rescale=config.rescale,

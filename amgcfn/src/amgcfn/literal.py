@@ -1,4 +1,4 @@
-"""Graph and network as the release writes them, loop by loop and with dense matrices: what the tests compare with."""
+"""Graph and network as in the release, with loops and dense matrices, for tests and the benchmark."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def network(
     *,
     assignment: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The logits as the paper writes them: dense assignment matrix, full maps, no shortcut.
+    """Return the logits as the paper writes them, with a dense assignment matrix and full maps.
 
     Args:
-        model: its parts and weights.
-        assignment: `(H·W, N)` one-hot rows, made from `segments` when absent; the rest as in `AMGCFN.forward`.
+        model: the network whose modules are used.
+        assignment: `(H·W, N)` one-hot rows, by default made from `segments`; other arguments as in `AMGCFN.forward`.
     """
     if assignment is None:
         assignment = one_hot(segments, len(node_features), cube.dtype)
@@ -43,7 +43,7 @@ def network(
 
 
 def convolution_level(level: ConvolutionLevel, x: Tensor) -> Tensor:
-    """A level block by block; `(H, W, C)` as in `ConvolutionLevel`."""
+    """Apply a level block by block; `(H, W, C)` as in `ConvolutionLevel`."""
     maps = [block(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0) for block in level.blocks]
     return torch.cat(maps, dim=2) if level.concatenate else maps[0] + maps[1] + maps[2]
 
@@ -60,7 +60,7 @@ def superpixel_means(values: np.ndarray, segments: np.ndarray) -> np.ndarray:
 
 
 def superpixel_adjacency(segments: np.ndarray, features: np.ndarray, *, sigma: float = 5.0) -> np.ndarray:
-    """Visit every 2×2 window but those of the last two rows and columns; dense `(N, N)`."""
+    """Visit every 2×2 window except those that start in the last two rows or columns; dense `(N, N)`."""
     height, width = segments.shape
     adjacency = np.zeros((len(features), len(features)))
     for row in range(height - 2):
@@ -75,7 +75,7 @@ def superpixel_adjacency(segments: np.ndarray, features: np.ndarray, *, sigma: f
 
 
 def hop_graph(adjacency: np.ndarray, hop: int) -> np.ndarray:
-    """Best mean edge weight over simple paths of exactly `hop` edges, by depth-first search; dense `(N, N)`."""
+    """Largest mean edge weight over simple paths of exactly `hop` edges, by depth-first search; dense `(N, N)`."""
     count = len(adjacency)
     neighbours = [[n for n in np.flatnonzero(adjacency[node]).tolist() if n != node] for node in range(count)]
     best = np.eye(count)

@@ -3,13 +3,13 @@
 Paper: IEEE TGRS 2023, doi 10.1109/TGRS.2023.3265879. The whole scene is one sample: one forward
 pass classifies every pixel.
 
-Differs from the authors' release in two ways, neither of which changes a number:
+Differences from the authors' release, which do not change results:
 
-- It returns logits; the release returns their softmax, whose logarithm then overflows.
-- A pixel looks its superpixel up by its label; the release multiplies with a dense
-  (pixels × superpixels) assignment matrix, as `literal.py` does.
+- The network returns logits; the release returns their softmax, whose logarithm then overflows.
+- A label per pixel selects the pixel's superpixel; the release multiplies by a dense (pixels × superpixels) assignment
+  matrix, as `literal.py` does.
 
-`fast/` computes the same with less time and memory.
+`fast/` computes the same in less time and memory.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class AMGCFN(Pretrained, nn.Module):
         bands: spectral bands of the cube.
         num_classes: classes K.
         node_features: channels of a superpixel, 3 in the paper.
-        graph_dim, conv_dim: width of the two branches; CAFM needs them equal.
-        branches: `"both"`, or one alone with its own classifier.
-        block_hops: which hop graph each of the three graph blocks uses.
-        fusion: `"cafm"`, or `"sum"`: the branches are added and classified without attention to each other.
+        graph_dim, conv_dim: widths of the two branches, which must be equal for CAFM.
+        branches: `"both"`, or `"graph"` or `"convolution"` alone, with its own classifier.
+        block_hops: the hop graph that each of the three graph blocks uses.
+        fusion: `"cafm"`, or `"sum"`: the branches are added, without cross-attention.
 
     Shape:
         see `forward`.
@@ -102,8 +102,8 @@ class AMGCFN(Pretrained, nn.Module):
     ) -> tuple[Tensor, ...]:
         """Classify every pixel of a scene.
 
-        Runs in the parameters' own precision also under autocast: the raw cube and the softmax
-        over all pixels need it.
+        Runs in the parameters' precision even under autocast, because the raw cube and the softmax over all pixels
+        need it.
 
         Args:
             cube: `(H, W, bands)`, raw values.
@@ -112,7 +112,7 @@ class AMGCFN(Pretrained, nn.Module):
             hops: three `(N, N)` hop graphs, dense or sparse.
 
         Returns:
-            logits `(H·W, num_classes)` of the fused, the convolution and the graph classifier; of a branch alone, its.
+            logits `(H·W, num_classes)` of the fused, the convolution and the graph classifier, or of a single branch.
         """
         self._check(cube, node_features, segments, hops)
         with torch.autocast(cube.device.type, enabled=False):
@@ -136,7 +136,7 @@ class AMGCFN(Pretrained, nn.Module):
             return fused, self.conv_classifier(conv), self.graph_classifier(graph)
 
     def graph_branch(self, node_features: Tensor, hops: Sequence[Tensor]) -> Tensor:
-        """Return the attended `(N, 192)` nodes; block i mixes over the i-hop graph, or that of `block_hops`."""
+        """Return the attended nodes `(N, 192)`; each block uses its hop graph of `block_hops`."""
         nodes = self.embed_norm(self.embed(node_features))
         outputs = []
         for block, hop in zip(self.graph_blocks, self.block_hops, strict=True):

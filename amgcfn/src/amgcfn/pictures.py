@@ -1,4 +1,4 @@
-"""The superpixel graph drawn over its scene."""
+"""Figures of the superpixel graph and of the confidence."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def draw_graph(composite: np.ndarray, graph: SuperpixelGraph, path: str | Path, 
 
     Args:
         composite: `(H, W, 3)` in [0, 1].
-        graph: of the same scene.
-        title: above the image.
+        graph: the graph of the same scene.
+        title: title of the figure.
     """
     height, width, _ = composite.shape
-    # Wide scenes are drawn one above the other; a pixel is at least 4 dots.
+    # Panels of wide scenes are one above the other; a pixel has about 4 dots.
     columns = 1 if width > 1.5 * height else 2
     inches = np.clip(width * 4 / 100, 5, 14)
     size = (columns * inches, (3 - columns) * inches * height / width + 0.6)
     figure = Figure(figsize=size, dpi=100, layout="constrained")
     axes = figure.subplots(3 - columns, columns).ravel()
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    for axis, brightness in zip(axes, (1.0, 0.45), strict=True):  # edges show on a dark ground
+    for axis, brightness in zip(axes, (1.0, 0.45), strict=True):  # edges are better visible on a dark image
         axis.imshow(brightness * composite, extent=extent, interpolation="nearest")
         axis.set(xticks=[], yticks=[], xlim=extent[:2], ylim=extent[2:])
     axes[0].add_collection(LineCollection(list(_boundaries(graph.segments)), colors="white", linewidths=0.8))

@@ -14,47 +14,47 @@ PAPER_SEEDS = tuple(range(1330, 1340))
 
 @dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """What training AMGCFN depends on. A step is an epoch: one pass over the whole scene.
+    """Configuration of a training of AMGCFN. A step is an epoch: one pass over the whole scene.
 
-    There are no flags of a data loader: the whole scene is one sample, and the network runs in
-    float32 (raw cube, softmax over pixels).
+    There are no flags of a data loader, because the whole scene is one sample. The network runs in float32, because of
+    the raw cube and the softmax over pixels.
     """
 
     dataset: str = "demo"
-    """Scene of the catalogue below --data-root, or demo for the synthetic one; --cube replaces it."""
+    """Scene of the catalogue below --data-root, or demo for the synthetic scene; --cube replaces it."""
     cube: str | None = None
-    """Your own scene: FILE[:KEY], MATLAB, .npy, .npz, ENVI or GeoTIFF."""
+    """FILE[:KEY] of your own scene: MATLAB, .npy, .npz, ENVI or GeoTIFF."""
     labels: str | None = None
-    """Its class codes: FILE[:KEY], 0 for unlabelled."""
+    """FILE[:KEY] of its class codes, 0 for unlabelled."""
     band_axis: BandAxis | None = None
-    """Where the bands of --cube are: first or last; by default found from the shape of --labels."""
+    """Axis of the bands of --cube, first or last; by default found from the shape of --labels."""
     no_data: AnyNumber[float] | None = None
-    """Value of pixels without data, if the file of --cube declares none; NaN always means no data."""
+    """Value of pixels without data in --cube; by default as its file declares. NaN always means no data."""
     seeds: tuple[Seed[int], ...] = PAPER_SEEDS
-    """One run each, with its own split, graph and weights, in OUTPUT/seed_N; empty: only --seed, in OUTPUT."""
+    """Seeds; each one has its own split, graph and weights, in OUTPUT/seed_N. Empty: only --seed, in OUTPUT."""
     split: Literal["random", "disjoint"] = "random"
-    """Where training pixels come from. random: anywhere, as published. disjoint: from random blocks,
-    with test pixels at least --distance away from all of them."""
+    """Choice of training pixels. random: from the whole scene, as published. disjoint: from random blocks; test pixels
+    are at least --distance away from them."""
     distance: Positive[int] = 9
-    """Pixels between training and test pixels of a disjoint split, along rows or columns."""
+    """Least distance in pixels, along rows or columns, between training and test pixels of a disjoint split."""
     ratio: Fraction[float] = 0.02
     """Share of each class for training, rounded up."""
     validation: Fraction[float] = 0.02
-    """Share of the labelled pixels that choose the checkpoint, rounded down."""
+    """Share of the labelled pixels for validation, which chooses the checkpoint; rounded down."""
     components: Positive[int] = 3
-    """Principal components that are segmented and averaged over superpixels."""
+    """Number of principal components, which are segmented and averaged over superpixels."""
     pixels_per_superpixel: Positive[int] = 100
-    """Mean size of a superpixel."""
+    """Mean size of a superpixel in pixels."""
     rescale: bool = False
-    """Let SLIC map the components to [0, 1] first, as scikit-image does since 0.19: nearly square superpixels."""
+    """Map the components to [0, 1] before SLIC, as scikit-image does since 0.19; superpixels are then nearly square."""
     sigma: Positive[float] = 5.0
     """Scale of the edge weights, in standard deviations of the components."""
     network: tuple[str, ...] = ()
-    """Keywords of the network as KEY=VALUE, on top of what the other flags say; AMGCFN explains them."""
+    """Keywords of the class AMGCFN as KEY=VALUE; they replace values of other flags."""
     learning_rate: Positive[float] = 5e-4
-    """Adam's."""
+    """Adam's learning rate."""
     weight_decay: float = 1e-4
-    """Adam's."""
+    """Adam's weight decay."""
     epochs: Positive[int] = 500
     """Passes over the scene."""
     validate_every: Positive[int] = 10
@@ -64,7 +64,7 @@ class Config(RunConfig):
 
 
 def demo() -> Config:
-    """Synthetic scene that the installation brings, three seeds, about half a minute on two CPU cores.
+    """Synthetic scene, which needs no files, three seeds, about half a minute on two CPU cores.
 
     accelerate launch amgcfn/train.py
     Expected: OA about 98 (one seed measured).
@@ -94,7 +94,7 @@ def salinas() -> Config:
     """Salinas, 0.2 % for training: 116/108/53,905 pixels.
 
     accelerate launch amgcfn/train.py --preset salinas --data-root DIR
-    No published value could be read.
+    The published value was not accessible.
     """
     return replace(pavia_university(), dataset="salinas")
 

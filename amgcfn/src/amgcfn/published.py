@@ -1,7 +1,7 @@
-"""Values to compare with, each with the place where it was read.
+"""Values to compare with, with their source.
 
-The paper's own tables could not be read: its values are reprints in the plot scripts of DF2Net.
-The two small scenes are not in the paper; the authors' released code was run on them instead.
+The paper's tables were not accessible: its values here are reprints in the plot scripts of DF2Net. The two small scenes
+are not in the paper; the authors' released code was run on them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RELEASED_SPREAD: dict[tuple[str, str], float] = {
     ("houston2018_crop", "kappa"): 0.81,
     ("salinas_a", "OA"): 0.07,
 }
-"""Standard deviation over the seeds of the released code's run."""
+"""Standard deviation over the seeds of the released code's runs."""
 
 INDIAN_PINES_BY_RATIO: dict[float, float] = {0.01: 85.18, 0.02: 94.28, 0.03: 94.02, 0.04: 95.66, 0.05: 97.39}
 """Training share → OA, from the same reprint."""

@@ -1,4 +1,4 @@
-"""Scores of one seed's map, and the rows and table over seeds."""
+"""Scores of one seed's class map, and rows and table over seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def score_map(classes: np.ndarray, prepared: PreparedScene) -> Scores:
 
 
 def rows(runs: Sequence[Scores], splits: Sequence[Split], dataset: str, preset: str, seeds: Sequence[int]) -> list[Row]:
-    """OA, AA and kappa over seeds, beside the published ones where the protocol is the same.
+    """Return OA, AA and kappa over seeds, beside the published values if the protocol is the same.
 
     Args:
         runs, splits, seeds: one of each per seed, in the same order.
@@ -60,6 +60,6 @@ def rows(runs: Sequence[Scores], splits: Sequence[Split], dataset: str, preset: 
 
 
 def class_table(runs: Sequence[Scores], splits: Sequence[Split], scene: Scene) -> str:
-    """Accuracy per class, with the pixels of each part; mean ± standard deviation where they differ between seeds."""
+    """Return a table of the accuracy per class, with the pixels of each part (mean ± standard deviation over seeds)."""
     counts = [split.counts(scene.require_labels()) for split in splits]
     return per_class_table(runs, scene.class_names, {part: np.stack([c[part] for c in counts]) for part in counts[0]})

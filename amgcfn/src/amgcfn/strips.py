@@ -1,14 +1,13 @@
-"""Classification of scenes whose maps do not fit in memory: overlapping strips of rows.
+"""Classify scenes whose feature maps do not fit in memory, in overlapping strips of rows.
 
-The graph branch runs on the whole scene's nodes, which are few. The convolution branch runs twice
-over strips of rows with a halo of `HALO` rows on both sides, as far as a pixel sees: three
-levels of 1 (average) + 3 (largest kernel), then 2 (pixel attention). The first pass takes CAFM's
-averages and maxima over all pixels, the second the products it needs. The softmax over pixels is
-that of the whole scene. So nothing changes: the result is that of one forward pass, up to
-rounding, at twice the time of the convolution branch.
+The graph branch is computed on the whole scene's nodes, which are few. The convolution branch is computed twice on
+strips of rows, with a halo of `HALO` rows on both sides, the size of its receptive field: three levels of
+1 (average) + 3 (largest kernel), then 2 (pixel attention). The first pass computes CAFM's averages and maxima over all pixels, the
+second the products that it needs. The softmax over pixels is that of the whole scene. The result equals that of one
+forward pass, up to rounding, and needs twice the time of the convolution branch.
 
-This holds in evaluation mode. Training in strips would change the statistics of the batch norms,
-so training takes the scene as a whole; it needs about 8 kB of memory per pixel in float32.
+This is possible in evaluation mode only. Training in strips would change the statistics of the BatchNorms, so training
+processes the whole scene at once; it needs about 8 kB of memory per pixel in float32.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ def classify_scene(
     Args:
         model: in evaluation mode.
         cube: `(H, W, bands)`, raw values of any type; converted strip by strip, so it may be a memory map.
-        rows: of a strip, without its halo; None takes the whole scene at once, as networks of ablations do anyway.
-        extent: rows and columns that hold data; what lies around them takes no part.
+        rows: rows of a strip, without its halo; None: the whole scene at once, as always for networks of ablations.
+        extent: rows and columns of the rectangle with data; only this is classified.
 
     Returns:
         logits `(H·W, K)` on the CPU: fused, convolution, graph; NaN outside of the extent.
@@ -85,8 +84,8 @@ def classify_scene(
 
 
 def rows_for_memory(model: AMGCFN, width: int, budget: float) -> int:
-    """Rows of a strip whose maps take about `budget` bytes, at least 1."""
-    values = model.bands + 10 * model.conv_classifier.in_features  # cube, and what the last level holds at once
+    """Return the rows of a strip whose maps need about `budget` bytes, at least 1."""
+    values = model.bands + 10 * model.conv_classifier.in_features  # cube, and the maps of the last level
     return max(1, int(budget / (4 * values * width)) - 2 * HALO)
 
 

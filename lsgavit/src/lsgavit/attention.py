@@ -1,12 +1,10 @@
 """Light self-Gaussian attention of LSGA-ViT (IEEE TIM 2023, doi 10.1109/TIM.2023.3279922).
 
 *Light Self-Gaussian-Attention Vision Transformer for Hyperspectral Image Classification.*
-The released behaviour is the default. It differs from the paper in two places, both are options:
+The released behaviour is the default. It differs from the paper in two points, which are options:
 
-- the release mixes the tokens with two learned matrices before it attends; the paper does not
-  (`token_mixing`),
-- the release evaluates the Gaussian on flattened token indices, the paper on pixel coordinates
-  (`position_bias`).
+- `token_mixing`: the release mixes the tokens with two learned matrices before the attention; the paper does not.
+- `position_bias`: the release evaluates the Gaussian on flattened token indices, the paper on pixel coordinates.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ PositionBias = Literal["token_index", "spatial", "none"]
 def token_index_gaussian(tokens: int, sigma: float = 10.0) -> Tensor:
     """The released bias: `exp(-((i - c)² + (j - c)²) / 2σ²)` over query index i and key index j.
 
-    c is `(tokens - 1) // 2`. Both axes count flattened tokens, neither is a coordinate of the
-    window: the bias is large where query and key both lie near the middle of the sequence.
+    c is `(tokens - 1) // 2`. Both indices count flattened tokens and are no coordinates in the
+    window, so the bias is large if query and key are both near the middle of the sequence.
 
     Returns:
         `(tokens, tokens)`, float64, in (0, 1].
@@ -41,7 +39,7 @@ def spatial_gaussian(height: int, width: int, sigma: float = 10.0) -> Tensor:
     """The paper's bias: a 2-D Gaussian over the keys' pixel coordinates, centred in the window.
 
     `exp(-((y - y_c)² + (x - x_c)²) / 2σ²)`, the same for every query, so that attention favours
-    the pixel that is classified.
+    the central pixel, which is classified.
 
     Returns:
         `(height · width, height · width)`, float64, in (0, 1]; all rows are equal.
@@ -104,8 +102,8 @@ class LSGAttention(nn.Module):
         self.mix_channels = nn.Parameter(torch.empty(dim, dim)) if token_mixing else None
         for weight in (self.mix_tokens, self.mix_channels):
             if weight is not None:
-                # Xavier as the release has it: on a leading axis of 1, so that "fan in" counts both
-                # axes and the values are about ten times smaller than those of a matrix.
+                # As in the release, Xavier with a leading axis of 1: "fan in" then counts both axes, and the values
+                # are about ten times smaller than for a matrix.
                 nn.init.xavier_normal_(weight[None])
         self.qkv = Linear(dim, dim if light else 3 * dim)
         self.out = Linear(dim, dim)
@@ -122,7 +120,7 @@ class LSGAttention(nn.Module):
             mixing = (self.mix_tokens @ x.transpose(1, 2)).softmax(dim=-1)
             x = mixing @ (x @ self.mix_channels)
         q, k, v = (self.qkv(x), x, x) if self.light else self.qkv(x).chunk(3, dim=-1)
-        # Autocast leaves x as it is where a matrix product makes q.
+        # Under autocast x keeps its type, but q, a matrix product, does not.
         q, k, v = (part.to(q.dtype).unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
         bias = None if self.bias is None else self.bias.to(q)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -133,19 +131,19 @@ class LSGAttention(nn.Module):
         if self.position_bias == "none":
             return
         weight = self.out.weight
-        with torch.device("cpu"):  # also inside `with torch.device("meta")`, where nothing has values
+        with torch.device("cpu"):  # also inside `with torch.device("meta")`, where tensors have no values
             tokens, (height, width), sigma = self.tokens, self.window, self.sigma
             spatial = self.position_bias == "spatial"
             bias = spatial_gaussian(height, width, sigma) if spatial else token_index_gaussian(tokens, sigma)
         self.bias = bias.to("cpu" if weight.is_meta else weight.device, weight.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Called by `to`, `half`, `to_empty` and the like: computes the constant again instead of moving it."""
+        """Called by `to`, `half`, `to_empty` and others: recompute the constant instead of converting it."""
         super()._apply(fn, recurse)
         self._compute_bias()
         return self
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
-        """Loading with `assign=True` replaces weights of a meta device by those of another one."""
+        """Recompute the constant, because loading with `assign=True` can move the weights from the meta device."""
         super()._load_from_state_dict(*arguments)
         self._compute_bias()

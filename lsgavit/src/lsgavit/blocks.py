@@ -15,12 +15,12 @@ class LSGABlock(MapBlock):
     Args:
         channels: C.
         window: side of the windows in pixels.
-        num_heads: by default the largest power of two that leaves each head 16 channels.
+        num_heads: by default the largest power of two with at least 16 channels per head.
         gain: see `MapBlock`; None gives `LSGAttention` in every window.
         token_mixing, light, position_bias, sigma: as in `LSGAttention`, by default as released.
 
     Shape:
-        `(B, C, H, W)` → the same; padded with zeros at the bottom and the right to whole windows, cropped again.
+        `(B, C, H, W)` → the same. Maps are padded with zeros at the bottom and right to whole windows, then cropped.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""Weights in the authors' published form: their tensor names ↔ ours, and files of either form.
+"""Weights in the authors' published form: their tensor names ↔ ours, and loading of files in either form.
 
-No value changes: modules are renamed, and the two mixing matrices lose their leading axis of 1.
+Values stay the same: modules are renamed, and the two mixing matrices lose their leading axis of 1.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BLOCK = (
     ("mlp.fc1.", "mlp.0."),
     ("mlp.fc2.", "mlp.2."),
 )
-# Constants that the released state dict may carry; ours are built from the window's size.
+# Constants that the released state dict may contain; ours are computed from the window's size.
 _CONSTANTS = ("gauss_pos_index", "relative_position_index", "attn_mask")
 
 
@@ -41,32 +41,31 @@ def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Published tensors → our state dict of the same sizes.
 
     Raises:
-        UserError: one sentence that names every unknown, missing and misshapen tensor, or says
-            that this is no LSGA-ViT at all.
+        UserError: tensors are unknown, missing or misshapen (the message names them), or are not of an LSGA-ViT.
     """
     return dict(_from_released(state_dict, "the released state dict").state_dict())
 
 
 def load_model(path: str | Path) -> LSGAViT:
-    """A network from a folder written by `save_pretrained`, or from the authors' released file.
+    """Load a network from a folder written by `save_pretrained`, or from the authors' released file.
 
     The released file (`.pth`, `.pt` or `.safetensors`) is recognised by its tensor names; all
-    sizes but the heads (12, as released) are taken from the tensors' shapes.
+    sizes except the numbers of heads follow from the tensors' shapes, see `released_configuration`.
 
     Returns:
         the network in evaluation mode, on CPU, in the file's floating type.
 
     Raises:
-        UserError: no such file, damaged, or another model's; one sentence.
+        UserError: the file does not exist, is damaged, or belongs to another network.
     """
     return load_network(path, LSGAViT, _from_released)
 
 
 def released_configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """The keywords of `LSGAViT` for published tensors, from their names and shapes.
+    """Return the keywords of `LSGAViT` for published tensors, from their names and shapes.
 
-    Heads leave no trace in a tensor; the released training script has 12 in every stage but a
-    fourth (24), its constructor's default of width 96 has 3, 6, 12 and 24.
+    Tensors do not depend on the number of heads. The released training script has 12 in the first three stages and 24
+    in the fourth; the constructor's default of width 96 has 3, 6, 12 and 24.
     """
     stem, head = tensors.get("patch_embed.conv2d_features.0.weight"), tensors.get("head.weight")
     mixing = tensors.get("layers.0.blocks.0.attn.token_wA")
@@ -90,7 +89,7 @@ def released_configuration(tensors: Mapping[str, Tensor], source: str) -> dict[s
 
 
 def published_names(model: LSGAViT) -> dict[str, str]:
-    """Published name → our name, for every tensor of `model`."""
+    """Return published name → our name, for every tensor of `model`."""
     prefixes, stage, index = {}, 0, 0
     for position, block in enumerate(model.blocks):
         if isinstance(block, PatchMerging):
@@ -120,7 +119,7 @@ def _from_released(tensors: Mapping[str, Tensor], source: str) -> LSGAViT:
         if published.rpartition(".")[2] in _CONSTANTS:
             continue
         mixing = published.endswith((".token_wA", ".token_wV")) and value.ndim == 3
-        # Unknown names pass through as they are, so that the strict loader names them.
+        # Unknown names stay unchanged, so that the strict loader reports them.
         ours[names.get(published, published)] = value[0] if mixing else value
     model = model.to(tensors["head.weight"].dtype)
     load_strictly(model, ours, source)

@@ -27,7 +27,7 @@ SPLIT, COMPONENTS, CLASSES = "split.npz", "components.npz", "classes.json"
 
 @dataclass(frozen=True, eq=False)
 class PreparedScene:
-    """One scene with one seed's split.
+    """A scene with the split of one seed.
 
     Attributes:
         scene: cube and labels.
@@ -41,7 +41,7 @@ class PreparedScene:
 
     @classmethod
     def draw(cls, scene: Scene, config: Config, seed: int) -> PreparedScene:
-        """Draw the split that a configuration asks for and fit the components.
+        """Draw the configuration's split and fit the principal components.
 
         Raises:
             UserError: the split leaves a class without training or test pixels, the window is larger
@@ -76,13 +76,13 @@ class PreparedScene:
         """Read what `save` wrote, for the same scene.
 
         Raises:
-            UserError: files missing, or those of another scene.
+            UserError: files are missing, or belong to another scene.
         """
         split = Split.load(folder / SPLIT, scene.require_labels())
         return cls(scene, split, SpectralTransform.load(folder / COMPONENTS))
 
     def windows(self, size: tuple[int, int]) -> SceneWindows:
-        """The scene's components, ready to hand out windows."""
+        """Return the windows of the scene's principal components."""
         return SceneWindows(self.components.apply(self.scene.cube), size)
 
 
@@ -92,7 +92,7 @@ class TrainingPixels(Dataset[dict[str, Tensor]]):
     Args:
         prepared: scene and split.
         seed: of the augmentation.
-        augmentation: draw one of the eight symmetries of a square for every sample.
+        augmentation: apply one of the eight symmetries of a square to every sample, at random.
     """
 
     def __init__(self, prepared: PreparedScene, seed: int, *, augmentation: bool) -> None:
@@ -113,7 +113,7 @@ def turned(windows: Tensor, symmetry: Tensor) -> Tensor:
     """Apply one of the eight symmetries of a square to each window `(B, bands, s, s)`.
 
     Args:
-        symmetry: `(B,)`, 0 to 7: quarter turns, from 4 on mirrored first.
+        symmetry: `(B,)`, 0 to 7: number of quarter turns; from 4 on, the window is mirrored first.
     """
     result = torch.empty_like(windows)
     for kind in range(8):
@@ -124,10 +124,10 @@ def turned(windows: Tensor, symmetry: Tensor) -> Tensor:
 
 
 def find_scene(config: Config) -> Scene:
-    """The scene that a configuration names: a user's own, the demo's, or one of the catalogue.
+    """Return the scene of a configuration: a user's own, the demo's, or one of the catalogue.
 
     Raises:
-        UserError: no such scene, or its files are not as published.
+        UserError: the scene does not exist, or its files are not as published.
     """
     if config.cube is not None:
         if config.split == "fixed":
@@ -144,10 +144,10 @@ def find_scene(config: Config) -> Scene:
 
 
 def data_root(config: Config) -> Path:
-    """The folder of a published scene's files.
+    """Return the folder of a published scene's files.
 
     Raises:
-        UserError: it was not given.
+        UserError: --data-root was not given.
     """
     if config.data_root is None:
         raise UserError(f"--data-root is missing: {config.dataset} is read from files; pass the folder that holds them")
@@ -155,10 +155,10 @@ def data_root(config: Config) -> Path:
 
 
 def recorded_classes(model_folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and codes of the classes a model was trained on.
+    """Return names and codes of the classes that a model was trained on.
 
     Raises:
-        UserError: they are not beside the model.
+        UserError: the model folder does not contain them.
     """
     path = model_folder / CLASSES
     try:

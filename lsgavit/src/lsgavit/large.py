@@ -22,18 +22,19 @@ from lsgavit.fast.prediction import predict_pixels
 from lsgavit.windows import SceneWindows
 
 BYTES_OF_ROWS = 16 * 40_000
-"""What the tokens of a strip of 16 rows take per column, with the maps that they come from."""
+"""Bytes per column for the tokens of a strip of 16 rows and the maps from which they are computed."""
 
 
 def classify_raster(folder: Path, input_: str, output: Path, flags: Any, *, batch_size: int) -> None:
     """Classify a GeoTIFF or ENVI scene of any size into OUTPUT/classes.tif and OUTPUT/probabilities.tif.
 
     Args:
-        folder: of the model, with components and classes.
+        folder: the model folder, with components and classes.
         flags: see `Stream`.
 
     Raises:
-        UserError: another number of bands, too little memory, or windows or output of another command.
+        UserError: the scene has another number of bands, the memory is too small, or windows or output belong to
+            another command.
     """
     model, components = load_model(folder), SpectralTransform.load(folder / COMPONENTS)
     names, codes = recorded_classes(folder)
@@ -41,7 +42,7 @@ def classify_raster(folder: Path, input_: str, output: Path, flags: Any, *, batc
     stream = Stream(input_, layers[-1].path, model, flags)
     source, around = stream.source, max(model.image_size)
     if source.bands != len(components.offset):
-        raise UserError(f"{input_}: has {source.bands} bands, but the model takes {len(components.offset)}")
+        raise UserError(f"{input_}: has {source.bands} bands, but the model needs {len(components.offset)}")
 
     def needed(side: int) -> float:
         read = side + 2 * around

@@ -31,7 +31,7 @@ def attention(module: LSGAttention, x: Tensor) -> Tensor:
 
 
 def block(module: Block, x: Tensor) -> Tensor:
-    """Attention and MLP, each behind its norm and beside its shortcut; `(B, N, C)` both ways."""
+    """Attention and MLP, each after a norm and with a residual connection; `(B, N, C)` → the same."""
     x = x + module.drop_path(attention(module.attention, module.norm1(x)))
     first, activation, last = module.mlp
     assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)

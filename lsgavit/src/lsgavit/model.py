@@ -1,8 +1,8 @@
 """LSGA-ViT (IEEE TIM 2023, doi 10.1109/TIM.2023.3279922): tokenizer, attention blocks, classifier.
 
-*Light Self-Gaussian-Attention Vision Transformer for Hyperspectral Image Classification.* Every
-default is the released training configuration (536,296 parameters with 16 classes). The pieces
-have the release's layout; `checkpoints` lists the names that differ.
+*Light Self-Gaussian-Attention Vision Transformer for Hyperspectral Image Classification.* The
+defaults are the released training configuration (536,296 parameters with 16 classes). Tensors have the release's
+layout; `checkpoints` lists the names that differ.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """`x + attention(norm1(x))`, then `x + MLP(norm2(x))`; `(B, N, C)` both ways."""
+    """`x + attention(norm1(x))`, then `x + MLP(norm2(x))`; `(B, N, C)` → the same."""
 
     def __init__(self, attention: LSGAttention, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
@@ -84,15 +84,15 @@ class LSGAViT(Pretrained, nn.Module):
         bands: channels of a pixel, in the release 36 whitened principal components.
         num_classes: classes of the classifier.
         embed_dim: channels of a token; doubled after every stage.
-        depths: blocks of each stage; patch merging lies between stages and needs even sides.
+        depths: blocks of each stage; between stages, patch merging halves the sides, which must be even.
         num_heads: attention heads of each stage; further numbers are ignored, as in the release,
             which always lists four.
         position_bias: `"token_index"` as released, `"spatial"` as in the paper, `"none"`.
         token_mixing: learned mixing of the tokens before attention, as released; the paper has none.
         light: keys and values are the tokens themselves; False for ordinary attention.
-        sigma: of the Gaussian, in token indices or pixels.
+        sigma: standard deviation of the Gaussian, in token indices or pixels.
         mlp_ratio: hidden channels of the MLP per channel of a token.
-        drop_path: stochastic depth of the last block; rises linearly from 0 at the first.
+        drop_path: rate of the last block's stochastic depth, which rises linearly from 0 at the first block.
 
     Shape:
         `(B, bands, height, width)` → logits `(B, num_classes)`.
@@ -164,7 +164,7 @@ def _initialise(module: nn.Module) -> None:
 _VARIANTS: dict[str, dict[str, Any]] = {
     "lsgavit": {},
     "lsgavit_spatial": {"position_bias": "spatial"},
-    # The paper's four: light + Gaussian as its text has it, light, Gaussian, plain.
+    # The paper's four variants: light + Gaussian, light, Gaussian, plain.
     "lsgavit_paper": {"position_bias": "spatial", "token_mixing": False},
     "lsgavit_light": {"position_bias": "none", "token_mixing": False},
     "lsgavit_gaussian": {"position_bias": "spatial", "token_mixing": False, "light": False},
@@ -173,7 +173,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def list_models() -> list[str]:
-    """Names for `create_model`: the released network first, then the paper's and its ablations."""
+    """Names for `create_model`: the released network first, then the paper's network and its ablations."""
     return list(_VARIANTS)
 
 
@@ -181,12 +181,12 @@ def create_model(name: str = "lsgavit", **overrides: Any) -> LSGAViT:
     """Build a named variant.
 
     Args:
-        name: `"lsgavit"` (released), `"lsgavit_spatial"` (released but for the bias), `"lsgavit_paper"`
+        name: `"lsgavit"` (released), `"lsgavit_spatial"` (released, except for the bias), `"lsgavit_paper"`
             (spatial Gaussian, no token mixing), `"lsgavit_light"`, `"lsgavit_gaussian"` and
             `"lsgavit_plain"` (ablations).
         overrides: keywords of `LSGAViT` that replace the variant's.
 
     Raises:
-        ValueError: unknown name or keyword, with the list of valid ones.
+        ValueError: the name or a keyword is unknown; the message lists the valid ones.
     """
     return variants.build(LSGAViT, _VARIANTS, name, overrides)

@@ -12,20 +12,20 @@ from common.hyperspectral.scene import BandAxis
 
 @dataclass(frozen=True, kw_only=True)
 class Config(LoaderConfig):
-    """What training LSGA-ViT depends on. A step is one optimiser update."""
+    """Configuration of a training of LSGA-ViT. A step is one optimiser update."""
 
     dataset: str = "demo"
-    """Scene of the catalogue below --data-root, or demo for the synthetic one; --cube replaces it."""
+    """Scene of the catalogue below --data-root, or demo for the synthetic scene; --cube replaces it."""
     cube: str | None = None
-    """Your own scene: FILE[:KEY], MATLAB, .npy, .npz, ENVI or GeoTIFF."""
+    """FILE[:KEY] of your own scene: MATLAB, .npy, .npz, ENVI or GeoTIFF."""
     labels: str | None = None
-    """Its class codes: FILE[:KEY], 0 for unlabelled."""
+    """FILE[:KEY] of its class codes, 0 for unlabelled."""
     band_axis: BandAxis | None = None
-    """Where the bands of --cube are, if the labels' shape does not tell: first or last."""
+    """Axis of the bands of --cube, if the labels' shape does not tell: first or last."""
     no_data: AnyNumber[float] | None = None
-    """Value of the pixels of --cube without data, instead of the one its file declares; NaN always means no data."""
+    """Value of pixels without data in --cube; by default as its file declares. NaN always means no data."""
     seeds: tuple[Seed[int], ...] = (5, 6, 7)
-    """One run each, with its own split and weights, in OUTPUT/seed_N; empty: only --seed, in OUTPUT."""
+    """Seeds; each one has its own split and weights, in OUTPUT/seed_N. Empty: only --seed, in OUTPUT."""
     split: Literal["random", "disjoint", "fixed"] = "random"
     """random: stratified, as released; test windows then contain training pixels. disjoint: blocks whose
     windows share no pixel. fixed: the scene's published training and test map."""
@@ -34,40 +34,40 @@ class Config(LoaderConfig):
     ratio: Fraction[float] = 0.1
     """Share of the labelled pixels for training."""
     validation: Fraction[float] = 0.0
-    """Share of the labelled pixels that is held out of the test for --patience."""
+    """Share of the labelled pixels for validation instead of test, for --patience."""
     components: Positive[int] = 36
-    """Whitened principal components, fitted on all pixels as released."""
+    """Number of whitened principal components, fitted on all pixels as released."""
     window: Positive[int] = 9
     """Side of the windows in pixels."""
     model: str = "lsgavit"
     """Variant, see lsgavit.list_models(): lsgavit as released, lsgavit_spatial, lsgavit_paper,
     lsgavit_light, lsgavit_gaussian, lsgavit_plain."""
     network: tuple[str, ...] = ()
-    """Keywords of the network as KEY=VALUE, on top of what the other flags say; LSGAViT explains them."""
+    """Keywords of the class LSGAViT as KEY=VALUE; they replace values of other flags."""
     learning_rate: float = 5e-4
-    """Adam's."""
+    """Adam's learning rate."""
     epochs: Positive[int] = 70
-    """Passes over the training pixels; each takes as many updates as started batches fit into it."""
+    """Passes over the training pixels; an incomplete last batch counts as an update too."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """Course of the learning rate: as released, or falling to zero."""
+    """The learning rate stays constant, as released, or falls to zero."""
     augmentation: bool = False
-    """Turn and mirror the training windows at random."""
+    """Rotate and mirror the training windows at random."""
     ema: BelowOne[float] = 0.0
-    """Decay of averaged weights, which are then the ones scored; 0 for none."""
+    """Decay of averaged weights, which are then scored; 0: no averaging."""
     patience: int = 0
-    """Stop after so many epochs without a better validation accuracy and keep the best weights; 0: the
-    weights of the last epoch, as the presets have it. No weights are ever chosen by test pixels."""
+    """Stop after this number of epochs without a better validation accuracy and keep the best weights; 0: use the
+    weights of the last epoch, as the presets do. Test pixels never choose weights."""
     draw_map: bool = False
-    """Classify the whole scene after training, not the test pixels alone, and draw its map."""
+    """Classify the whole scene after training, not only the test pixels, and draw its map."""
     batch_size: Positive[int] = 128
     workers: int = 0
-    """Windows are cut on the device; loading processes would only slow it down."""
+    """Data loading processes. Windows are cut on the device, so they would only slow training down."""
     save_every: int = 100
     log_every: int = 10
 
 
 def demo() -> Config:
-    """Synthetic scene that the installation brings, one seed, half a minute on two CPU cores.
+    """Synthetic scene, which needs no files, one seed, half a minute on two CPU cores.
 
     accelerate launch lsgavit/train.py
     """
@@ -78,7 +78,7 @@ def indian_pines() -> Config:
     """Indian Pines, 10 % for training: 1,024/9,225 pixels.
 
     accelerate launch lsgavit/train.py --preset indian_pines --data-root DIR
-    No published value could be read.
+    The published value was not accessible.
     """
     return Config(dataset="indian_pines")
 
@@ -87,7 +87,7 @@ def pavia_university() -> Config:
     """Pavia University, 10 % for training: 4,277/38,499 pixels.
 
     accelerate launch lsgavit/train.py --preset pavia_university --data-root DIR
-    No published value could be read for the random split.
+    The published value was not accessible for the random split.
     """
     return Config(dataset="pavia_university")
 
@@ -105,7 +105,7 @@ def salinas() -> Config:
     """Salinas, 10 % for training: 5,412/48,717 pixels.
 
     accelerate launch lsgavit/train.py --preset salinas --data-root DIR
-    No published value could be read.
+    The published value was not accessible.
     """
     return Config(dataset="salinas")
 
@@ -114,7 +114,7 @@ def houston2013() -> Config:
     """Houston 2013, 10 % of the contest's samples for training.
 
     accelerate launch lsgavit/train.py --preset houston2013 --data-root DIR
-    No published value could be read. --split fixed trains on the contest's own sample lists.
+    The published value was not accessible. --split fixed trains on the contest's own sample lists.
     """
     return Config(dataset="houston2013")
 

@@ -1,7 +1,7 @@
-"""Values to compare with, each with the place where it was read.
+"""Values to compare with, with their source.
 
-The paper's own tables could not be read. The authors' released code was run on the two small
-scenes instead, on the same splits (10 %, stratified, seeds 5, 6 and 7).
+The paper's tables were not accessible. Instead, the authors' released code was run on the two small scenes, on the same
+splits (10 %, stratified, seeds 5, 6 and 7).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RELEASED_SPREAD: dict[tuple[str, str], float] = {
     ("houston2018_crop", "kappa"): 0.48,
     ("salinas_a", "OA"): 0.01,
 }
-"""Standard deviation over the seeds of the released code's run."""
+"""Standard deviation over the seeds of the released code's runs."""
 
 PARAMETERS = 536_296
-"""Of the released Indian Pines network, 39,000 of them in a convolution that no forward pass uses."""
+"""Parameters of the released Indian Pines network, 39,000 of them in a convolution that no forward pass uses."""

@@ -1,4 +1,4 @@
-"""Scores of one seed's map, and the rows and table over seeds."""
+"""Scores of one seed's class map, and rows and table over seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lsgavit.windows import SceneWindows
 
 
 def classify(model: LSGAViT, windows: SceneWindows, pixels: np.ndarray | None = None) -> np.ndarray:
-    """Classes 1..K as a map `(H, W)`, of the given pixels only (flat indices, ascending) and 0 elsewhere, or of all."""
+    """Return a map `(H, W)` of classes 1..K at `pixels` (flat indices, ascending; None: all), and 0 elsewhere."""
     found = np.zeros(len(windows), dtype=np.int64)
     for batch, logits in predict_pixels(model, windows, pixels):
         found[batch.cpu().numpy()] = logits.argmax(dim=1).cpu().numpy() + 1
@@ -33,10 +33,10 @@ def score_pixels(classes: np.ndarray, prepared: PreparedScene, pixels: np.ndarra
 def rows(
     runs: Sequence[Scores], scenes: Sequence[PreparedScene], preset: str, seeds: Sequence[int], window: int
 ) -> list[Row]:
-    """OA, AA and kappa over seeds, beside the published ones where the protocol is the same.
+    """Return OA, AA and kappa over seeds, beside the published values if the protocol is the same.
 
-    The split's text says how many test windows contain training pixels (mean over seeds): the
-    random protocol's accuracy is also a measure of that.
+    The split's text says how many test windows contain training pixels (mean over seeds), because this influences the
+    accuracy of the random protocol.
     """
     first = scenes[0]
     sizes = "/".join(f"{size:,}" for size in first.split.sizes)
@@ -66,5 +66,5 @@ def rows(
 
 
 def class_table(runs: Sequence[Scores], prepared: PreparedScene) -> str:
-    """Accuracy per class, with the pixels of each part (of the first seed)."""
+    """Return a table of the accuracy per class, with the pixels of each part (for the first seed)."""
     return per_class_table(runs, prepared.scene.class_names, prepared.split.counts(prepared.scene.require_labels()))

@@ -1,7 +1,7 @@
 """Hybrid spectral-spatial tokenizer of LSGA-ViT: a 3-D and a 2-D convolution, one token per pixel.
 
-The release also carries a strided convolution `patch_embed.proj` that no forward pass uses; it is
-kept here, frozen, so that released weights load whole and parameter counts agree.
+The release also contains a strided convolution `patch_embed.proj` that no forward pass uses. It is kept here, frozen,
+so that released weights load completely and parameter counts agree.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ CHANNELS_3D = 4
 
 
 class _Conv3d(nn.Conv3d):
-    """A 3-D convolution that stays as it is in `network.to(memory_format=torch.channels_last)`.
+    """A 3-D convolution that `network.to(memory_format=torch.channels_last)` leaves unchanged.
 
-    That format has four axes; PyTorch asks weights of five axes for it too, and raises.
+    That format has four axes; PyTorch would also apply it to weights of five axes, and raise an error.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -49,7 +49,7 @@ class SpectralSpatialTokenizer(nn.Module):
         self.norm3d = nn.BatchNorm3d(CHANNELS_3D)
         self.conv2d = nn.Conv2d(CHANNELS_3D * bands, dim, 3, padding=1)
         self.norm2d = nn.BatchNorm2d(dim)
-        # In the release and in its checkpoints, but in no forward pass. Without requires_grad,
+        # Part of the release and its checkpoints, but unused in the forward pass. Without requires_grad,
         # DistributedDataParallel does not wait for its gradient.
         self.proj = nn.Conv2d(bands, dim, 3).requires_grad_(False)
         self.norm = nn.LayerNorm(dim)

@@ -1,8 +1,8 @@
-"""Windows around pixels, cut from one padded scene when they are needed.
+"""Windows around pixels, cut from one padded scene on demand.
 
 The released script copies the window of every labelled pixel into one array, several times: for
-Pavia University 42,776 × 9 × 9 × 36 values or 1 GB per copy. Here the padded scene (30 MB) lies on
-the device and a batch of windows is one indexed read from it.
+Pavia University 42,776 × 9 × 9 × 36 values or 1 GB per copy. Here the padded scene (30 MB) is on the
+device, and a batch of windows is read from it by one indexing operation.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from common.errors import UserError
 
 
 class SceneWindows:
-    """A scene that hands out windows around pixels; beyond its border lie zeros, as released.
+    """The windows around the pixels of a scene; beyond the scene's border they are zero, as released.
 
     Args:
         scene: `(H, W, bands)` float array, usually principal components.
-        size: height and width of the windows; a pixel lies at (height // 2, width // 2) of its own window.
+        size: height and width of the windows; a pixel is at (height // 2, width // 2) in its window.
 
     Attributes:
         padded: `(H + height - 1, W + width - 1, bands)`.
@@ -46,7 +46,7 @@ class SceneWindows:
         ).contiguous()
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the scene to a device that has room for it; otherwise it stays where it is."""
+        """Move the scene to a device if its memory suffices; otherwise the scene stays where it is."""
         device = torch.device(device)
         needed = 2 * self.padded.nbytes
         if device.type != "cuda" or torch.cuda.mem_get_info(device)[0] > needed:
@@ -58,13 +58,13 @@ class SceneWindows:
         return self.shape[0] * self.shape[1]
 
     def __getitem__(self, pixels: Tensor) -> Tensor:
-        """Windows `(n, bands, height, width)` around the flat pixel indices `(n,)`, on the scene's device."""
+        """Return windows `(n, bands, height, width)` around flat pixel indices `(n,)`, on the scene's device."""
         pixels = pixels.to(self.padded.device)
         (height, width), (_, across, bands) = self.size, self.padded.shape
         corner = pixels // self.shape[1] * across + pixels % self.shape[1]
         down, right = (torch.arange(side, device=pixels.device) for side in self.size)
         places = corner[:, None, None] + down[:, None] * across + right
-        # Whole spectra are copied, which is faster than single values, and then turned.
+        # Copying whole spectra and transposing them is faster than copying single values.
         spectra = self.padded.flatten(0, 1).index_select(0, places.flatten())
-        turned = spectra.view(len(pixels), height * width, bands).transpose(1, 2).contiguous()
-        return turned.view(len(pixels), bands, height, width)
+        transposed = spectra.view(len(pixels), height * width, bands).transpose(1, 2).contiguous()
+        return transposed.view(len(pixels), bands, height, width)

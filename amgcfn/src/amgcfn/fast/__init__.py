@@ -1,6 +1,6 @@
-"""The fast paths of AMGCFN. The plain forms give the same results, so you can skip this folder.
+"""Fast implementations of AMGCFN. To understand the paper you need not read this folder.
 
-Each has a backward pass of its own and visits the scene in pieces that stay in the processor's cache.
+Each has its own backward pass and processes the scene in pieces that fit into the processor's cache.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the fast forms take this map: single or double precision, outside of compilers and exporters.
+    """Whether to use the fast forms for a map: float32 or float64, and no compilation or export.
 
-    Compilers and exporters need plain operations; half precision needs sums that are wider than its numbers.
+    Compilers and exporters need standard operations, and half precision needs sums in a wider type.
     """
     return (
         x.dtype in (torch.float32, torch.float64)

@@ -1,13 +1,13 @@
-"""The three blocks of a convolution level at once, exactly, with a backward pass of their own.
+"""The three blocks of a convolution level computed together, exactly, with their own backward pass.
 
-A whole scene is one sample, and every needless full-size map costs as much as a convolution:
+A whole scene is one sample, and every unnecessary full-size map costs as much as a convolution:
 
-- The three batch norms see the same map, so its statistics are computed once, and the affine
-  parts are folded into the 1×1 convolutions. No normalised map is stored.
-- Of each activation only the signs are kept for the backward pass (1 byte instead of 4).
-- The 3×3 average with counted zeros is its own adjoint, so its backward pass needs no map.
-- Libraries compute the gradient of depth-wise kernels wider than 3 slowly on CPU; here it is put
-  together from windows 3 wide.
+- The three BatchNorms have the same input, so its statistics are computed once, and their affine parts are folded into
+  the 1×1 convolutions. No normalised map is stored.
+- Only the signs of each activation are stored for the backward pass (1 byte instead of 4).
+- The 3×3 average that includes the zeros of the padding is its own adjoint, so its backward pass needs no map.
+- Libraries compute the gradient of depth-wise kernels wider than 3 slowly on a CPU; here it is composed of windows of
+  width 3.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Level(torch.autograd.Function):
     """Three blocks on one map; see the module's docstring.
 
     y_j = W_j x̂ + b_j, where x̂ is x normalised over its pixels (`eps` given) or x itself, then
-    the rest of block j. Everything before a depth-wise convolution goes by bands of rows.
+    the rest of block j. Everything before a depth-wise convolution is computed in bands of rows.
     """
 
     @staticmethod
@@ -121,7 +121,7 @@ class _Level(torch.autograd.Function):
             grad_z[:, width:].zero_()
             for rows, _, _ in _bands(x):
                 _leaky_backward(part[rows], positive_out[rows], grad_z[rows, :width])
-            grad_map = grad_z[None].permute(0, 3, 1, 2)  # with strides that count as channels-last
+            grad_map = grad_z[None].permute(0, 3, 1, 2)  # its strides are those of channels-last maps
             grad_kernel = _kernel_gradient(grad_map, average, kernel)
             grad_average = F.conv2d(grad_map, kernel.flip(2, 3), padding=size // 2, groups=count)
             grad_average = grad_average[0].permute(1, 2, 0)[:, :width]
@@ -163,9 +163,9 @@ def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bands(x: Tensor) -> Iterator[tuple[slice, int, int]]:
-    """Yield bands of rows that fit in a processor's cache: rows, and first and last + 1 with a row around.
+    """Yield bands of rows that fit into a processor's cache: the rows, and start and stop including one row around.
 
-    A graphics card takes the whole map at once.
+    On a GPU the whole map is one band.
     """
     height, width, channels = x.shape
     size = height if x.is_cuda else max(1, _BAND_VALUES // (width * channels))
@@ -175,9 +175,9 @@ def _bands(x: Tensor) -> Iterator[tuple[slice, int, int]]:
 
 
 def _average(x: Tensor, first: int, out: Tensor) -> None:
-    """Write the 3×3 average, with zeros beyond the border counted, of `len(out)` rows of x from row `first`.
+    """Write the 3×3 average of `len(out)` rows of x from row `first`, including zeros beyond the border.
 
-    The rows of x around them are used where they exist.
+    The neighbouring rows of x are used if they exist.
     """
     last = first + len(out)
     total = x[first:last] * (1 / 9)
@@ -190,7 +190,7 @@ def _average(x: Tensor, first: int, out: Tensor) -> None:
 
 
 def _leaky_backward(gradient: Tensor, positive: Tensor, out: Tensor) -> None:
-    """Write the backward of LeakyReLU; arithmetic on bytes is ten times as fast as `torch.where` on booleans."""
+    """Write the gradient of LeakyReLU; arithmetic on bytes is ten times as fast as `torch.where` on booleans."""
     factor = positive.view(torch.uint8).to(gradient.dtype).mul_(1 - SLOPE).add_(SLOPE)
     torch.mul(gradient, factor, out=out)
 
@@ -198,8 +198,8 @@ def _leaky_backward(gradient: Tensor, positive: Tensor, out: Tensor) -> None:
 def _map_of(memory: Tensor, height: int, shift: int = 0) -> Tensor:
     """View `(height + 1, W, C)` memory as a `(1, C, height, W)` map moved `shift` columns to the left.
 
-    No copy: a column is C values further on. The columns that a row takes from the next one are
-    the reason for the spare row.
+    Nothing is copied, because neighbouring columns are C values apart. A shifted row ends with columns of the next row,
+    so the memory needs a spare row.
     """
     _, width, channels = memory.shape
     flat = memory.view(-1)[shift * channels : (shift + height * width) * channels]
@@ -207,11 +207,11 @@ def _map_of(memory: Tensor, height: int, shift: int = 0) -> Tensor:
 
 
 def _kernel_gradient(gradient: Tensor, memory: Tensor, kernel: Tensor) -> Tensor:
-    """Gradient of a depth-wise k×k kernel, from windows that are k high and 3 wide.
+    """Gradient of a depth-wise k×k kernel, composed of windows of height k and width 3.
 
     Args:
-        gradient: `(1, C, H, W + k - 3)`, zero in the appended columns, so that what a shifted row
-            takes from the next one counts nothing.
+        gradient: `(1, C, H, W + k - 3)`, zero in the appended columns, so that the columns that a shifted row
+            takes from the next row have no effect.
         memory: `(H + 1, W + k - 1, C)`, the convolved map with its zero columns and spare row.
     """
     size, height = kernel.shape[3], gradient.shape[2]

@@ -1,18 +1,17 @@
-"""What follows the convolution branch, pixel attention, CAFM and classifiers, without copies of the map.
+"""The steps after the convolution branch (pixel attention, CAFM and classifiers) without copies of the map.
 
-The network weights its 192-channel map by `PixelAttention`, takes averages and maxima over
-pixels, re-mixes the channels to find a maximum per pixel, and classifies (equations in
-`attention.py` and `cafm.py`). Written plainly, that holds five copies of the largest map of the
-network. Here one function visits the map in blocks that stay in the processor's cache, and keeps
-only the map itself:
+The network weights its 192-channel map by `PixelAttention`, computes averages and maxima over pixels, re-mixes the
+channels to find a maximum per pixel, and classifies (equations in `attention.py` and `cafm.py`). A direct
+implementation stores five copies of the network's largest map. Here one function processes the map in blocks that fit
+into the processor's cache, and stores only the map itself:
 
     f = x · weight                  attended map, never stored
     mean and maximum of f           over pixels, for CAFM's mixing matrices P
-    f M, and max over channels of P f       M is thin: classifiers and the channel mean
+    f M, and max over channels of P f       M has few columns: classifiers and the channel mean
 
-What is small in between (a convolution of six channels, CAFM's MLPs) is plain PyTorch, computed
-again in the backward pass as by `torch.utils.checkpoint`. The graph branch is constant on
-superpixels, so its part runs on nodes.
+The small parts in between (a convolution of six channels, CAFM's MLPs) use standard PyTorch operations and are
+recomputed in the backward pass, as by `torch.utils.checkpoint`. The graph branch is constant on superpixels, so it is
+computed on nodes.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ if TYPE_CHECKING:
     from amgcfn.model import AMGCFN
 
 _BLOCK = 4096  # pixels at a time: 3 MiB of 192 float32 channels
-_GROUP = 64  # pixels of which the maximum is taken first; divides _BLOCK
+_GROUP = 64  # pixels whose maximum is computed first; divides _BLOCK
 
 
 def scene_logits(model: AMGCFN, x: Tensor, nodes: Tensor, segments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pixel attention, CAFM and the three classifiers.
+    """Compute pixel attention, CAFM and the three classifiers.
 
     Args:
         x: `(H, W, 192)`, the convolution branch before its attention.
@@ -69,13 +68,12 @@ def pixel_weight(attention: PixelAttention, means: Tensor, height: int, width: i
 def channel_mixing(
     model: AMGCFN, average: Tensor, maximum: Tensor, nodes: Tensor, segments: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """CAFM's mixing matrices of both branches.
+    """Return CAFM's mixing matrices `(192, 192)` of both branches.
 
-    Averages and maxima over the pixels of the graph branch are those over its nodes, weighted
-    by their size.
+    Averages and maxima over the pixels of the graph branch equal those over its nodes, weighted by the nodes' sizes.
 
     Args:
-        average, maximum: `(192,)`, of the attended convolution map over pixels.
+        average, maximum: `(192,)`, over the pixels of the attended convolution map.
         nodes: `(N, 192)`.
         segments: `(H, W)`.
     """
@@ -86,7 +84,7 @@ def channel_mixing(
 
 
 def thin_matrix(model: AMGCFN, conv_mixing: Tensor) -> Tensor:
-    """What the attended convolution map is multiplied with: two classifiers, and the mean over mixed channels."""
+    """Return the matrix by which the attended convolution map is multiplied: two classifiers, and the channel mean."""
     conv_half = model.fused_classifier.weight.chunk(2, dim=1)[1]
     return torch.cat([conv_half, model.conv_classifier.weight, conv_mixing.mean(dim=0, keepdim=True)]).T
 
@@ -125,11 +123,11 @@ def _spatial_weight(model: AMGCFN, mean: Tensor, maximum: Tensor, segments: Tens
 
 
 class _Small(NamedTuple):
-    """The small parts between the passes over the map, in plain PyTorch.
+    """The small parts between the passes over the map, in standard PyTorch operations.
 
     Attributes:
-        heads: of the pixel attention.
-        attend: its means `(n, heads)` → its weights `(n, heads)`.
+        heads: number of heads of the pixel attention.
+        attend: means `(n, heads)` → weights `(n, heads)` of the pixel attention.
         mix: mean and maximum `(C,)` of the attended map, and nodes → M, P and the nodes' mixing matrix.
     """
 
@@ -141,7 +139,7 @@ class _Small(NamedTuple):
 class _Head(torch.autograd.Function):
     """From the map x `(n, C)` to `f M`, `(n, K)`, the maximum of `P f`, `(n,)`, and the nodes' mixing matrix.
 
-    `parameters` are those that the small parts use.
+    `parameters` are the parameters that the small parts use.
     """
 
     @staticmethod
@@ -193,7 +191,7 @@ def _describe(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tops.append(f[:whole].view(-1, _GROUP, channels).amax(dim=1))
         tops += [f[whole:].amax(dim=0, keepdim=True)] if whole < len(f) else []
     maximum, group = torch.cat(tops).max(dim=0)
-    # As pooling chooses it; looked for in its group only.
+    # The same pixel as in max pooling, searched only in its group.
     rows = (group * _GROUP + torch.arange(_GROUP, device=x.device)[:, None]).clamp(max=count - 1)
     columns = torch.arange(channels, device=x.device)
     head = columns // (channels // weight.shape[1])
@@ -251,7 +249,7 @@ def _summarise_backward(
         f = _attended(x[block], weight[block])
         grad_thin.addmm_(f.T, grad_product[block])
         peak = grad_maximum[block].unsqueeze(1)
-        # One channel per pixel wins, so these are gathers instead of (n, C) by (C, C) products.
+        # Only one channel per pixel has the maximum, so indexing replaces products of (n, C) and (C, C).
         grad_mixing.index_add_(0, winner[block], f.mul_(peak))
         grad_f = torch.addmm(mixing[winner[block]].mul_(peak), grad_product[block], thin.T)
         grouped = grad_f.unflatten(1, (heads, -1))

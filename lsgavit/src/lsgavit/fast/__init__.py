@@ -1,1 +1,1 @@
-"""Every fast path of LSGA-ViT; the method can be understood without this folder."""
+"""Fast implementations of LSGA-ViT. To understand the paper you need not read this folder."""

@@ -1,8 +1,8 @@
 """The attention on a CPU in float32 or float64: the result of `LSGAttention.forward` in 0.6 of its time.
 
-Tokens lie last, `(B, C, N)`: the narrow axis of a head (10 channels as released) is then never the inner one of a
-matrix product, and the N × N matrices are made, used and kept in pieces that fit into the cache. GPUs, compilers,
-exporters, autocast and half precision take PyTorch's own attention instead.
+Tokens are the last axis, `(B, C, N)`, so that the narrow axis of a head (10 channels as released) is never the inner
+axis of a matrix product. The N × N matrices are computed, used and stored in pieces that fit into the cache. GPUs,
+compilers, exporters, autocast and half precision use PyTorch's own attention instead.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from lsgavit.attention import LSGAttention
 
 _HEADS_PER_THREAD = 24
-"""Heads whose N × N matrices a thread works on at a time: 81 tokens make 0.6 MB, which stays in its cache."""
+"""Heads whose N × N matrices a thread computes at a time: with 81 tokens 0.6 MB, which fits into its cache."""
 
 
 def suits(x: Tensor) -> bool:
-    """Whether `attention` is meant for this input: eager, on a CPU, in full precision."""
-    # A tracer (the older ONNX exporter is one) would take what it does not see for constants.
+    """Whether to use `attention` for this input: eager mode, on a CPU, float32 or float64."""
+    # Tracers, such as the older ONNX exporter, treat the results of operators that they do not see as constants.
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     full = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
     return x.device.type == "cpu" and full and not traced
 
 
 def attention(module: LSGAttention, x: Tensor) -> Tensor:
-    """`LSGAttention.forward` for `(B, N, C)`."""
+    """Compute `LSGAttention.forward` of `(B, N, C)`."""
     batch = len(x)
-    # Weights are expanded over the batch instead of folding it away, which would copy x.
+    # Weights are expanded over the batch, because flattening the batch would copy x.
     if module.mix_tokens is not None and module.mix_channels is not None:
         mixing = F.linear(x, module.mix_tokens).softmax(dim=1)  # Aᵀ: columns sum to 1
         x = (x @ module.mix_channels).transpose(1, 2) @ mixing
@@ -45,7 +45,7 @@ def attention(module: LSGAttention, x: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, bias: Tensor | None) -> Tensor:
-    """Multi-head attention, tokens last: softmax over keys of `kᵀ q / √d + biasᵀ`, applied to v.
+    """Multi-head attention with tokens last: softmax over keys of `kᵀ q / √d + biasᵀ`, applied to v.
 
     Args:
         q, k, v: `(B, C, N)`; head h has the channels [h · d, (h + 1) · d).
@@ -61,9 +61,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, bias: Tensor | None)
 
 
 class _Attend(torch.autograd.Function):
-    """Attention of `(heads, d, N)` in cache-sized pieces; keeps the weights for the backward pass.
+    """Attention of `(heads, d, N)` in cache-sized pieces; stores the attention weights for the backward pass.
 
-    `scaled_dot_product_attention`'s CPU kernel is made for heads wider than 10 channels.
+    The CPU kernel of `scaled_dot_product_attention` is slow for heads as narrow as 10 channels.
     """
 
     @staticmethod
@@ -85,7 +85,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, bias, *kept = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative was asked for
+        if torch.is_grad_enabled():  # for second derivatives
             return (*_differentiable_backward(q, k, v, bias, gradient), None)
         scale = q.shape[1] ** -0.5
         dq, dk, dv = (torch.empty(q.shape, dtype=q.dtype) for _ in range(3))
@@ -101,7 +101,7 @@ class _Attend(torch.autograd.Function):
 def _differentiable_backward(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor, gradient: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same gradients from operations that autograd knows, all heads at once."""
+    """The same gradients, from operations that autograd can differentiate, for all heads at once."""
     scale = q.shape[1] ** -0.5
     weights = (k.transpose(1, 2) @ q * scale + bias).softmax(dim=1)
     dweights = v.transpose(1, 2) @ gradient

@@ -1,12 +1,11 @@
-"""Every pixel of a scene, with the tokenizer's convolutions shared between overlapping windows.
+"""Classify every pixel of a scene; overlapping windows share the tokenizer's convolutions.
 
-Neighbouring windows contain the same pixels, but not the same tokens: the network pads each window
-with zeros, so a token within two pixels of the window's border sees zeros where a neighbouring
-window's token sees pixels. What a token depends on besides its pixel is therefore only whether it
-lies in the first, second, last but one or last row (or none of these), and the same for columns:
-25 kinds of token instead of 81 tokens per window. Each kind is a convolution over the scene with
-the taps that would fall outside of the window left out. The results are those of the network on
-single windows, up to rounding; the tests compare in float64.
+Neighbouring windows contain the same pixels, but not the same tokens: the network pads each window with zeros, so a
+token within two pixels of the window's border sees zeros where a token of a neighbouring window sees pixels. A token
+therefore depends on its pixel and on whether it is in the first, second, last but one or last row of the window, or in
+another row, and the same for columns: 25 kinds of token instead of 81 tokens per window. Each kind is a convolution
+over the scene without the kernel elements that would be outside of the window. The results equal those of the network
+on single windows, up to rounding; the tests compare them in float64.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ def predict_pixels(
     """Classify pixels of a scene in row order, strip by strip.
 
     Args:
-        model: in evaluation mode; the scene may lie elsewhere and is then moved strip by strip.
-        pixels: flat indices, ascending; all pixels when None.
+        model: in evaluation mode; if the scene is on another device, it is moved strip by strip.
+        pixels: flat indices, ascending; None: all pixels.
         batch_size: windows per forward pass; small ones stay in a CPU's cache.
-        rows: height of a strip; its tokens take rows · W · 12 kB.
+        rows: height of a strip; its tokens need rows · W · 12 kB.
 
     Yields:
         flat pixel indices `(n,)` and their logits `(n, num_classes)`.
@@ -79,7 +78,7 @@ def predict_pixels(
 
 
 def scene_tokens(model: LSGAViT, windows: SceneWindows, top: int, bottom: int) -> tuple[Tensor, Tensor, Tensor]:
-    """All tokens of all windows around the pixels of rows `top` to `bottom`, each computed once.
+    """Compute all tokens of all windows around the pixels of rows `top` to `bottom`, each once.
 
     Returns:
         tokens `(M, C)`; and, for each of the N tokens of a window, `place` and `step` `(N,)`, so that
@@ -90,7 +89,7 @@ def scene_tokens(model: LSGAViT, windows: SceneWindows, top: int, bottom: int) -
     count = bottom - top
     strip = windows.padded[top : bottom + height - 1].to(model.head.weight.device).permute(2, 0, 1).contiguous()
     maps = _convolved_3d(model, strip)
-    # Of each kind: first row (column) among the windows' tokens, and how many it stands for.
+    # For each kind: its first row (column) among a window's tokens, and its number of rows.
     spans = [[(0, 1), (1, 1), (2, side - 4), (side - 2, 1), (side - 1, 1)] for side in (height, width)]
     tables: list[Tensor] = []
     place = torch.empty(height, width, dtype=torch.long, device=strip.device)
