@@ -1,16 +1,16 @@
-"""Sessions: tests, demos and checks, each in an environment of its own.
+"""Sessions of nox: tests, demos and checks, each in its own environment.
 
     nox -s test                    every project's tests;  test-common, test-<paper> one of them
     nox -s demo                    every project's demo;   demo-<paper> one of them, into runs/
-    nox -s lint                    style, types, the arrows between the packages, and the tables
-    nox -s mutants                 damage the code line by line and see that the tests notice
+    nox -s lint                    check style, types, imports between the packages, and the tables
+    nox -s mutants                 change the code line by line and check that the tests notice
     nox -s faults                  kill every trainer at random moments, damage its checkpoints (an hour)
     nox -s tables                  write the READMEs' tables from the measured rows
-    nox -s minimums                the tests with the lowest supported versions
-    nox -s recipes                 blocks in networks of other libraries (installs Ultralytics, AGPL-3.0)
-    nox -s build                   sdists and wheels into dist/, each installed alone and tried
+    nox -s minimums                run the tests with the lowest supported versions
+    nox -s recipes                 test blocks in networks of other libraries (installs Ultralytics, AGPL-3.0)
+    nox -s build                   build sdists and wheels in dist/, install each one alone and run it
 
-Environments are made by uv where it is installed, else by virtualenv.
+uv makes the environments if it is installed, else virtualenv.
 """
 
 import shutil
@@ -30,9 +30,9 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "test"]
 
 PAPERS = tuple(PROJECTS)
-# What belongs to no paper: the shared package, and other methods on the papers' splits.
+# Packages that belong to no paper: the shared package, and other methods on the papers' splits.
 OTHERS = ("common", "rivals")
-# On two cores, without making the environment.
+# Minutes on two cores, without those for the environment.
 DEMO_MINUTES = {paper: settings["demo-minutes"] for paper, settings in PROJECTS.items()}
 CONSTRAINTS = ("--constraint", "ci/constraints.txt")
 # Which package may import which, for import-linter.
@@ -68,7 +68,7 @@ def install(session: nox.Session, *projects: str, options: tuple[str, ...] = CON
 
 
 def pytest(session: nox.Session, project: str) -> None:
-    # Two files at a time: a file's trained networks are made once.
+    # Parallel by file, so that the networks that a file's tests share are trained once.
     options = ("--config-file", "ci/pytest.ini", "--numprocesses", "2", "--dist", "loadfile")
     # A task in a folder of its own has its tests there.
     folders = [str(path) for pattern in ("tests", "*/tests") for path in sorted(Path(project).glob(pattern))]
@@ -84,18 +84,18 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Run every project's demo: training, evaluation and figures; then one table and one figure of all."""
+    """Run every project's demo (training, evaluation and figures), then make one table and one figure of all."""
     install(session, *PAPERS)
     finished: dict[str, float] = {}
     for number, paper in enumerate(PAPERS):
-        # What is left, at the pace of the demos before.
+        # Estimate the time left from the demos so far.
         pace = sum(finished.values()) / sum(DEMO_MINUTES[name] for name in finished) if finished else 1.0
         left = pace * sum(DEMO_MINUTES[name] for name in PAPERS[number:])
         session.log(f"demo {number + 1} of {len(PAPERS)}: {paper}; about {max(1, round(left))} min left in all")
         start = time.monotonic()
         try:
             run_demo(session, paper)
-        except CommandFailed:  # the others run all the same, and the summary names this one
+        except CommandFailed:  # the other demos still run, and the summary names this one
             continue
         finished[paper] = (time.monotonic() - start) / 60
     failed = [paper for paper in PAPERS if paper not in finished]
@@ -119,7 +119,7 @@ for paper in PAPERS:
 
     @nox.session(name=f"demo-{paper}")
     def demo_paper(session: nox.Session, paper: str = paper) -> None:
-        """Train one project's demo, score it, draw its figures."""
+        """Run one project's demo: train, score and draw figures."""
         install(session, paper)
         session.log(f"{paper}: about {max(1, round(DEMO_MINUTES[paper]))} min")
         run_demo(session, paper)
@@ -127,7 +127,7 @@ for paper in PAPERS:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, types, which package imports which, and that the READMEs' tables are the measured rows."""
+    """Check style, types, imports between packages, and that the READMEs' tables equal the measured rows."""
     install(session, *PAPERS, "rivals")
     session.install(*LINTERS)
     session.run("ruff", "check", "--config", "ci/ruff.toml", ".")
@@ -151,14 +151,14 @@ def tables(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Kill every trainer at random moments and compare what it ends with; -- --papers X --kills N for less."""
+    """Kill every trainer at random moments and compare its results; -- --papers X --kills N for fewer."""
     install(session, *PAPERS)
     session.run("python", "ci/faults.py", *session.posargs, env=ENVIRONMENT)
 
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Damage the code line by line and see that the tests notice; -- --only WORD for some of them."""
+    """Change the code line by line and check that the tests notice; -- --only WORD for some of the changes."""
     install(session, *PAPERS)
     session.run("python", "ci/mutants.py", *session.posargs, env=ENVIRONMENT)
 
@@ -175,7 +175,7 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def recipes(session: nox.Session) -> None:
-    """Attach blocks to networks of timm, torchvision and others; only this session installs Ultralytics (AGPL-3.0)."""
+    """Test blocks in networks of timm, torchvision and others; only this session installs Ultralytics (AGPL-3.0)."""
     install(session, *PAPERS)
     session.install(*CONSTRAINTS, "ultralytics==8.4.190")
     session.run("pytest", "--config-file", "ci/pytest.ini", "recipes", *session.posargs, env=ENVIRONMENT)
@@ -183,7 +183,7 @@ def recipes(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Make sdists and wheels in dist/, then install each project alone into an empty environment and run it."""
+    """Build sdists and wheels in dist/, then install each project alone into an empty environment and run it."""
     session.install("build", "hatchling")
     shutil.rmtree("dist", ignore_errors=True)
     for project in ("common", *PAPERS):
@@ -203,7 +203,7 @@ for paper in PAPERS:
         else:
             wanted = ["--find-links", "dist", f"fullpaper-{paper}"]
         session.install(*CONSTRAINTS, *wanted)
-        # Away from the checkout, so that nothing of it can be found by accident.
+        # Outside of the checkout, so that nothing of it can be imported by accident.
         with session.chdir(session.create_tmp()):
             session.run("python", "-c", f"import {paper}; print({paper}.list_models())")
             session.run(f"fullpaper-{paper}", "train", "--max-steps", "2", "--output", "run", env=ENVIRONMENT)

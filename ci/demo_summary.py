@@ -1,9 +1,9 @@
-"""One table and one figure of the results of all demos.
+"""Make one table and one figure of the results of all demos.
 
     python ci/demo_summary.py                         reads runs/<paper>_demo, writes runs/demo.md and runs/demo.png
-    python ci/demo_summary.py --failed fftformer      and says which demos have failed just now
+    python ci/demo_summary.py --failed fftformer      this demo has just failed
 
-A demo that failed or has not run stands in the table as such, and the exit status is 1.
+The table names demos that failed or have not run; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from common.files import atomic_path
 from common.results import Row, markdown, read_rows
 from projects import PROJECTS
 
-# An image that is this many times as wide as high takes a whole row of the sheet.
+# An image whose width is at least this multiple of its height gets a whole row of the sheet.
 WIDE = 2.2
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Where one demo's numbers and its image lie, and how they relate to the paper's.
+    """The files with a demo's numbers and image, and how they relate to the paper.
 
     Attributes:
         paper: the project.
-        folder: below the run's folder, for a project with several tasks.
-        title: for the table and the sheet.
+        folder: folder of the task in the run's folder, for a project with several tasks.
+        title: name in the table and the sheet.
         job: what the network does, for the image's title.
-        rows: file of result rows, below the run's folder.
-        metrics: the ones to show.
-        picture: a figure of the run, of which the upper `part` is shown.
-        published: the paper's value of the first metric, on which data; empty where none could be read.
-        differs: what makes the demo another experiment.
+        rows: file of result rows in the run's folder.
+        metrics: names of the metrics to show.
+        picture: a figure of the run, of which the upper `part` (0 to 1) is shown.
+        published: the paper's value of the first metric with its data; empty if none was accessible.
+        differs: differences between the demo and the paper's experiment.
     """
 
     paper: str
@@ -58,7 +58,7 @@ class Demo:
 
 
 def find_demos() -> dict[str, Demo]:
-    """Folder below `runs` → what the projects say of their demos."""
+    """Return folder below `runs` → demo, from the projects' `pyproject.toml` files."""
     return {
         (Path(f"{paper}_demo") / demo["folder"]).as_posix(): Demo(
             **{**demo, "metrics": tuple(demo["metrics"])}, paper=paper
@@ -76,14 +76,14 @@ class SummaryConfig:
     """Flags of this script."""
 
     runs: Path = Path("runs")
-    """Folder that holds <paper>_demo, and receives demo.md and demo.png."""
+    """Folder that contains <paper>_demo; demo.md and demo.png are written to it."""
     failed: tuple[str, ...] = ()
-    """Demos that have just failed: what lies in their folders is older, and is not shown."""
+    """Projects whose demos have just failed; the older results in their folders are not shown."""
 
 
 @command
 def main() -> None:
-    """Read, print, write."""
+    """Read the results, print and write the summary."""
     options = parse(SummaryConfig, __doc__)
     lines: list[list[str]] = []
     titles: dict[str, str] = {}
@@ -116,10 +116,10 @@ def main() -> None:
 
 
 def numbers(demo: Demo, folder: Path) -> list[list[str]]:
-    """Data, metric, measured value and baseline, one line per metric.
+    """Return data, metric, measured value and baseline, one line per metric.
 
     Raises:
-        UserError: the demo has not left its rows.
+        UserError: the demo's rows are missing.
     """
     rows = read_rows(folder / demo.rows)
     lines: list[list[str]] = []
@@ -131,13 +131,13 @@ def numbers(demo: Demo, folder: Path) -> list[list[str]]:
 
 
 def value(row: Row) -> str:
-    """With its spread over seeds."""
+    """Return the value as text, with its standard deviation over seeds."""
     digits = 2 if abs(row.value) >= 10 else 4
     return f"{row.value:.{digits}f}" + (f" ± {row.std:.2f}" if row.std is not None else "")
 
 
 def chance(folder: Path, metric: str) -> str:
-    """What needs no network: always the most frequent class, or guessing."""
+    """Return a baseline without a network: the most frequent class, or guessing."""
     if metric == "OA":
         scores = json.loads(next(folder.glob("seed_*/scores.json")).read_text(encoding="utf-8"))
         pixels = np.array(scores["confusion"]).sum(axis=1)
@@ -149,11 +149,11 @@ def chance(folder: Path, metric: str) -> str:
 
 
 def contact_sheet(runs: Path, titles: dict[str, str], path: Path) -> Path:
-    """Draw one image per demo; the wide ones across the sheet, the others side by side."""
+    """Draw one image per demo; wide images have a row of the sheet, the others share one in pairs."""
     pictures = {name: picture(runs / name, demo, name in titles) for name, demo in DEMOS.items()}
     wide = [name for name, image in pictures.items() if image.shape[1] >= WIDE * image.shape[0]]
     others = [name for name in pictures if name not in wide]
-    wide += others[2 * (len(others) // 2) :]  # an odd one out has a row of its own
+    wide += others[2 * (len(others) // 2) :]  # without a partner, the last image has its own row
     pairs = [others[i : i + 2] for i in range(0, len(others) - 1, 2)]
     grid: list[list[Any]] = [[name, name] for name in wide] + pairs
     heights = [max(pictures[n].shape[0] / pictures[n].shape[1] / len(set(row)) for n in set(row)) for row in grid]
@@ -161,13 +161,13 @@ def contact_sheet(runs: Path, titles: dict[str, str], path: Path) -> Path:
     axes = figure.subplot_mosaic(grid, height_ratios=heights)
     for name, axis in axes.items():
         axis.imshow(pictures[name], interpolation="antialiased")
-        axis.set_title(titles.get(name, f"{DEMOS[name].title}: the demo left no result"), fontsize=12)
+        axis.set_title(titles.get(name, f"{DEMOS[name].title}: the demo has no result"), fontsize=12)
         axis.axis("off")
     return save(figure, path)
 
 
 def picture(folder: Path, demo: Demo, finished: bool) -> np.ndarray:
-    """The upper part of the demo's figure, `(H, W, 3)`; white where there is none."""
+    """Return the upper part of the demo's figure, `(H, W, 3)`; white if there is none."""
     if not finished or not (folder / demo.picture).exists():
         return np.full((100, 400, 3), 255, dtype=np.uint8)
     with Image.open(folder / demo.picture) as image:

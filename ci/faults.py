@@ -1,17 +1,16 @@
-"""Fault campaign: kill every trainer at random moments, damage its checkpoints, split it over processes.
+"""Fault campaign: kill every trainer at random moments, damage its checkpoints, kill one of two processes.
 
     python ci/faults.py                                 all trainers, more than an hour on one core
-    python ci/faults.py --papers fftformer --kills 3    those of one project, a few minutes
+    python ci/faults.py --papers fftformer --kills 3    the trainers of one project, a few minutes
     python ci/faults.py --papers biformer/detection     one trainer
 
-For each trainer a short training runs undisturbed. Then the same command is killed with SIGKILL at
-random moments between opening its folder and its end, and started again, until it has been killed
-`--kills` times; a run that reaches its end on the way is compared and begun again. Weights
-(`model*/model.safetensors`), recorded metrics and result rows must be equal to the undisturbed run's,
-to the bit. After that single bits of the newest checkpoint are flipped and its files truncated: the
-run must fall back to the older one and end the same, or, where none is intact, stop with one
-sentence. Last, two processes: one of them is killed, both are started again, and end like two
-undisturbed ones. The projects' tests are the quick form of this.
+For each trainer a short training runs without interruption. Then the same command is killed with SIGKILL at random
+moments between the opening of its folder and its end, and started again, until it has been killed `--kills` times. A
+run that ends in between is compared, and a new one is started. Weights (`model*/model.safetensors`), recorded metrics
+and result rows must be bitwise equal to those of the uninterrupted run. After that, single bits of the newest
+checkpoint are flipped and its files are truncated: the run must use the older checkpoint and end with equal results
+or, if no checkpoint is intact, stop with one sentence. Last, one of two processes is killed, both are started again,
+and their results must equal those of two uninterrupted processes. The projects' tests are a short form of this.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ from common.results import markdown
 from projects import PROJECTS, ROOT
 from support.scripts import Finished, Script
 
-# Of each project's trainers the shortest trainings that still use everything a checkpoint has to keep: several
-# validations, averaged weights, schedules, random augmentation, dropout or mixing, loading processes, several seeds.
+# For each trainer the shortest training that still uses everything that a checkpoint stores: several validations,
+# averaged weights, schedules, random augmentation, dropout or mixing, loading processes, several seeds.
 TRAINERS = {
     name: (ROOT / paper / trainer["script"], trainer["flags"])
     for paper, settings in PROJECTS.items()
@@ -58,18 +57,18 @@ class FaultsConfig:
     """Flags of this script."""
 
     papers: tuple[str, ...] = tuple(PROJECTS)
-    """Whose trainers: projects, or how the trainers' names begin."""
+    """Projects, or the first part of trainers' names."""
     kills: int = 20
-    """How often each is killed."""
+    """How often each trainer is killed."""
     seed: int = 0
-    """Of the moments and the damaged bits."""
+    """Seed of the moments and the damaged bits."""
     output: Path = Path("runs/faults")
-    """Folder for the runs, removed where all is well, and for faults.md."""
+    """Folder for faults.md and for the runs, which are removed if they are equal."""
 
 
 @command
 def main() -> None:
-    """Go through the trainers, print and write one table."""
+    """Test the trainers, print and write one table."""
     options = parse(FaultsConfig, __doc__)
     chosen = [name for name in TRAINERS if name.startswith(options.papers)]
     if unknown := [paper for paper in options.papers if not any(name.startswith(paper) for name in TRAINERS)]:
@@ -92,10 +91,10 @@ def main() -> None:
 
 
 class Trainer:
-    """One trainer and what its undisturbed run left.
+    """One trainer and its uninterrupted run.
 
     Attributes:
-        wrong: whether anything has differed so far.
+        wrong: whether any result has differed so far.
     """
 
     def __init__(self, name: str, folder: Path, scene: Path, chance: random.Random) -> None:
@@ -111,10 +110,10 @@ class Trainer:
         self.opening = self.wait_until_open("straight", started) - started
         script.finish(timeout=PATIENCE)
         self.seconds = time.time() - started - self.opening
-        self.say(f"undisturbed: {self.opening:.0f} s to start, {self.seconds:.0f} s to train, score and draw")
+        self.say(f"uninterrupted: {self.opening:.0f} s to start, {self.seconds:.0f} s to train, score and draw")
 
     def start(self, name: str, *flags: object, processes: int = 1) -> Script:
-        """Start the training in a folder of its own."""
+        """Start the training in its own folder."""
         output = self.folder / name
         return Script(self.script, "--preset", "demo", *self.flags, "--output", output, *flags, processes=processes)
 
@@ -127,7 +126,7 @@ class Trainer:
         raise UserError(f"{self.folder / name}: no config.json after ten minutes; run its command by hand")
 
     def killed(self, kills: int) -> str:
-        """Kill one process again and again."""
+        """Kill a training of one process `kills` times and compare each finished run."""
         done = compared = equal = 0
         clock = time.time()
         while done < kills or compared == 0 or (self.folder / "killed").exists():
@@ -142,7 +141,7 @@ class Trainer:
         return f"{done} kills over {compared} runs: {verdict(equal, compared)}"
 
     def kill_once(self, name: str, processes: int = 1) -> bool:
-        """Start and kill; whether the moment came before the end. Part of the run's length, so that it gets on."""
+        """Start the training and kill it at a random moment of its first half; return whether it was still running."""
         since = time.time()
         script = self.start(name, processes=processes)
         self.wait_until_open(name, since)
@@ -151,11 +150,11 @@ class Trainer:
         running = victim.exitcode is None
         if running:
             victim.kill()
-            for other in script.processes:  # which wait for the victim; a launcher ends them
+            for other in script.processes:  # they wait for the victim; a launcher would end them
                 other.join(5)
                 other.kill()
         script.finish(None if running else 0, PATIENCE)
-        if not running:  # the undisturbed run may have been slowed down by something else
+        if not running:  # other load may have slowed the uninterrupted run down
             self.seconds = max(self.seconds / 2, 1.0)
         return running
 
@@ -174,7 +173,7 @@ class Trainer:
             self.say(f"{what}: {'fell back' if passed_over else 'NOT NOTICED'}, {verdict(equal, 1)}")
         shutil.copytree(self.folder / "half", self.folder / "damaged")
         for checkpoint in self.checkpoints("damaged"):
-            if (checkpoint / "state.pt").exists():  # the kill may have come while an old one was deleted
+            if (checkpoint / "state.pt").exists():  # the kill may have happened while an old one was deleted
                 self.damage(checkpoint / "state.pt", "truncated")
         text = said(self.start("damaged").finish(2))
         stopped = len(re.findall(r"^error: .*damaged.*no older one is intact", text, re.MULTILINE)) == 1
@@ -184,7 +183,7 @@ class Trainer:
         return f"{fell_back} of {len(DAMAGES)} passed over, then equal; all: {'one sentence' if stopped else 'WRONG'}"
 
     def kill_halfway(self, name: str) -> None:
-        """Kill the run once it has made half of the steps of the seed that trains last."""
+        """Kill the run after half of the steps of the last seed."""
 
         def newest(run: str) -> int:
             return int(self.checkpoints(run)[-1].name.removeprefix("step_")) if self.checkpoints(run) else 0
@@ -207,7 +206,7 @@ class Trainer:
         return f"{victim.name} {damage} at byte {place:,}"
 
     def two_processes(self) -> str:
-        """Kill one of two processes twice, and compare with two that were let alone."""
+        """Kill one of two processes twice, and compare with two uninterrupted processes."""
         self.start("two", processes=2).finish(timeout=PATIENCE)
         kills = sum(self.kill_once("two_killed", processes=2) for _ in range(2))
         self.start("two_killed", processes=2).finish(timeout=PATIENCE)
@@ -217,7 +216,7 @@ class Trainer:
         return found
 
     def compare(self, name: str, straight: str) -> bool:
-        """Whether both runs left the same to the bit; the equal one is removed, another kept for a look."""
+        """Return whether both runs are bitwise equal; remove an equal run, and keep a different one for inspection."""
         ours, theirs = facts(self.folder / name), facts(self.folder / straight)
         different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
         if different:
@@ -230,11 +229,11 @@ class Trainer:
         return True
 
     def checkpoints(self, name: str) -> list[Path]:
-        """Checkpoint folders of the last seed, or of the only run, oldest first."""
+        """Return the checkpoint folders of the last seed, or of the only run, oldest first."""
         return sorted((self.folder / name / self.last / "checkpoints").glob("step_*"))
 
     def steps(self, name: str) -> str:
-        """Where the run stands."""
+        """Return the name of the run's newest checkpoint."""
         newest = sorted((self.folder / name).glob("**/checkpoints/step_*"))
         return f"{newest[-1].relative_to(self.folder / name)}" if newest else "no checkpoint yet"
 
@@ -244,7 +243,7 @@ class Trainer:
 
 
 def facts(folder: Path) -> dict[str, object]:
-    """What must not depend on interruptions: weights, recorded scalars without the speed, values of the rows."""
+    """Return all results that must not depend on interruptions: weights, scalars except the speed, and rows."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -260,12 +259,12 @@ def facts(folder: Path) -> dict[str, object]:
 
 
 def verdict(equal: int, of: int) -> str:
-    """In words."""
+    """Return the number of equal runs in words."""
     return "bitwise equal" if equal == of else f"DIFFERENT in {of - equal}"
 
 
 def said(done: Finished) -> str:
-    """All that a run printed."""
+    """Return everything that a run printed."""
     return done.stdout + done.stderr
 
 

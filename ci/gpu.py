@@ -1,12 +1,12 @@
-"""Check and measure everything on a machine with an NVIDIA GPU, in a few minutes, most valuable first.
+"""Run GPU tests and benchmarks on a machine with an NVIDIA GPU in a few minutes, the most important first.
 
     python ci/gpu.py --budget 8m
-    python ci/gpu.py --device cpu --small        everything tiny, to try this script
+    python ci/gpu.py --device cpu --small        tiny sizes, to test this script
 
-It needs no network, no nox and no installation, only the packages that the machine has; what is missing is named and
-left out. In this order: tests marked `gpu`; of every paper the networks, forward and training step, literal against
-ours and other packages' (TF32, bfloat16); attention and graphs alone; loaders; our networks under torch.compile. Rows
-go into <paper>/results/gpu.csv, all that is printed into runs/gpu.log.
+It needs no internet, no nox and no installation, only the machine's own packages; a missing package is named, and what
+needs it is left out. The order: tests marked `gpu`; for every paper forward pass and training step of the network, in
+literal form, ours and that of other packages (TF32, bfloat16); attention and graphs alone; loaders; our networks under
+torch.compile. Rows are written to <paper>/results/gpu.csv, and all output to runs/gpu.log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from projects import PROJECTS, ROOT
 
 @dataclass(frozen=True)
 class Job:
-    """A command, and how much of the time it may take beside the others."""
+    """A command and its share of the time, relative to the other jobs."""
 
     name: str
     command: list[str]
@@ -34,12 +34,14 @@ class Job:
 
 
 def main() -> None:
-    """Go through the jobs, print a line for each; exit status 1 if one failed."""
+    """Run the jobs and print a line for each; the exit status is 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budget", default="8m", help="minutes (8m) or seconds (480s) for all of it")
+    parser.add_argument("--budget", default="8m", help="minutes (8m) or seconds (480s) for all jobs")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
-    parser.add_argument("--small", action="store_true", help="everything tiny")
-    parser.add_argument("--output", type=Path, help="folder for <paper>.csv and gpu.log, instead of the places above")
+    parser.add_argument("--small", action="store_true", help="use tiny sizes")
+    parser.add_argument(
+        "--output", type=Path, help="folder for <paper>.csv and gpu.log, instead of the files named above"
+    )
     options = parser.parse_args()
     seconds = re.fullmatch(r"(\d+)([ms])", options.budget)
     if seconds is None:
@@ -57,9 +59,9 @@ def main() -> None:
 
 
 def list_jobs(device: str, small: bool, output: Path | None) -> list[Job]:
-    """All jobs, most valuable first."""
+    """Return all jobs, the most important first."""
     marked = [path for path in sorted(ROOT.glob("*/tests/test_*.py")) if "mark.gpu" in path.read_text(encoding="utf-8")]
-    # Without the projects' conftest.py, which may need packages that the machine has not.
+    # Without the projects' conftest.py files, which may need packages that the machine does not have.
     pytest = [sys.executable, "-m", "pytest", "-c", str(ROOT / "ci/pytest.ini"), "--noconftest", "-m", "gpu"]
     jobs = [Job("tests", [*pytest, *map(str, marked)], 6)]
     stages = [(["networks", "parts", "loaders"], [], 1.0)] if small else [
@@ -77,7 +79,7 @@ def list_jobs(device: str, small: bool, output: Path | None) -> list[Job]:
 
 
 def run(job: Job, seconds: float, log: Path, file: object) -> bool:
-    """Run one job for at most so long; whether all is well, of which running out of time is no exception."""
+    """Run one job for at most `seconds`; return whether it did not fail, where running out of time is no failure."""
     sources = [*map(str, sorted(ROOT.glob("*/src"))), str(ROOT / "common/tests")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sources), "HF_HUB_OFFLINE": "1"}
     began, before = time.monotonic(), log.stat().st_size
@@ -87,7 +89,7 @@ def run(job: Job, seconds: float, log: Path, file: object) -> bool:
         status = None
     said = log.read_bytes()[before:].decode(errors="replace").splitlines()
     left_out = sorted({line for line in said if line.startswith("left out")})
-    # pytest's 5: nothing was chosen, as without a GPU.
+    # pytest returns 5 if no test was selected, for example without a GPU.
     verdict = {0: "done", None: "out of time", 5: "nothing to do"}.get(status, f"failed: {(said or [''])[-1]}")
     print(f"{job.name}: {verdict}, {time.monotonic() - began:.0f} s", *left_out, sep="\n  ", flush=True)
     return not verdict.startswith("failed")

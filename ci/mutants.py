@@ -1,11 +1,11 @@
-"""Damage the code, one line at a time, and see that the tests notice.
+"""Change the code, one line at a time, and check that the tests notice.
 
     python ci/mutants.py                    every mutant of every project
-    python ci/mutants.py --only schedule    those whose reason or file holds the word
+    python ci/mutants.py --only schedule    those whose file or reason contains the word
 
-Each project lists its mutants in tests/mutants.toml: the file, the text to find (it must stand there exactly
-once), what replaces it, the tests that must fail, and why it matters. The damage is done in a copy of the
-checkout, never in place. The exit status is 1 when a mutant survives, or when its tests fail without it.
+Each project lists its mutants in tests/mutants.toml: the file, the text to find (it must occur there exactly once), its
+replacement, the tests that must fail, and why it matters. The change is made in a copy of the checkout, never in place.
+The exit status is 1 if a mutant survives; if tests fail without a mutant, the script stops.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MutantsConfig:
     """Flags of this script."""
 
     only: str = ""
-    """Take the mutants whose file or reason holds this text."""
+    """Use only mutants whose file or reason contains this text."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Mutant:
     """One deliberate fault.
 
     Attributes:
-        file: what to damage, from the repository's root.
-        find: the text that is replaced; it stands in the file exactly once.
-        replace: what comes instead.
-        tests: files or test names for pytest, from the repository's root; at least one test must fail.
-        why: what a user would lose.
+        file: the file to change, relative to the repository's root.
+        find: the text that is replaced; it occurs in the file exactly once.
+        replace: its replacement.
+        tests: files or test names for pytest, relative to the repository's root; at least one test must fail.
+        why: the consequence for a user.
     """
 
     file: str
@@ -56,7 +56,7 @@ class Mutant:
 
 @command
 def main() -> None:
-    """Try every mutant, print one table."""
+    """Test every mutant and print one table."""
     options = parse(MutantsConfig, __doc__)
     chosen = [mutant for mutant in find_mutants() if options.only in f"{mutant.file} {mutant.why}"]
     if not chosen:
@@ -67,7 +67,7 @@ def main() -> None:
         shutil.copytree(ROOT, copy, ignore=NOT_COPIED)
         for tests in dict.fromkeys(mutant.tests for mutant in chosen):
             if not passes(copy, tests):
-                raise UserError(f"{' '.join(tests)}: fails on undamaged code; mend it first")
+                raise UserError(f"{' '.join(tests)}: fails on unchanged code; fix it first")
         for mutant in chosen:
             survived = try_mutant(copy, mutant)
             wrong = wrong or survived
@@ -78,10 +78,10 @@ def main() -> None:
 
 
 def find_mutants() -> list[Mutant]:
-    """All mutants of all projects.
+    """Return all mutants of all projects.
 
     Raises:
-        UserError: the text to find does not stand in its file exactly once.
+        UserError: a text to find does not occur in its file exactly once.
     """
     found = []
     for path in sorted(ROOT.glob("*/tests/mutants.toml")):
@@ -96,7 +96,7 @@ def find_mutants() -> list[Mutant]:
 
 
 def try_mutant(copy: Path, mutant: Mutant) -> bool:
-    """Whether the tests pass on the damaged copy; it is whole again afterwards."""
+    """Return whether the tests pass on the changed copy, and restore the copy."""
     path = copy / mutant.file
     sound = path.read_text(encoding="utf-8")
     path.write_text(sound.replace(mutant.find, mutant.replace), encoding="utf-8")
@@ -107,7 +107,7 @@ def try_mutant(copy: Path, mutant: Mutant) -> bool:
 
 
 def passes(copy: Path, tests: tuple[str, ...]) -> bool:
-    """Run tests of the copy with the copy's own packages in front of the installed ones."""
+    """Run tests of the copy, with the copy's packages before the installed ones on Python's path."""
     sources = os.pathsep.join(str(path) for path in sorted(copy.glob("*/src")))
     arguments = [sys.executable, "-m", "pytest", "--config-file", "ci/pytest.ini", "--exitfirst", *tests]
     environment = {**os.environ, "PYTHONPATH": sources, "PYTHONDONTWRITEBYTECODE": "1"}

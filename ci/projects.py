@@ -1,6 +1,6 @@
 """The projects of this repository, found by their `pyproject.toml`.
 
-`[tool.fullpaper]` of a project says what the sessions need to know of it: `demo-minutes`, the row of the front page
+`[tool.fullpaper]` of a project contains the settings of the nox sessions: `demo-minutes`, the row of the front page
 (`headline`), and one table for each image of its demo (`demos`) and for each of its trainers (`trainers`).
 """
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def find() -> dict[str, dict[str, Any]]:
-    """Name → `[tool.fullpaper]`, in the order of the folders' names; `common` is no project."""
+    """Return project name → `[tool.fullpaper]`, in alphabetical order; `common` is no project."""
     found = {}
     for path in sorted(ROOT.glob("*/pyproject.toml")):
         tools = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})

@@ -1,19 +1,19 @@
-"""Write the tables of the READMEs and of docs/weights.md, or check that they say what the rows and lists say.
+"""Write the tables of the READMEs and of docs/weights.md, or check that they agree with the stored rows.
 
     python ci/tables.py            write
-    python ci/tables.py --check    change nothing; exit with 1 and name what differs
+    python ci/tables.py --check    change nothing; name the files that differ and exit with an error
 
-A README holds a table between two comments, the first of which names the row files beside it:
+In a README a table is between two comments, of which the first names files with rows:
 
     <!-- rows: results/demo.json results/levin09.json -->
     <!-- end of rows -->
 
-The front page has one row of every project, the one that `[tool.fullpaper.headline]` names.
-docs/weights.md lists what the projects' `released.toml` name. For comparing, results/<data set>.csv holds all rows of a
-data set, whoever measured them: papers, their ablations, baselines and rivals.
+The front page has one row of every project, chosen by `[tool.fullpaper.headline]`. docs/weights.md lists the weights in
+the projects' `released.toml`. For comparison, results/<data set>.csv has all rows of a data set: of papers, their
+ablations, baselines and rivals.
 
-Every file in results/ must stand in such a comment, and every row must carry the command, seeds
-(unless it scores the authors' weights), commit, versions and device that it was measured with.
+Such a comment must name every file in results/. Every row must have command, seeds (unless it scores the authors'
+weights), commit, versions and device.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ COLUMNS = {
     "value": "value", "std": "standard deviation", "seeds": "seeds", "published": "published", "source": "source",
     "definition": "definition", "command": "command", "commit": "commit", "device": "device",
 }  # fmt: skip
-"""Field of a row → column of the files for comparing."""
+"""Field of a row → column of the CSV files."""
 PROVENANCE = ("command", "seeds", "commit", "versions", "device")
 
 
 @command
 def main() -> None:
-    """Go through the READMEs and the files for comparing."""
+    """Write or check all READMEs and CSV files."""
     check = sys.argv[1:] == ["--check"]
     if sys.argv[1:] and not check:
         raise UserError(f"unknown argument {' '.join(sys.argv[1:])}; there is only --check")
@@ -70,18 +70,18 @@ def main() -> None:
         if path in wanted:
             path.parent.mkdir(exist_ok=True)
             path.write_text(wanted[path], encoding="utf-8")
-        else:  # no row is of this data set any more
+        else:  # there are no more rows of this data set
             path.unlink()
         print(f"{'written' if path in wanted else 'removed'}: {stale[-1]}")
     if check and stale:
-        raise UserError(f"{', '.join(stale)}: the tables are not what the rows say; run nox -s tables")
+        raise UserError(f"{', '.join(stale)}: the tables differ from the stored rows; run nox -s tables")
 
 
 def filled(text: str, folder: Path) -> str:
-    """A README's text with its tables as the rows below `folder` have them.
+    """Return a README's text with its tables made from the rows below `folder`.
 
     Raises:
-        UserError: a file of rows that no table names, or a row without its provenance.
+        UserError: no table names a file of rows, or a row lacks its provenance.
     """
     named = {folder / name for block in BLOCK.finditer(text) for name in block["files"].split()}
     if forgotten := sorted(path.name for path in set(folder.glob("results/*.json")) - named):
@@ -95,10 +95,10 @@ def filled(text: str, folder: Path) -> str:
 
 
 def read_all(folder: Path, files: str) -> list[Row]:
-    """Rows of several files, each with its provenance.
+    """Read the rows of several files.
 
     Raises:
-        UserError: a row lacks something, or was measured on a modified checkout.
+        UserError: a row lacks part of its provenance, or was measured on a modified checkout.
     """
     rows = []
     for name in files.split():
@@ -113,7 +113,7 @@ def read_all(folder: Path, files: str) -> list[Row]:
 
 
 def comparisons() -> dict[Path, str]:
-    """results/<data set>.csv → its text: a line per row, those that can be compared next to each other."""
+    """Return results/<data set>.csv → its text: a line per row, sorted by split and metric."""
     by_dataset: dict[str, list[Row]] = {}
     for path in sorted([*ROOT.glob("*/results/*.json"), *ROOT.glob("*/*/results/*.json")]):
         for row in read_rows(path):
@@ -132,7 +132,7 @@ def comparisons() -> dict[Path, str]:
 
 
 def headlines() -> str:
-    """One line for every project: its job, one measured row with a baseline, and what is published on the full data."""
+    """Return a table with a line per project: its job, one measured row with a baseline, and the published value."""
     lines = []
     for name, settings in PROJECTS.items():
         chosen = settings["headline"]
@@ -153,7 +153,7 @@ def headlines() -> str:
 
 
 def weights() -> str:
-    """One line for every released checkpoint: its name, what it is, where it lies, its licence."""
+    """Return a table with a line per released checkpoint: name, content, address and licence."""
     lines = []
     for name, entry in released(ROOT.glob("*/src/*/released.toml")).items():
         place = f"[address]({entry.get('url') or entry['place']})"
@@ -163,14 +163,14 @@ def weights() -> str:
 
 
 def tables(rows: Sequence[Row], presets: set[str], *, guests: bool = False) -> str:
-    """One table with a column per metric, then what the splits and the metrics are exactly.
+    """Return a table with a column per metric, followed by the exact splits and metrics.
 
     Args:
-        presets: the project's; rows with another name are baselines and stand above.
-        guests: the page compares, and calls a paper's row by its paper.
+        presets: names of the project's presets; other rows are baselines, which come first.
+        guests: the page compares papers, so a paper's row gets the paper's name.
 
     Raises:
-        UserError: two rows for one cell.
+        UserError: there are two rows for one cell.
     """
     if guests:
         rows = [as_guest(row) for row in rows]
@@ -218,7 +218,7 @@ def tables(rows: Sequence[Row], presets: set[str], *, guests: bool = False) -> s
 
 
 def as_guest(row: Row) -> Row:
-    """A row on a page of another project: called by its paper, without what is published."""
+    """Return a row for a page of another project: named after its paper, without the published value."""
     if row.paper not in PROJECTS:
         return row
     name = f"**[{row.paper}](../{row.paper}/README.md)**"
@@ -226,18 +226,18 @@ def as_guest(row: Row) -> Row:
 
 
 def presets_of(folder: Path) -> set[str]:
-    """Names of a project's presets, read from its source."""
+    """Return the names of a project's presets, read from its source."""
     text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("src/*/presets.py"))
     return set(re.findall(r"^def ([a-z]\w*)\(", text, re.MULTILINE))
 
 
 def is_ours(method: str, presets: set[str]) -> bool:
-    """Whether a row's `preset` is one of the project's, of raw or averaged weights, and not a baseline."""
+    """Return whether a row's `preset` is one of the project's, for raw or averaged weights, and not a baseline."""
     return method.removesuffix("_ema") in presets
 
 
 def called(method: str, dataset: str) -> str:
-    """What a trained network is called: by its preset only where this says more than the data set's name."""
+    """Return the name of a trained network, with its preset if this adds something to the data set's name."""
     preset = method.removesuffix("_ema")
     words = set(re.split(r"\W+|_", dataset.lower().replace("×", "x")))
     named = "ours" if set(preset.split("_")) <= words else f"ours, preset {preset}"
@@ -245,29 +245,29 @@ def called(method: str, dataset: str) -> str:
 
 
 def short(split: str) -> str:
-    """A split's name without its numbers, where these would widen the table."""
+    """Return a split's name, without its numbers if these would widen the table."""
     return split if len(split) <= LONGEST_SPLIT else split.partition(", ")[0]
 
 
 def rest(split: str) -> str:
-    """What `short` leaves out."""
+    """Return the part that `short` leaves out."""
     return split.removeprefix(short(split)).removeprefix(", ")
 
 
 def value(row: Row | None, digits: int) -> str:
-    """What was measured, with its spread over seeds."""
+    """Return the measured value as text, with its standard deviation over seeds."""
     if row is None:
         return ""
     return f"{row.value:,.{digits}f}" + ("" if row.std is None else f" ± {row.std:.{digits}f}")
 
 
 def published(row: Row | None, digits: int) -> str:
-    """What stands elsewhere, in as many digits."""
+    """Return the published value as text, with the same number of digits."""
     return "" if row is None or row.published is None else f"{row.published:.{digits}f}"
 
 
 def difference(row: Row | None, digits: int) -> str:
-    """Measured minus published."""
+    """Return measured minus published as text."""
     return "" if row is None or row.published is None else f"{row.value - row.published:+.{digits}f}"
 
 

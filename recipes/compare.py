@@ -1,9 +1,10 @@
-"""The same small network with and without a block, over several seeds: the rows of the table in docs/blocks.md.
+"""Train a small network with and without a block, over several seeds, for the table in docs/blocks.md.
 
     python recipes/compare.py --data-root data/cifar10_subset --output recipes/results/cifar10_subset.json
 
-A ResNet-18 of timm, half as wide and with a small stem for images of 32 pixels, trained from nothing. A seed's plain
-network and its networks with a block begin with the same weights and see the same batches; nothing was tuned.
+The network is timm's ResNet-18 with half the width and a small first convolution for images of 32 pixels, trained from
+scratch. For each seed, the networks with and without a block have the same initial weights and batches. No parameter
+was tuned.
 """
 
 from __future__ import annotations
@@ -41,22 +42,22 @@ class CompareConfig:
     """Flags of this script."""
 
     data_root: Path
-    """The data set's folder, of images that are 32 pixels wide and high."""
+    """Folder of the data set, whose images have 32 × 32 pixels."""
     output: Path
-    """The JSON of the rows."""
+    """JSON file for the rows."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One training each."""
+    """Seeds; one training for each."""
     epochs: Positive[int] = 6
     """Passes over the training images."""
     batch_size: Positive[int] = 64
     """Images per update."""
     learning_rate: float = 0.1
-    """Its maximum; one cycle, SGD with Nesterov's momentum."""
+    """Largest learning rate of the one-cycle schedule; SGD with Nesterov momentum."""
 
 
 @command
 def main() -> None:
-    """Train all, write the rows, print the table."""
+    """Train all networks, write the rows, print the table."""
     options = config.parse(CompareConfig, __doc__)
     training, validation = open_both(options.data_root)
     train, test = as_tensors(training), as_tensors(validation)
@@ -83,16 +84,16 @@ def main() -> None:
 
 
 def as_tensors(pictures: Pictures) -> tuple[Tensor, Tensor]:
-    """All images `(N, 3, 32, 32)` in about [-2, 2], and their classes."""
+    """Return all images `(N, 3, 32, 32)` in about [-2, 2], and their classes."""
     read = [pictures.read(index) for index in range(len(pictures))]
-    values = torch.stack([torch.from_numpy(np.array(picture)) for picture, _ in read]).permute(0, 3, 1, 2)
+    values = torch.stack([torch.from_numpy(np.array(image)) for image, _ in read]).permute(0, 3, 1, 2)
     return (values / 255 - 0.47) / 0.25, torch.tensor([label for _, label in read])
 
 
 def trained(
     options: CompareConfig, train: tuple[Tensor, Tensor], classes: int, block: Callable[[], nn.Module] | None, seed: int
 ) -> nn.Module:
-    """The network of one seed after its training."""
+    """Return the network of one seed after its training."""
     torch.manual_seed(seed)
     network = timm.create_model("resnet18", num_classes=classes, channels=(32, 64, 128, 256))
     network.conv1, network.maxpool = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False), nn.Identity()
@@ -117,7 +118,7 @@ def trained(
 
 
 def augmented(images: Tensor, random: torch.Generator) -> Tensor:
-    """Shifted by up to 4 pixels and mirrored, each image in its own way."""
+    """Shift each image at random by up to 4 pixels and mirror it at random."""
     left, top = torch.randint(0, 9, (2, len(images)), generator=random).tolist()
     mirrored = torch.randint(0, 2, (len(images),), generator=random).bool()
     images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
@@ -127,7 +128,7 @@ def augmented(images: Tensor, random: torch.Generator) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Top-1 in percent."""
+    """Return the top-1 accuracy in percent."""
     found = torch.cat([network(part).argmax(dim=1) for part in images.split(250)])
     return 100 * (found == labels).float().mean().item()
 

@@ -1,6 +1,6 @@
-"""Blocks in networks of other libraries, from their weights to ONNX, on a dozen drawn images: `nox -s recipes`.
+"""Test blocks in networks of other libraries, from their weights to ONNX, on twelve drawn images: `nox -s recipes`.
 
-Continuous integration leaves these out: Ultralytics (AGPL-3.0) is installed for this session only.
+Continuous integration does not run these tests, because they need Ultralytics (AGPL-3.0).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from fftformer.blocks import FSASBlock
 from lsgavit.blocks import LSGABlock
 
 SIDE = 96
-pytestmark = pytest.mark.filterwarnings("ignore")  # tracing says much about code that is not ours
+pytestmark = pytest.mark.filterwarnings("ignore")  # tracing warns about code of other libraries
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A disc (class 0) or a square (class 1) before noise."""
+    """A disc (class 0) or a square (class 1) on a noisy background."""
 
     picture: Tensor
     label: int
@@ -58,12 +58,12 @@ def drawing(number: int) -> Drawing:
 
 
 DRAWINGS = [drawing(number) for number in range(12)]
-OTHER = drawing(99).picture  # no exporter has seen it
+OTHER = drawing(99).picture  # not used in any export
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network, where its block goes, and the objective of its own job."""
+    """A network, the layer behind which its block is attached, and its loss."""
 
     make: Callable[[], nn.Module]
     layer: str
@@ -80,7 +80,7 @@ def class_loss(network: nn.Module, drawings: Sequence[Drawing]) -> Tensor:
 
 
 def feature_loss(network: nn.Module, drawings: Sequence[Drawing]) -> Tensor:
-    """The mean of the last map's first two channels as logits: what a head would do."""
+    """Use the means of the last map's first two channels as logits, as a classifier would."""
     logits = network(batch(drawings))[-1].mean(dim=(2, 3))[:, :2]
     return F.cross_entropy(logits, torch.tensor([one.label for one in drawings]))
 
@@ -132,7 +132,7 @@ def outputs(network: nn.Module, picture: Tensor) -> list[Tensor]:
 def test_recipe(name: str, tmp_path: Path) -> None:
     recipe = RECIPES[name]
     torch.manual_seed(0)
-    torch.save(recipe.make().state_dict(), tmp_path / "pretrained.pth")  # in the shape that the library publishes
+    torch.save(recipe.make().state_dict(), tmp_path / "pretrained.pth")  # in the library's published form
 
     network = recipe.make()
     network.load_state_dict(torch.load(tmp_path / "pretrained.pth"))
@@ -154,7 +154,7 @@ def test_recipe(name: str, tmp_path: Path) -> None:
     expected = outputs(network, OTHER)
     assert all(torch.equal(*pair) for pair in zip(outputs(again, OTHER), expected, strict=True))
 
-    # A detector's number of boxes depends on the image, which the newer exporter does not take.
+    # A detector's number of boxes depends on the image, which the newer exporter does not support.
     torch.onnx.export(
         again, (DRAWINGS[0].picture[None],), tmp_path / "network.onnx", dynamo="detector" not in name, input_names=["x"]
     )
@@ -180,9 +180,9 @@ def test_yolo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data.yaml"
     data.write_text(f"path: {tmp_path / 'data'}\ntrain: images\nval: images\nnames: [disc, square]\n")
     torch.manual_seed(0)
-    YOLO("yolo11n.yaml").save(tmp_path / "yolo11n.pt")  # in the shape of Ultralytics' weights for COCO
+    YOLO("yolo11n.yaml").save(tmp_path / "yolo11n.pt")  # in the form of Ultralytics' weights for COCO
 
-    # The trainer's network starts as the one without a block, from all weights but those of the classes.
+    # The trainer's network starts with all weights of the network without a block, except those of the classes.
     settings = {"data": str(data), "epochs": 1, "imgsz": SIDE, "batch": 4, "workers": 0, "device": "cpu",
                 "project": str(tmp_path / "runs"), "name": "run", "plots": False, "amp": False}  # fmt: skip
     trainer = TrainerWithBlock(overrides={"model": str(tmp_path / "yolo11n.pt"), **settings})
@@ -207,7 +207,7 @@ def test_yolo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_yolo_from_a_file_of_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A block in the place of a layer: its class among the names that Ultralytics looks up."""
+    """A block replaces a layer: its class is added to the names in which Ultralytics looks up layers."""
     monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
     from ultralytics.nn import tasks
     from ultralytics.utils import YAML

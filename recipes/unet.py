@@ -1,4 +1,4 @@
-"""A plain U-Net, as many people have one: the example of a network that is nobody's library."""
+"""A simple U-Net, as an example of a network that belongs to no library."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class UNet(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of every pixel."""
+        """Return logits of every pixel."""
         first = self.down1(x)
         second = self.down2(self.pool(first))
         y = self.middle(self.pool(second))

@@ -1,8 +1,8 @@
-"""An Ultralytics YOLO with a block, trained by Ultralytics' own trainer; the installed package stays as it is.
+"""Train an Ultralytics YOLO with a block by Ultralytics' own trainer, without changes to the installed package.
 
     YOLO("yolo11n.pt").train(trainer=TrainerWithBlock, data="coco8.yaml", epochs=1)
 
-Ultralytics is AGPL-3.0; docs/blocks.md says what that means.
+Ultralytics has the licence AGPL-3.0; docs/blocks.md explains the consequences.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from common.attach import attach
 
 
 class TrainerWithBlock(DetectionTrainer):
-    """Puts a block behind the last layer of the backbone of YOLO11n, once the pretrained weights are in."""
+    """Attaches a block behind the last layer of YOLO11n's backbone after the pretrained weights are loaded."""
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
-        """The network to train."""
+        """Return the network to train."""
         model = super().get_model(cfg, weights, verbose)
         attach(model, "model.10", BRABlock(256))
         return model

@@ -1,13 +1,13 @@
-"""Score methods that are no paper of this repository on the same splits as its scene classifiers.
+"""Score other methods on the splits of this repository's scene classifiers.
 
-    python rivals/compare.py                                                       all of them, on the synthetic scene
+    python rivals/compare.py                                                       all methods, on the synthetic scene
     python rivals/compare.py --dataset houston2018_crop --data-root DIR            LSGA-ViT's protocol
     python rivals/compare.py --dataset houston2018_crop --data-root DIR --split disjoint
     python rivals/compare.py --dataset salinas_a --data-root DIR --split per_class --ratio 0.02 --validation 0.02
     python rivals/compare.py --cube FILE:KEY --labels FILE:KEY --methods svm       your own scene
 
-The same scene, split, ratio and seed give the pixels that lsgavit/train.py (random, disjoint, fixed) and
-amgcfn/train.py (per_class, disjoint) train and test on. Rows go to OUTPUT/results.json.
+With the same scene, split, ratio and seed, training and test pixels are those of lsgavit/train.py (random, disjoint,
+fixed) and amgcfn/train.py (per_class, disjoint). Rows are written to OUTPUT/results.json.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ class CompareConfig:
     """Flags of this script."""
 
     dataset: str = "demo"
-    """Scene of the catalogue below --data-root, or demo for the synthetic one; --cube replaces it."""
+    """Scene of the catalogue below --data-root, or demo for the synthetic scene; --cube replaces it."""
     data_root: Path = Path("data")
     """Folder that holds the scene."""
     cube: str | None = None
-    """Your own scene: FILE[:KEY], MATLAB, NumPy, ENVI or GeoTIFF."""
+    """FILE[:KEY] of your own scene: MATLAB, NumPy, ENVI or GeoTIFF."""
     labels: str | None = None
-    """Its class codes: FILE[:KEY], 0 for unlabelled."""
+    """FILE[:KEY] of its class codes, 0 for unlabelled."""
     band_axis: BandAxis | None = None
-    """Where the bands of --cube are, if the labels' shape does not tell: first or last."""
+    """Axis of the bands of --cube, if the labels' shape does not tell: first or last."""
     no_data: AnyNumber[float] | None = None
-    """Value of the pixels of --cube without data, instead of the one its file declares."""
+    """Value of pixels without data in --cube; by default as its file declares."""
     methods: tuple[Literal["svm", "forest", "hybridsn"], ...] = ("svm", "forest", "hybridsn")
-    """Which of them."""
+    """Methods to score."""
     split: Literal["random", "per_class", "disjoint", "fixed"] = "random"
-    """random: stratified, as LSGA-ViT. per_class: as AMGCFN. disjoint: test pixels a window away from training
-    pixels, as both. fixed: the scene's published maps."""
+    """random: stratified, as in LSGA-ViT. per_class: as in AMGCFN. disjoint: test pixels at least a window away from
+    training pixels, as in both. fixed: the scene's published maps."""
     ratio: Fraction[float] = 0.1
     """Share of the labelled pixels for training."""
     validation: Fraction[float] = 0.0
-    """Share of the labelled pixels that per_class and disjoint keep out of the test, where AMGCFN chooses weights."""
+    """Share of the labelled pixels that per_class and disjoint remove from the test, as for AMGCFN's validation."""
     window: Positive[int] = 9
-    """Side of HybridSN's windows, and distance of a disjoint split."""
+    """Side of HybridSN's windows in pixels, and distance of a disjoint split."""
     components: Positive[int] = 30
-    """HybridSN's principal components."""
+    """Number of HybridSN's principal components."""
     epochs: Positive[int] = 100
     """HybridSN's passes over the training pixels."""
     seeds: tuple[Seed[int], ...] = (5, 6, 7)
-    """Of splits and methods."""
+    """Seeds of splits and methods."""
     device: str = "auto"
-    """HybridSN's: auto, cpu, cuda or cuda:N."""
+    """Device of HybridSN: auto, cpu, cuda or cuda:N."""
     output: Path = Path("runs/rivals")
-    """Where results.json goes."""
+    """Folder for results.json."""
 
 
 @command
@@ -90,7 +90,11 @@ def main() -> None:
 
 
 def find_scene(config: CompareConfig) -> Scene:
-    """The scene; with a fixed split, its labels are those of the published maps."""
+    """Return the scene; with a fixed split, its labels are those of the published maps.
+
+    Raises:
+        UserError: the scene cannot be read, or has no published split.
+    """
     if config.split == "fixed" and (config.cube or config.dataset == "demo"):
         raise UserError("--split fixed belongs to a published scene; name it with --dataset, or choose another split")
     if config.cube is not None:
@@ -103,7 +107,7 @@ def find_scene(config: CompareConfig) -> Scene:
 
 
 def draw_split(scene: Scene, config: CompareConfig, seed: int) -> Split:
-    """The split that LSGA-ViT's or AMGCFN's trainer draws for the same flags."""
+    """Return the split that LSGA-ViT's or AMGCFN's trainer draws for the same flags."""
     labels, ratio = scene.require_labels(), config.ratio
     if config.split == "fixed":
         return load_fixed_split(config.dataset, config.data_root)[1]
@@ -133,7 +137,7 @@ def run(method: str, scene: Scene, split: Split, config: CompareConfig, seed: in
 
 
 def describe(method: str, scene: Scene, splits: list[Split], runs: list[Scores], config: CompareConfig) -> list[Row]:
-    """One row per metric over the seeds; the split is described as in lsgavit's rows."""
+    """Return one row per metric over the seeds; the split is described as in lsgavit's rows."""
     sizes = "/".join(f"{size:,}" for size in splits[0].sizes)
     protocol = splits[0].description.partition(", seed")[0]
     seen = np.mean([overlap(split, config.window).contained for split in splits])

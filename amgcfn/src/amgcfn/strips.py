@@ -1,8 +1,8 @@
 """Classify scenes whose feature maps do not fit in memory, in overlapping strips of rows.
 
 The graph branch is computed on the whole scene's nodes, which are few. The convolution branch is computed twice on
-strips of rows, with a halo of `HALO` rows on both sides, the size of its receptive field: three levels of
-1 (average) + 3 (largest kernel), then 2 (pixel attention). The first pass computes CAFM's averages and maxima over all pixels, the
+strips of rows, with a halo of `HALO` rows on both sides, the size of its receptive field: three levels of 1 (average)
++ 3 (largest kernel), then 2 (pixel attention). The first pass computes CAFM's averages and maxima over all pixels, the
 second the products that it needs. The softmax over pixels is that of the whole scene. The result equals that of one
 forward pass, up to rounding, and needs twice the time of the convolution branch.
 

@@ -1,7 +1,7 @@
-"""HybridSN: 3-D convolutions along the spectrum, then a 2-D one (Roy et al., GRSL 2020, arXiv 1902.06701).
+"""HybridSN: 3-D convolutions, then a 2-D convolution (Roy et al., GRSL 2020, arXiv 1902.06701).
 
-From the authors' notebook (github.com/gokriznastic/HybridSN), in PyTorch and with its initial weights. Their windows
-have 25 pixels. The weights of the last epoch are scored; the notebook keeps those with the best training accuracy.
+The authors' notebook (github.com/gokriznastic/HybridSN) in PyTorch, with PyTorch's initial weights. The authors'
+windows have 25 × 25 pixels. The weights of the last epoch are scored; the notebook keeps those with the best training accuracy.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ BATCH = 256
 
 
 class HybridSN(nn.Module):
-    """Three 3-D convolutions, one 2-D convolution, three linear layers, none of them padded.
+    """Three 3-D convolutions and one 2-D convolution without padding, and three linear layers.
 
     Args:
         components: principal components of a window, at least 13.
-        window: its side in pixels, odd, at least 9.
-        num_classes: K.
+        window: side of a window in pixels, odd, at least 9.
+        num_classes: number of classes K.
 
     Shape:
         `(B, components, window, window)` → logits `(B, K)`.
+
+    Raises:
+        ValueError: `components` or `window` is out of range.
     """
 
     def __init__(self, components: int = 30, window: int = 25, num_classes: int = 16) -> None:

@@ -1,4 +1,4 @@
-"""Classifiers of single spectra: they see a pixel's bands and nothing around it."""
+"""Classifiers of single spectra, without a pixel's neighbours."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sklearn.svm import SVC
 
 
 def svm(spectra: np.ndarray, classes: np.ndarray, others: np.ndarray, seed: int) -> np.ndarray:
-    """Support vector machine with a Gaussian kernel on standardised bands.
+    """Classify by a support vector machine with a Gaussian kernel on standardised bands.
 
-    Penalty and kernel width are chosen by cross-validation on the training pixels: three folds, or two where a class
-    has two pixels; with a single one, C is 100 and the width scikit-learn's default.
+    Cross-validation on the training pixels chooses penalty and kernel width: three folds, or two if a class has only
+    two pixels. If a class has one pixel, C is 100 and the width is scikit-learn's default.
 
     Args:
         spectra, classes: training pixels, `(n, bands)` and `(n,)`.
-        others: `(m, bands)`.
-        seed: of the folds.
+        others: pixels to classify, `(m, bands)`.
+        seed: seed of the folds.
 
     Returns:
-        classes of the others, `(m,)`.
+        classes of `others`, `(m,)`.
     """
     model = make_pipeline(StandardScaler(), SVC(C=100.0, cache_size=500))
     folds = min(3, int(np.unique(classes, return_counts=True)[1].min()))
@@ -33,5 +33,5 @@ def svm(spectra: np.ndarray, classes: np.ndarray, others: np.ndarray, seed: int)
 
 
 def forest(spectra: np.ndarray, classes: np.ndarray, others: np.ndarray, seed: int) -> np.ndarray:
-    """Random forest of 500 trees; arguments as for `svm`."""
+    """Classify by a random forest of 500 trees; arguments as in `svm`."""
     return RandomForestClassifier(500, random_state=seed).fit(spectra, classes).predict(others)
