@@ -35,11 +35,11 @@ def test_analysis_holds_the_real_and_imaginary_parts_of_rfft2() -> None:
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_halves_are_the_whole_transform(transposed: bool) -> None:
+def test_quarters_are_the_whole_transform(transposed: bool) -> None:
     patches = random(64, 2, 3)
     for name, whole in (("analysis", frequency.analyse), ("synthesis", frequency.synthesise)):
         matrices, expected = (
-            frequency.half_matrices(name, patches, transposed=transposed),
+            frequency.quarter_matrices(name, patches, transposed=transposed),
             whole(patches, transposed=transposed),
         )
         if (name == "analysis") != transposed:

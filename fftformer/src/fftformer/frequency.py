@@ -13,6 +13,7 @@ last axis.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import torch
@@ -21,34 +22,46 @@ from torch import Tensor
 PATCH = 8
 # Order of the 64 coefficients of a patch; u and v are the frequencies along y and x:
 #
-#   rows      u      what
-#   0 to 13   even   sine (minus the imaginary part) of the frequencies of rows 18 to 31
-#   14 to 17  even   the four frequencies that are real: u and v are 0 or 4
-#   18 to 31  even   cosine (real part)
-#   32 to 47  odd    cosine
-#   48 to 63  odd    sine of the frequencies of rows 32 to 47
+#   rows      u     v      what
+#   0 to 5    even  even   sine (minus the imaginary part) of the frequencies of rows 10 to 15
+#   6 to 9    even  even   the four frequencies that are real: u and v are 0 or 4
+#   10 to 15  even  even   cosine (real part)
+#   16 to 31  even  odd    eight cosines, then the sines of the same frequencies
+#   32 to 47  odd   even   likewise
+#   48 to 63  odd   odd    likewise
 #
-# Four rows further down, a wave of even u has the same value and a wave of odd u the opposite; see `half_matrices`.
-HALF = PATCH * PATCH // 2
-REAL_ONLY = slice(14, 18)
-COSINE_SINE_ROWS = ((slice(18, 32), slice(0, 14)), (slice(32, 48), slice(48, 64)))
+# Four rows further down, a wave of even u has the same value and a wave of odd u the opposite, and four columns further
+# right so with v; see `quarter_matrices`.
+QUARTER = PATCH * PATCH // 4
+REAL_ONLY = slice(6, 10)
+COSINE_SINE_ROWS = (
+    (slice(10, 16), slice(0, 6)),
+    (slice(16, 24), slice(24, 32)),
+    (slice(32, 40), slice(40, 48)),
+    (slice(48, 56), slice(56, 64)),
+)
 
 _HALF = PATCH // 2
 
 
-def _frequencies(parity: int) -> list[tuple[int, int]]:
+def _frequencies(u_parity: int, v_parity: int) -> list[tuple[int, int]]:
     # The (u, v) that have a sine. The columns v of `rfft2` are 0 to 4. In columns 0 and 4 the entries of u = 5, 6, 7
     # are the conjugates of those of u = 3, 2, 1; in columns 1 to 3 all entries are independent.
-    upper = [(u, v) for v in (0, _HALF) for u in range(1, _HALF) if u % 2 == parity]
-    return upper + [(u, v) for v in range(1, _HALF) for u in range(parity, PATCH, 2)]
+    found = [(u, v) for v in (0, _HALF) for u in range(1, _HALF)]
+    found += [(u, v) for v in range(1, _HALF) for u in range(PATCH)]
+    return [(u, v) for u, v in found if (u % 2, v % 2) == (u_parity, v_parity)]
 
 
 @functools.cache
 def _constants() -> dict[str, np.ndarray]:
-    even, odd = _frequencies(0), _frequencies(1)
+    even = _frequencies(0, 0)
     real_only = [(u, v) for v in (0, _HALF) for u in (0, _HALF)]
-    frequencies = even + real_only + even + odd + odd
-    sines = [True] * len(even) + [False] * (len(real_only) + len(even) + len(odd)) + [True] * len(odd)
+    frequencies = even + real_only + even
+    sines = [True] * len(even) + [False] * (len(real_only) + len(even))
+    for parities in ((0, 1), (1, 0), (1, 1)):
+        both = _frequencies(*parities)
+        frequencies += both + both
+        sines += [False] * len(both) + [True] * len(both)
     u, v = np.array(frequencies).T
     y, x = np.divmod(np.arange(PATCH * PATCH), PATCH)
     phase = 2 * np.pi / PATCH * (np.outer(u, y) + np.outer(v, x))
@@ -93,18 +106,19 @@ def constant(name: str, like: Tensor) -> Tensor:
     return _constant(name, like.dtype, like.device)
 
 
-def half_matrices(name: str, like: Tensor, *, transposed: bool = False) -> Tensor:
-    """Matrices `(2, 32, 32)` for even and odd u and the upper half of the pixels: a transform with half the work.
+def quarter_matrices(name: str, like: Tensor, *, transposed: bool = False) -> Tensor:
+    """Matrices `(4, 16, 16)` for even and odd u and v and the upper left quarter of the pixels: a quarter of the work.
 
-    With the upper and lower half of the pixels, `half_matrices("analysis") @ [upper + lower, upper - lower]` are the
-    coefficients of even and odd u. With `[a, b] = half_matrices("synthesis") @ [even, odd]`, the upper half of the
-    pixels is a + b and the lower half a - b. `transposed` gives the matrices of the transposed transforms.
+    With a = upper left + lower left and b = upper right + lower right pixels, `quarter_matrices("analysis")` takes
+    a + b to the coefficients of even u and v, and a - b to those of even u and odd v. For odd u, a and b are differences
+    of upper and lower pixels. `quarter_matrices("synthesis")` returns the four sums and differences, each divided by
+    four. `transposed` gives the matrices of the transposed transforms.
     """
     matrix = constant(name, like)
     if name == "synthesis":
         matrix = matrix.t()
-    upper = matrix[:, :HALF].unflatten(0, (2, HALF))
-    return upper.transpose(1, 2) if (name == "synthesis") != transposed else upper
+    corner = matrix.unflatten(1, (PATCH, PATCH))[:, :_HALF, :_HALF].reshape(4, QUARTER, QUARTER)
+    return corner.transpose(1, 2) if (name == "synthesis") != transposed else corner
 
 
 def to_patches(x: Tensor) -> Tensor:
@@ -144,8 +158,9 @@ def filter_factors(fft: Tensor) -> Tensor:
 def multiply(a: Tensor, b: Tensor, *, conjugate: bool = False) -> Tensor:
     """Product of two spectra `(64, N, C)`, a circular convolution of the pixels; `conjugate` conjugates b."""
     sign = -1.0 if conjugate else 1.0
-    real, imaginary = [], []
+    pairs = []
     for cosines, sines in COSINE_SINE_ROWS:
-        real.append(a[cosines] * b[cosines] - sign * (a[sines] * b[sines]))
-        imaginary.append(a[sines] * b[cosines] + sign * (a[cosines] * b[sines]))
-    return torch.cat([imaginary[0], a[REAL_ONLY] * b[REAL_ONLY], *real, imaginary[1]])
+        real = a[cosines] * b[cosines] - sign * (a[sines] * b[sines])
+        pairs.append((real, a[sines] * b[cosines] + sign * (a[cosines] * b[sines])))
+    (real, imaginary), *others = pairs
+    return torch.cat([imaginary, a[REAL_ONLY] * b[REAL_ONLY], real, *itertools.chain(*others)])

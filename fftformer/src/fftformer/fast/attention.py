@@ -27,7 +27,7 @@ from fftformer.fast.strips import (
     to_pixels,
     write,
 )
-from fftformer.frequency import COSINE_SINE_ROWS, PATCH, REAL_ONLY, half_matrices, to_patches
+from fftformer.frequency import COSINE_SINE_ROWS, PATCH, REAL_ONLY, quarter_matrices, to_patches
 
 
 @torch.library.custom_op("fftformer::attention", mutates_args=())
@@ -147,8 +147,8 @@ class _Part:
     def attend(self, attended: Tensor, v: Tensor, conjugate: bool) -> tuple[Tensor, Tensor]:
         """Write this part's channels of F⁻¹(F(q) · F(k)) and of v; return both spectra."""
         patches = cut(depthwise(self._hidden.rows(), self.stencil))
-        q, k = to_coefficients(half_matrices("analysis", patches), patches[..., : 2 * self.third]).chunk(2, dim=-1)
-        to_pixels(half_matrices("synthesis", q), _product(q, k, conjugate), attended[..., self.channels])
+        q, k = to_coefficients(quarter_matrices("analysis", patches), patches[..., : 2 * self.third]).chunk(2, dim=-1)
+        to_pixels(quarter_matrices("synthesis", q), _product(q, k, conjugate), attended[..., self.channels])
         v[..., self.channels] = patches[..., 2 * self.third :].reshape(PATCH * PATCH, -1, self.third)
         return q, k
 
@@ -156,13 +156,13 @@ class _Part:
         self, q: Tensor, k: Tensor, g_attended: Tensor, g_v: Tensor, conjugate: bool, g_maps: Tensor
     ) -> None:
         """From the gradients of attention and v to those of the strip's maps q, k and v: `g_maps` `(R, W, C')`."""
-        g = to_coefficients(half_matrices("synthesis", q, transposed=True), g_attended[..., self.channels])
+        g = to_coefficients(quarter_matrices("synthesis", q, transposed=True), g_attended[..., self.channels])
         # For real images the transpose of "multiply by a spectrum" multiplies by its conjugate.
         g_q = _product(g, k, not conjugate)
         g_k = _product(q, g, True) if conjugate else _product(g, q, True)
         for i, coefficients in enumerate((g_q, g_k)):
             patches = cut(g_maps[..., i * self.third : (i + 1) * self.third])
-            to_pixels(half_matrices("analysis", g, transposed=True), coefficients, patches)
+            to_pixels(quarter_matrices("analysis", g, transposed=True), coefficients, patches)
         write(g_v[..., self.channels], g_maps[..., 2 * self.third :])
         self._g_stencil += stencil_gradient(g_maps, self._hidden.rows(), self.stencil)
 

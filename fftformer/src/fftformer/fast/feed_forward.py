@@ -26,7 +26,7 @@ from fftformer.fast.strips import (
     to_coefficients,
     to_pixels,
 )
-from fftformer.frequency import PATCH, half_matrices
+from fftformer.frequency import PATCH, quarter_matrices
 
 
 @torch.library.custom_op("fftformer::feed_forward", mutates_args=())
@@ -48,7 +48,7 @@ def feed_forward(  # noqa: PLR0917
         for top, bottom in strips:
             first, last = top == 0, bottom == len(image)
             rows, _, _ = layer_norm(image[top:bottom], norm_weight, norm_bias)
-            spectrum = to_coefficients(half_matrices("analysis", rows), cut(rows)).flatten(0, 1)
+            spectrum = to_coefficients(quarter_matrices("analysis", rows), cut(rows)).flatten(0, 1)
             # The stencil completes one row less than has arrived, until the last strip.
             complete = slice(done, bottom - (not last))
             target = result[complete].view(-1, x.shape[-1])
@@ -86,7 +86,7 @@ def _feed_forward_backward(  # noqa: PLR0917
         for top, bottom in strips:
             first, last = top == 0, bottom == len(image)
             rows, *moments = layer_norm(image[top:bottom], norm_weight, norm_bias)
-            spectrum = to_coefficients(half_matrices("analysis", rows), cut(rows)).flatten(0, 1)
+            spectrum = to_coefficients(quarter_matrices("analysis", rows), cut(rows)).flatten(0, 1)
             complete = slice(done, bottom - (not last))
             inners = []
             for part in parts:
@@ -101,7 +101,7 @@ def _feed_forward_backward(  # noqa: PLR0917
                 g_spectrum = torch.zeros_like(spectrum)
                 for part, inner in zip(parts, inners, strict=True):
                     part.pull_gradients(strip.stop - strip.start, spectrum, inner, g_spectrum)
-                to_pixels(half_matrices("analysis", image, transposed=True), g_spectrum, cut(g_image[strip]))
+                to_pixels(quarter_matrices("analysis", image, transposed=True), g_spectrum, cut(g_image[strip]))
                 g_norm.through(g_image[strip], image[strip], statistics, g_result[strip])
         for part in parts:
             part.add_to(g_in, g_factors, g_stencil, g_out)
@@ -132,7 +132,7 @@ class _Part:
     def push_pixels(self, filtered: Tensor, *, first: bool, last: bool) -> None:
         """Let the pixels of a filtered spectrum arrive."""
         room = self.pixels.room(filtered.shape[1] * PATCH**2 // self.pixels.width, first=first, last=last)
-        to_pixels(half_matrices("synthesis", filtered), filtered, cut(room))
+        to_pixels(quarter_matrices("synthesis", filtered), filtered, cut(room))
 
     def gate_and_value(self) -> tuple[Tensor, Tensor]:
         """The hidden maps at all rows that are complete."""
@@ -155,7 +155,7 @@ class _Part:
     def pull_gradients(self, rows: int, spectrum: Tensor, inner: Tensor, g_spectrum: Tensor) -> None:
         """From the gradient of a strip's pixels to that of its spectrum, which all parts add up in `g_spectrum`."""
         g_pixels, self._g_pixels = self._g_pixels[:rows], self._g_pixels[rows:]
-        g_inner = to_coefficients(half_matrices("synthesis", inner, transposed=True), cut(g_pixels))
+        g_inner = to_coefficients(quarter_matrices("synthesis", inner, transposed=True), cut(g_pixels))
         self._g_factor += (g_inner * inner).sum(dim=1, keepdim=True)
         g_inner = g_inner.mul_(self.factor).flatten(0, 1)
         self._g_weight.addmm_(g_inner.t(), spectrum)

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.networks.linear import linear
-from fftformer.frequency import HALF, PATCH
+from fftformer.frequency import PATCH, QUARTER
 
 _PIECE = 768 * 1024
 """Numbers in an inner map of one piece (3 MB in float32): less makes narrow products, more leaves the caches."""
@@ -112,28 +112,41 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def to_coefficients(matrices: Tensor, patches: Tensor) -> Tensor:
-    """A transform of patches by halves of its matrix (`frequency.half_matrices`), with half the arithmetic.
+    """A transform of patches by quarters of its matrix (`frequency.quarter_matrices`), with a quarter of the products.
 
     Args:
-        matrices: `(2, 32, 32)`.
+        matrices: `(4, 16, 16)`.
         patches: a patch map `(64, N, C)`, or rows that were `cut`.
 
     Returns:
         coefficients `(64, N, C)`.
     """
-    upper, lower = patches.chunk(2)
-    both = patches.new_empty(2, *upper.shape)
-    torch.add(upper, lower, out=both[0])
-    torch.sub(upper, lower, out=both[1])
-    return torch.bmm(matrices, both.view(2, HALF, -1)).view(PATCH * PATCH, -1, patches.shape[-1])
+    upper, lower = _places(patches).chunk(2)
+    rows = upper.new_empty(2, *upper.shape)
+    torch.add(upper, lower, out=rows[0])
+    torch.sub(upper, lower, out=rows[1])
+    left, right = rows.chunk(2, dim=2)
+    quarters = left.new_empty(2, 2, *left.shape[1:])  # even and odd u, even and odd v
+    torch.add(left, right, out=quarters[:, 0])
+    torch.sub(left, right, out=quarters[:, 1])
+    return torch.bmm(matrices, quarters.view(4, QUARTER, -1)).view(PATCH * PATCH, -1, patches.shape[-1])
 
 
 def to_pixels(matrices: Tensor, coefficients: Tensor, patches: Tensor) -> None:
     """The way back, written to `patches`: `(64, N, C)`, or rows that were `cut`."""
-    upper, lower = patches.chunk(2)
-    even, odd = torch.bmm(matrices, coefficients.reshape(2, HALF, -1)).view(2, *upper.shape)
-    torch.add(even, odd, out=upper)
-    torch.sub(even, odd, out=lower)
+    upper, lower = _places(patches).chunk(2)
+    quarters = torch.bmm(matrices, coefficients.reshape(4, QUARTER, -1))
+    quarters = quarters.view(2, 2, PATCH // 2, PATCH // 2, *upper.shape[2:])
+    rows = quarters.new_empty(2, *upper.shape)
+    left, right = rows.chunk(2, dim=2)
+    torch.add(quarters[:, 0], quarters[:, 1], out=left)
+    torch.sub(quarters[:, 0], quarters[:, 1], out=right)
+    torch.add(rows[0], rows[1], out=upper)
+    torch.sub(rows[0], rows[1], out=lower)
+
+
+def _places(patches: Tensor) -> Tensor:
+    return patches.unflatten(0, (PATCH, PATCH)) if patches.ndim == 3 else patches
 
 
 def layer_norm(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
