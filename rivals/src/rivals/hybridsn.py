@@ -1,7 +1,8 @@
 """HybridSN: 3-D convolutions, then a 2-D convolution (Roy et al., GRSL 2020, arXiv 1902.06701).
 
 The authors' notebook (github.com/gokriznastic/HybridSN) in PyTorch, with PyTorch's initial weights. The authors'
-windows have 25 × 25 pixels. The weights of the last epoch are scored; the notebook keeps those with the best training accuracy.
+windows have 25 × 25 pixels. The weights of the last epoch are scored; the notebook keeps those with the best training
+accuracy.
 """
 
 from __future__ import annotations
