@@ -1,10 +1,10 @@
-"""What the parts of BiFormer are worth, in one table: routing, regions, local terms, Swin-T's layout.
+"""Ablation of BiFormer in one table: routing, regions, local terms, Swin-T's layout.
 
     python biformer/ablation.py                                                      the demo's images, one seed
     python biformer/ablation.py --preset cifar10_subset --data-root DIR --epochs 5 --seeds 0 1 2
 
-Flags beside --variants, --seeds and --output are those of train.py, so it takes any data set and recipe. Operations
-are counted and times taken on eight images of the size that was trained on.
+All flags except --variants, --seeds and --output are those of train.py, so any data set and recipe can be used.
+Operations and times are for eight images of the size that was used in training.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def example(model: BiFormer) -> tuple[Tensor, ...]:
 
 @command
 def main() -> None:
-    """Train every variant, measure it, print the table."""
+    """Train and measure every variant and print the table."""
     ablate(__doc__, VARIANTS, load=load_model, example=example, metrics=("top-1", "top-5"))
 
 

@@ -1,14 +1,14 @@
-"""Measure BiFormer against its literal form and other packages' networks; printed as CSV.
+"""Measure BiFormer against its literal form and the networks of other packages, and print CSV.
 
-    python biformer/benchmark.py                                            what this machine has
+    python biformer/benchmark.py                                            on the GPU if there is one
     python biformer/benchmark.py --part networks --output biformer/results/speed_cpu.csv
     python biformer/benchmark.py --device cuda --output biformer/results/gpu.csv
 
 `networks`: `literal` is the network as the authors wrote it (keys and values gathered for every query region, layouts
-changed by einops, automatic gradients), `ours` what `create_model` builds, with the same weights. Beside them,
-untrained, timm's Swin-S and ConvNeXt-S and birder's BiFormer. `parts`: attention to routed regions alone, stage
-by stage, with PyTorch's flex_attention. `loaders`: ImageNet's training pictures, from our data set and timm's.
-The columns are explained in `common.measuring.benchmarking`. A quiet machine matters.
+changed by einops, automatic gradients). `ours` is the network of `create_model`, with the same weights. timm's Swin-S
+and ConvNeXt-S and birder's BiFormer have random weights. `parts`: only attention to routed regions, for each stage,
+also with PyTorch's flex_attention. `loaders`: training images of ImageNet's size, from our data set and timm's.
+`common.measuring.benchmarking` explains the columns. No other program should run on the machine.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from biformer import create_model, literal_network
 from biformer.augmentation import TrainingPictures, training_transform
-from biformer.data import open_split
 from biformer.fast.flex import flex_fits, flex_routed_attention
 from biformer.fast.routing import routed_attention
+from biformer.layouts import open_split
 from biformer.literal import literal_routed_attention
 from biformer.presets import PRESETS, Config
 from common.errors import UserError, command
@@ -45,7 +45,7 @@ _WIDTH = 32
 
 
 def networks(benchmark: Benchmark) -> Iterator[Row]:
-    """The classifier at 224², at 512² or what it divides into, and on a detector's picture."""
+    """The classifier for images of 224 × 224, and on a GPU also of 448 × 448 and 896 × 1344."""
     side = benchmark.size(224)
     if side % 224:
         raise UserError(f"--size {side}: the literal network cannot pad; use a multiple of 224")
@@ -62,10 +62,10 @@ def networks(benchmark: Benchmark) -> Iterator[Row]:
 
 
 def forms(benchmark: Benchmark, what: str, size: tuple[int, int], batch: int) -> list[Work]:
-    """All networks on the same pictures."""
+    """All networks on the same images."""
     device, name = benchmark.device, benchmark.pick(small="biformer_tiny", cpu="biformer_small", gpu="biformer_small")
     model = create_model(name).to(device)
-    picture = torch.randn(batch, 3, *size, device=device)
+    images = torch.randn(batch, 3, *size, device=device)
     runs: dict[str, tuple[Callable[[Tensor], Tensor], nn.Module]] = {
         "literal": (functools.partial(literal_network.biformer, model), model),
         "ours": (model, model),
@@ -79,18 +79,18 @@ def forms(benchmark: Benchmark, what: str, size: tuple[int, int], batch: int) ->
             other = birder_network(birder, size).to(device)
             runs["birder biformer_s"] = other, other
     setting = f"{name}, {batch} x {size[0]}x{size[1]}"
-    return [network_work(what, form, setting, run, module, picture) for form, (run, module) in runs.items()]
+    return [network_work(what, form, setting, run, module, images) for form, (run, module) in runs.items()]
 
 
 def birder_network(package: Any, size: tuple[int, int]) -> nn.Module:
-    """Birder's network of the same depths and widths."""
+    """Birder's network with the same depths and widths."""
     from birder.model_registry import registry  # noqa: PLC0415
 
     return registry.net_factory("biformer_s", num_classes=1000, size=size)
 
 
 def attention(benchmark: Benchmark) -> Iterator[Row]:
-    """Attention to routed regions as in stages 1 to 3, for pictures of 224² and of 512²."""
+    """Attention to routed regions as in stages 1 to 3, for images of 224² and 512²."""
     batch = benchmark.batch(benchmark.pick(small=1, cpu=4, gpu=64))
     for regions, first in ((2, 4),) if benchmark.small else ((7, 8), (8, 16)):
         for stage, (heads, top_k) in enumerate(((2, 1), (4, 4), (8, min(16, regions**2)))):
@@ -134,12 +134,12 @@ def attentions(  # noqa: PLR0917
 
 
 def operations(q: Any, k: Any, v: Any, routes: Any, *_: Any, **__: Any) -> int:
-    """Of the Triton kernels' forward pass: two products per pair of query and routed key."""
+    """Operations of the Triton kernels' forward pass: two products for each pair of query and routed key."""
     return 4 * q[0] * q[1] * q[2] * q[3] * routes[2] * k[2]
 
 
 def backward_operations(grad: Any, q: Any, k: Any, v: Any, routes: Any, *_: Any, **__: Any) -> int:
-    """Five products: the weights again, and the gradients of weights, q, k and v."""
+    """Operations of the backward pass: five products, for the weights and the gradients of weights, q, k and v."""
     return operations(q, k, v, routes) * 5 // 2
 
 
@@ -148,9 +148,9 @@ FORMULAS[torch.ops.biformer.routed_attention_backward] = backward_operations
 
 
 def loaders(benchmark: Benchmark) -> Iterator[Row]:
-    """Pictures of ImageNet's usual size, as JPEG, cut, resized, flipped and normalised as in training.
+    """JPEGs of ImageNet's usual size, cropped, resized, flipped and normalised as in training.
 
-    Without RandAugment, whose draws cost more than the loaders differ.
+    RandAugment is left out, because it takes more time than the difference between the loaders.
     """
     batch, batches = benchmark.pick(small=(2, 2), cpu=(32, 12), gpu=(32, 12))
     config = replace(PRESETS["imagenet_small"](), auto_augment="", colour_jitter=0.0, erasing=0.0)
@@ -164,9 +164,9 @@ def loaders(benchmark: Benchmark) -> Iterator[Row]:
 
 
 def timm_loader(folder: str, config: Config, batch: int, workers: int) -> Any:
-    """timm's data set and loader with the same transform."""
+    """timm's data set and loader, with the same transform."""
     dataset = timm.data.create_dataset("", folder, split="train")
-    dataset.reader.samples *= 100  # an epoch should not end while it is timed
+    dataset.reader.samples *= 100  # so that an epoch does not end during the measurement
     loader = timm.data.create_loader(
         dataset, (3, config.image_size, config.image_size), batch, is_training=True, use_prefetcher=False,
         num_workers=workers, persistent_workers=False,
@@ -176,7 +176,7 @@ def timm_loader(folder: str, config: Config, batch: int, workers: int) -> Any:
 
 
 def write_pictures(folder: Path, count: int) -> None:
-    """Two classes of smooth noise of 500×375 pixels, some 100 kB each as ImageNet's."""
+    """Write images of smooth noise in two classes: 500×375 pixels and about 100 kB, as in ImageNet."""
     random = np.random.default_rng(0)
     for number in range(count):
         rough = Image.fromarray(random.integers(256, size=(75, 100, 3), dtype=np.uint8)).resize((500, 375))
@@ -188,7 +188,7 @@ def write_pictures(folder: Path, count: int) -> None:
 
 @command
 def main() -> None:
-    """Print the rows as they come, and keep them."""
+    """Measure, print and store the rows."""
     Benchmark(__doc__, networks=networks, parts=attention, loaders=loaders).run()
 
 

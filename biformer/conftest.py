@@ -1,4 +1,4 @@
-"""What several test files share: small data for the three trainers, and the trainers called in this process."""
+"""Fixtures of several test files: small data for the three trainers, and trainers that are called in this process."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ FLAGS = {
         *("--mixed-precision", "no", "--warmup-steps", 2, "--learning-rate", 0.05, "--validate-epochs", 99),
     ),
 }
-"""The published recipe on few and small images, three updates of it."""
+"""Flags for three updates of the published recipe with few small images."""
 
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One small data set per task, in its published layout."""
+    """One small data set for each task, in its published layout."""
     root = tmp_path_factory.mktemp("data")
     for split, found, count in zip(("train", "val"), demo_pictures(4, 2), (4, 2), strict=True):
         for name in ("brick", "cat", "grass"):
@@ -88,5 +88,5 @@ def train(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> Callable
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small data set in COCO's form."""
+    """A small data set in COCO's layout."""
     return detection_demo.write_demo(tmp_path_factory.mktemp("coco"), training=6, validation=4)

@@ -1,11 +1,11 @@
-"""Score a network on a validation split, measured beside published.
+"""Score a network on a validation split and print the published scores beside the measured ones.
 
     python biformer/evaluate.py --checkpoint runs/biformer_demo/model                    the demo's test crops
     python biformer/evaluate.py --checkpoint biformer_small.pth --data-root IMAGENET     the authors' released file
-    accelerate launch --num_processes 8 biformer/evaluate.py ...                         images divided over the GPUs
+    accelerate launch --num_processes 8 biformer/evaluate.py ...                         several GPUs share the images
 
-Prints and writes top-1 and top-5 with the published crop: bicubic resize of the shorter side to
-size / 0.875, centre crop.
+Prints and writes top-1 and top-5. Images are cropped as published: the shorter side is resized to size / 0.875 by
+bicubic interpolation, then the centre is cropped.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Literal
 from biformer import scoring
 from biformer.augmentation import check_image_size, evaluation_transform
 from biformer.checkpoints import load_model
-from biformer.data import Pictures, check_classes, open_split
+from biformer.data import Pictures, check_classes
 from biformer.evaluation import EvaluationFlags
+from biformer.layouts import open_split
 from biformer.model import BiFormer
 from biformer.photographs import demo_pictures
 from biformer.variants import name_of
@@ -35,36 +36,36 @@ class EvaluateConfig(EvaluationFlags):
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
+    """A run's folder or its model folder, the authors' released file, or a name from docs/weights.md."""
     data_root: Path | None = None
-    """The data set's folder, or its validation folder alone; without it the demo's test crops."""
+    """Folder of the data set, or only its validation folder; by default the demo's test crops are scored."""
     dataset: str = ""
     """A name of timm's dataset factory; empty for class folders and zips."""
     split: Literal["validation", "train"] = "validation"
-    """Which split to score."""
+    """Split to score."""
     split_file: Path | None = None
-    """Names of the split's images, as a run with --holdout or --split-file leaves in OUTPUT/split.json."""
+    """JSON file with the names of the split's images; runs with --holdout or --split-file write OUTPUT/split.json."""
     image_size: Positive[int] | None = None
-    """Side of the crop in pixels; by default what the model was trained for."""
+    """Side of the crop in pixels; by default that of the training."""
     crop_pct: Positive[float] | None = None
     """Share of the resized image's side that is kept; by default the model's, 0.875 for released files."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint that holds both."""
+    """Use the averaged weights of a training checkpoint that has raw and averaged weights."""
     strict: bool = False
     """Refuse images that cannot be read, instead of leaving them out and counting them."""
     batch_size: Positive[int] = 64
-    """Images per process and forward pass."""
+    """Number of images per process and forward pass."""
     upright: bool | None = None
-    """Turn images as their EXIF orientation says; by default as in training, for the authors' weights not."""
+    """Turn images by their EXIF orientation; by default as in training, and not for the authors' weights."""
     save_pictures: int = 0
-    """Copy this many of the scored images, evenly spread, into the output folder, as PNG below their class."""
+    """Copy this number of scored images, evenly spread, to class folders in the output folder, as PNG."""
     output: Path | None = None
     """Folder for results.json; by default evaluation_<data set> beside the checkpoint."""
 
 
 @command
 def main() -> None:
-    """Load, score, print, write."""
+    """Load the network, score the images, print and write the scores."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
     accelerator, device = launch.on_device(options.device, mixed_precision=options.mixed_precision)
@@ -107,7 +108,7 @@ def main() -> None:
 
 
 def save_pictures(pictures: Pictures, count: int, folder: Path) -> None:
-    """Write some images as PNG, for a look and for `predict.py`."""
+    """Write some images as PNG, as input for `predict.py` for example."""
     for index in range(0, len(pictures), -(-len(pictures) // count)):
         picture, label = pictures.read(index)
         with atomic_path(folder / pictures.classes[label] / f"{index:05d}.png") as temporary:
@@ -120,20 +121,24 @@ def pictures_to_score(options: EvaluateConfig) -> Pictures:
         training, test = demo_pictures()
         return test if options.split == "validation" else training
     upright = options.upright
-    if upright is None:  # as in training; the authors' weights as the release scores them
+    if upright is None:  # as in training; for the authors' weights as in the release
         upright = config.recorded(options.checkpoint).get("upright", False)
     root = options.data_root or Path(".")
     return open_split(root, options.split, dataset=options.dataset, split_file=options.split_file, upright=upright)
 
 
 def check_fit(model: BiFormer, pictures: Pictures, checkpoint: Path) -> None:
-    """Refuse a model that was trained for other classes than the data set's, naming them."""
+    """Refuse a model that was trained for other classes than those of the data set.
+
+    Raises:
+        UserError: the message names the classes that differ.
+    """
     if model.class_names is not None:
         check_classes(pictures.classes, model.class_names, "the images", f"{checkpoint}")
     elif model.num_classes != len(pictures.classes):
         raise UserError(
-            f"{checkpoint}: has {model.num_classes} classes, the images {len(pictures.classes)}; "
-            "fine-tune it on them first (--preset finetune --weights)"
+            f"{checkpoint}: has {model.num_classes} classes, the images have {len(pictures.classes)}; "
+            "fine-tune the model on these images first (train.py --preset finetune --weights)"
         )
 
 

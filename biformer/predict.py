@@ -1,12 +1,12 @@
-"""Name the class of an image or of a folder of images, as CSV.
+"""Predict the class of an image, or of all images of a folder, and write CSV.
 
     python biformer/predict.py --checkpoint runs/biformer_demo/model --input photos --output labels.csv
     python biformer/predict.py --checkpoint biformer_small.pth --input photo.jpg --output label.csv --routing r.png
 
-The CSV has one line per image: the file, then class and probability of the `--top` most probable classes. Class
-names come from the model folder; released files have ImageNet's. `--routing` draws the regions that a query attends
-to in each stage, for the first images. Processes of `accelerate launch` divide the images among themselves. Unreadable
-images are listed in a CSV beside the output, `labels_failed.csv`. `--existing skip` continues after an interruption.
+The CSV has one line for each image: the file, then class and probability of the `--top` most probable classes. Class
+names are stored in the model folder; released files have ImageNet's. `--routing` draws the regions to which a query
+attends in each stage, for the first images. The processes of `accelerate launch` share the images. Unreadable images
+are listed in a CSV file beside the output, `labels_failed.csv`. `--existing skip` continues after an interruption.
 """
 
 from __future__ import annotations
@@ -41,29 +41,29 @@ class PredictConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
+    """A run's folder or its model folder, the authors' released file, or a name from docs/weights.md."""
     input: Path
-    """An image, or a folder whose images are taken at any depth."""
+    """An image, or a folder; all images in it and in its subfolders are classified."""
     output: Path
     """The CSV file."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where an output exists: refuse to start, skip images that are finished, or replace it."""
+    """If an output exists: refuse to start, skip finished images, or replace it."""
     top: Positive[int] = 3
-    """How many classes to name per image."""
+    """Number of classes in the CSV for each image."""
     image_size: Positive[int] | None = None
-    """Side of the crop in pixels; by default what the model was trained for."""
+    """Side of the crop in pixels; by default that of the training."""
     routing: Path | None = None
-    """PNG of the regions that --query attends to, for the first --routing-pictures images."""
+    """PNG file for a figure of the regions to which --query attends, for the first --routing-pictures images."""
     routing_pictures: Positive[int] = 4
-    """How many images that shows."""
+    """Number of images in this figure."""
     query: tuple[BelowOne[float], BelowOne[float]] = (0.45, 0.5)
-    """Place of the query: shares of height and width, in [0, 1)."""
+    """Position of the query as shares of height and width, in [0, 1)."""
     ema: bool = False
-    """Take the averaged weights of a training checkpoint that holds both."""
+    """Use the averaged weights of a training checkpoint that has raw and averaged weights."""
     batch_size: Positive[int] = 32
-    """Images per forward pass."""
+    """Number of images per forward pass."""
     device: str = "auto"
-    """auto (a GPU where there is one), cpu, cuda or cuda:1."""
+    """cpu, cuda or cuda:N; auto uses a GPU if there is one."""
 
 
 @command
@@ -71,7 +71,9 @@ def main() -> None:
     """Classify every readable image; end with an error if some could not be read."""
     options = config.parse(PredictConfig, __doc__)
     if options.output.suffix.lower() in SUFFIXES:
-        raise UserError(f"--output {printable(options.output)}: is an image's name; expected one like classes.csv")
+        raise UserError(
+            f"--output {printable(options.output)}: is the name of an image; expected a name like classes.csv"
+        )
     files = list_pictures(options.input, outside=options.output)
     failures = options.output.with_name(f"{options.output.stem}_failed.csv")
     flags = {"top": options.top, "image_size": options.image_size, "ema": options.ema}
@@ -107,7 +109,7 @@ def main() -> None:
                 pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
                 cells = [cell for i, value in pairs for cell in (classes[i], f"{value:.4f}")]
                 journal.add(name, cells, share.rank)
-    share.wait()  # every journal is complete
+    share.wait()  # until the journals of all processes are complete
     if share.is_main and journal.files:
         write_csv(options.output, journal.results(names), top)
         if options.routing is not None:
@@ -121,7 +123,7 @@ def main() -> None:
 
 
 def class_names(model: BiFormer) -> list[str]:
-    """Readable names of the model's classes: its own, ImageNet's for 1,000 unnamed ones, else their numbers."""
+    """Readable names of the classes: the model's, ImageNet's for 1,000 classes without names, or numbers."""
     info = ImageNetInfo("imagenet-1k")
     if model.class_names is None and model.num_classes == 1000:
         return [info.index_to_description(i) for i in range(1000)]

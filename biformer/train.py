@@ -4,9 +4,9 @@
     accelerate launch --num_processes 8 biformer/train.py --preset imagenet_small --data-root DIR
     accelerate launch biformer/train.py --preset finetune --data-root DIR --weights biformer_small.pth
 
-The last raw weights are exported to OUTPUT/model, as the authors released theirs; their average to
-OUTPUT/model_ema, and the best of both on validation to OUTPUT/model_best. After an interruption the
-same command continues exactly.
+The last raw weights are exported to OUTPUT/model (the authors' released weights are raw ones too), their average to
+OUTPUT/model_ema, and the weights with the best validation score, raw or averaged, to OUTPUT/model_best. After an
+interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from torch import nn
 
 from biformer import pictures, scoring
 from biformer.augmentation import TrainingPictures, check_image_size, evaluation_transform, training_transform
-from biformer.data import Pictures, open_both, save_split
+from biformer.data import Pictures, save_split
 from biformer.finetuning import starting_model
+from biformer.layouts import open_both
 from biformer.photographs import demo_pictures
 from biformer.presets import PRESETS, Config
 from common import launch
@@ -38,7 +39,7 @@ from common.run import Run
 
 @command
 def main() -> None:
-    """Configuration, data, network, loop, results."""
+    """Read the configuration and the data, build and train the network, write the results."""
     config = from_command_line(PRESETS, __doc__)
     training_set, validation_set = datasets(config)
     training = TrainingPictures(
@@ -77,7 +78,7 @@ def main() -> None:
     model, optimizer = accelerator.prepare(model.train(), optimizer)
     ema = ModelEmaV3(accelerator.unwrap_model(model), config.ema) if config.ema else None
     run.restore(model=model, optimizer=optimizer, ema=ema)
-    schedule.step_update(run.step)  # the rate is a function of the step
+    schedule.step_update(run.step)  # the learning rate depends only on the step
     run.say(
         f"{config.model}, {len(training):,} training and {len(validation_set):,} validation images of "
         f"{len(training_set.classes)} classes, global batch {global_batch}, learning rate {learning_rate:.3g}, "
@@ -109,10 +110,14 @@ def main() -> None:
 
 
 def datasets(config: Config) -> tuple[Pictures, Pictures]:
-    """Training and validation images; refuses bad folders before the first step."""
+    """Training and validation images.
+
+    Raises:
+        UserError: a folder is missing or cannot be used; this is found before the first step.
+    """
     if config.data_root is None and not config.dataset:
         if config.preset != "demo":
-            raise UserError(f"--preset {config.preset} needs --data-root DIR; the README says what belongs there")
+            raise UserError(f"--preset {config.preset} needs --data-root DIR; the README describes the folder")
         return demo_pictures()
     return open_both(
         config.data_root or Path("."),
@@ -125,7 +130,7 @@ def datasets(config: Config) -> tuple[Pictures, Pictures]:
 
 
 def mixing_and_loss(config: Config, classes: int) -> tuple[Mixup | None, nn.Module]:
-    """timm's mixup and CutMix, and the loss that goes with them."""
+    """timm's mixup and CutMix, or None if both are off, and the loss."""
     if not config.mixup and not config.cutmix:
         return None, LabelSmoothingCrossEntropy(config.smoothing)
     if config.batch_size % 2:
@@ -137,7 +142,7 @@ def mixing_and_loss(config: Config, classes: int) -> tuple[Mixup | None, nn.Modu
 def validate(
     run: Run[Config], model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures
 ) -> dict[str, scoring.Scores]:
-    """Score the raw and the averaged weights; keep the better ones if they are the best so far."""
+    """Score the raw and the averaged weights; keep the better of both if they are the best so far."""
     scores = score_both(run, model, ema, validation_set)
     raw, better = scores[""], run.accelerator.unwrap_model(model)
     if ema is not None and scores["_ema"].top1 > raw.top1:
@@ -153,18 +158,18 @@ def validate(
 def score_both(
     run: Run[Config], model: nn.Module, ema: ModelEmaV3 | None, validation_set: Pictures
 ) -> dict[str, scoring.Scores]:
-    """Scores of the raw weights, under "", and of the averaged ones, under "_ema"."""
+    """Scores of the raw weights (key "") and of the averaged weights (key "_ema")."""
     scores = {"": score(run, model, validation_set)}
     return scores if ema is None else scores | {"_ema": score(run, ema.module, validation_set)}
 
 
 def described(scores: scoring.Scores) -> dict[str, float]:
-    """The scalars that metrics.jsonl records."""
+    """The values that are written to metrics.jsonl."""
     return {"top1": scores.top1, "loss": scores.loss} | ({} if scores.top5 is None else {"top5": scores.top5})
 
 
 def score(run: Run[Config], model: nn.Module, validation_set: Pictures) -> scoring.Scores:
-    """Score in evaluation mode, then return to the former mode."""
+    """Score in evaluation mode; the former mode is restored."""
     config = run.config
     with run.scoring(model) as network:
         return scoring.score(
@@ -187,7 +192,7 @@ def finish(
     training: TrainingPictures,
     validation_set: Pictures,
 ) -> None:
-    """Export the weights, write the rows, draw the figures."""
+    """Export the weights, write the result rows, draw the figures."""
     config = run.config
     final = deepcopy(run.accelerator.unwrap_model(model)).eval()
     run.export(final)

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from biformer.blocks import BRABlock
-from biformer.data import Pictures, open_both
+from biformer.data import Pictures
+from biformer.layouts import open_both
 from common import config
 from common.attach import attach
 from common.config import Positive

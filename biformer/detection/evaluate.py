@@ -1,11 +1,11 @@
-"""Score a detector on COCO images, measured beside published.
+"""Score a detector on COCO images and print the published scores beside the measured ones.
 
     python biformer/detection/evaluate.py --checkpoint runs/biformer_detection_demo/model        the demo's images
     python biformer/detection/evaluate.py --checkpoint runs/biformer_detection_mask_rcnn_small/model --data-root COCO
-    accelerate launch --num_processes 8 biformer/detection/evaluate.py ...               images divided over the GPUs
+    accelerate launch --num_processes 8 biformer/detection/evaluate.py ...               several GPUs share the images
 
-Prints and writes COCO's average precisions of boxes and, for Mask R-CNN, of masks, and what was found in
-COCO's results format. Images go through the network one at a time, so scores do not depend on batches.
+Prints and writes COCO's average precisions of boxes and, for Mask R-CNN, of masks. The detections are written in COCO's
+results format. The network gets one image at a time, so scores do not depend on batches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from biformer.detection import scoring
-from biformer.detection.data import CocoPictures, check_categories, open_split
+from biformer.detection.annotations import check_categories
+from biformer.detection.data import CocoPictures, open_split
 from biformer.detection.model import load_detector
 from biformer.evaluation import EvaluationFlags
 from common import config, launch
@@ -32,18 +33,18 @@ class EvaluateConfig(EvaluationFlags):
     checkpoint: Path
     """A run's exported model folder."""
     data_root: Path | None = None
-    """The data set's folder; without it the demo's images, which lie beside a demo's model."""
+    """Folder of the data set; by default the demo's images beside the demo's model are scored."""
     split: Literal["validation", "train"] = "validation"
-    """Which split to score."""
+    """Split to score."""
     save_pictures: int = 0
-    """Copy this many of the scored images, evenly spread, into the output folder, as PNG."""
+    """Copy this number of scored images, evenly spread, to the output folder, as PNG."""
     output: Path | None = None
     """Folder for results.json and detections.json; by default evaluation_<data set>_<split> beside the checkpoint."""
 
 
 @command
 def main() -> None:
-    """Load, detect, score, print, write."""
+    """Load the detector, detect and score, print and write the scores."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
     accelerator, device = launch.on_device(options.device, mixed_precision=options.mixed_precision)
@@ -78,19 +79,19 @@ def main() -> None:
         print("\n".join(dict.fromkeys(f"{row.metric}: {row.definition}" for row in rows)))
         if options.save_pictures:
             save_pictures(pictures, options.save_pictures, output / "pictures")
-        print(f"rows: {output / 'results.json'}; found: {output / 'detections.json'}")
+        print(f"rows: {output / 'results.json'}; detections: {output / 'detections.json'}")
 
 
 def pictures_to_score(options: EvaluateConfig, *, masks: bool) -> CocoPictures:
     """The split's images, or the demo's."""
     root = options.data_root or beside(options.checkpoint) / "data"
     if options.data_root is None and not root.is_dir():
-        raise UserError(f"{options.checkpoint}: has no demo data beside it ({root}); name the data set by --data-root")
+        raise UserError(f"{options.checkpoint}: has no demo data beside it ({root}); pass the data set as --data-root")
     return open_split(root, options.split, masks=masks)
 
 
 def save_pictures(pictures: CocoPictures, count: int, folder: Path) -> None:
-    """Write some images as PNG, for a look and for `detection/predict.py`."""
+    """Write some images as PNG, as input for `detection/predict.py` for example."""
     for index in range(0, len(pictures), -(-len(pictures) // count)):
         with atomic_path(folder / Path(pictures.names[index]).with_suffix(".png").name) as temporary:
             pictures.read(index).save(temporary)

@@ -1,12 +1,12 @@
-"""Find the objects of an image or of a folder of images: a JSON of all, and each image drawn.
+"""Detect the objects in an image, or in all images of a folder; write one JSON file and draw each image.
 
     python biformer/detection/predict.py --checkpoint runs/biformer_detection_demo/model --input photos --output found
 
-OUTPUT/detections.json has COCO's layout (images, annotations with a score, categories), so that programs
-for COCO can read it. OUTPUT/pictures/ has the folders of the input, with boxes, masks, names and scores drawn as PNG.
-Photographs are turned upright by their EXIF orientation; boxes are in pixels of the turned image.
-Processes of `accelerate launch` divide the images among themselves. Unreadable images are listed in
-OUTPUT/failed.csv. `--existing skip` continues after an interruption.
+OUTPUT/detections.json has COCO's layout (images, annotations with a score, categories), so that programs for COCO can
+read it. OUTPUT/pictures/ has the subfolders of the input; boxes, masks, names and scores are drawn on each image, as
+PNG. Photographs are turned upright by their EXIF orientation; boxes are in pixels of the upright image. The processes
+of `accelerate launch` share the images. Unreadable images are listed in OUTPUT/failed.csv. `--existing skip` continues
+after an interruption.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ class PredictConfig:
     checkpoint: Path
     """A run's exported model folder."""
     input: Path
-    """An image, or a folder whose images are taken at any depth."""
+    """An image, or a folder; objects are detected in all images in it and in its subfolders."""
     output: Path
     """Folder for detections.json and pictures/."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where an output exists: refuse to start, skip images that are finished, or replace it."""
+    """If an output exists: refuse to start, skip finished images, or replace it."""
     score: Fraction[float] = SCORE
-    """Least score of what is written and drawn, in [0, 1]."""
+    """Lowest score in [0, 1] of the objects that are written and drawn."""
     draw: bool = True
-    """Write the drawn images too."""
+    """Write the drawn images."""
     device: str = "auto"
-    """auto (a GPU where there is one), cpu, cuda or cuda:1."""
+    """cpu, cuda or cuda:N; auto uses a GPU if there is one."""
 
 
 @command
 def main() -> None:
-    """Detect in everything that can be read; end with a sentence when something could not be."""
+    """Detect objects in all readable images; end with an error if some could not be read."""
     options = config.parse(PredictConfig, __doc__)
-    coco_mask()  # missing, it would be missed after the first image
+    coco_mask()  # if pycocotools is not installed, the error comes now and not after the first image
     files = list_pictures(options.input, outside=options.output)
     names = [relative(file, options.input) for file in files]
     found, failures = options.output / "detections.json", options.output / "failed.csv"
@@ -83,7 +83,7 @@ def main() -> None:
                 picture = read(file, detector)
                 journal.add(name, detect(picture, detector, options, share.device, target), share.rank)
             bar.update()
-    share.wait()  # every journal is complete
+    share.wait()  # until the journals of all processes are complete
     if share.is_main and journal.files:
         write_coco(found, journal.results(names), detector)
     share.finish(failures, "searched", of=len(files), see=found)
@@ -94,7 +94,11 @@ def main() -> None:
 def detect(
     picture: Image.Image, detector: Detector, options: PredictConfig, device: torch.device, target: Path
 ) -> dict[str, Any]:
-    """What is found in an image, as COCO's annotations without their numbers, and its size; draws it."""
+    """Detect the objects in an image, and draw them if `options.draw`.
+
+    Returns:
+        width and height of the image, and COCO's annotations without their numbers.
+    """
     with torch.inference_mode():
         (found,) = detector([to_tensor(picture).to(device)])
     keep = found["scores"] >= options.score
@@ -112,10 +116,10 @@ def detect(
 
 
 def read(file: Path, detector: Detector) -> Image.Image:
-    """An image in RGB, upright.
+    """Read an image in RGB and turn it upright.
 
     Raises:
-        UnreadablePicture: it cannot be decoded, or is too narrow for the detector.
+        UnreadablePicture: the image cannot be decoded, or is too narrow for the detector.
     """
     with reading(file):
         picture = read_rgb(file)
@@ -124,14 +128,14 @@ def read(file: Path, detector: Detector) -> Image.Image:
 
 
 def drawn_names(names: list[str]) -> list[str]:
-    """PNG names for drawn images; a.jpg and a.png of one folder become a.jpg.png and a.png.png."""
+    """PNG names for drawn images; a.jpg and a.png in the same folder become a.jpg.png and a.png.png."""
     short = [PurePosixPath(name).with_suffix(".png").as_posix() for name in names]
-    often = Counter(short)
-    return [f"{name}.png" if often[target] > 1 else target for name, target in zip(names, short, strict=True)]
+    count = Counter(short)
+    return [f"{name}.png" if count[target] > 1 else target for name, target in zip(names, short, strict=True)]
 
 
 def write_coco(path: Path, results: Iterable[tuple[str, Any]], detector: Detector) -> None:
-    """Write what was found as COCO's annotation files are laid out, an image or an object to a line."""
+    """Write the detections in the layout of COCO's annotation files, with one object per line."""
     sizes: list[tuple[str, int, int]] = []
     count = 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:

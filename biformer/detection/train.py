@@ -1,11 +1,11 @@
-"""Train a detector on BiFormer: RetinaNet, or Mask R-CNN for boxes and masks.
+"""Train a detector with BiFormer as backbone: RetinaNet for boxes, or Mask R-CNN for boxes and masks.
 
     accelerate launch biformer/detection/train.py                              the demo, a minute and a half
     accelerate launch --num_processes 8 biformer/detection/train.py --preset mask_rcnn_small --data-root COCO \\
         --weights biformer_small.pth
 
-The last weights are exported to OUTPUT/model, those with the best box AP on validation to
-OUTPUT/model_best. After an interruption the same command continues exactly.
+The last weights are exported to OUTPUT/model, the weights with the best validation box AP to OUTPUT/model_best. After
+an interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from biformer.dense import parameter_groups
 from biformer.detection import pictures, scoring
-from biformer.detection.data import CocoPictures, check_categories, open_split
+from biformer.detection.annotations import check_categories
+from biformer.detection.data import CocoPictures, open_split
 from biformer.detection.demo import write_demo
 from biformer.detection.model import Detector
 from biformer.detection.presets import PRESETS, Config
@@ -36,13 +37,14 @@ from common.run import Run
 
 @command
 def main() -> None:
-    """Configuration, data, network, loop, results."""
+    """Read the configuration and the data, build and train the network, write the results."""
     config = from_command_line(PRESETS, __doc__)
     check(config)
     training_set, validation_set = datasets(config)
     masks = config.method == "mask_rcnn"
     training = TrainingPictures(training_set, seed=config.seed, flip=config.flip, masks=masks)
-    # From the launcher: an accelerate state made before the Accelerator would run CPU processes each by itself.
+    # Read from the launcher: if accelerate's state were created before the Accelerator, processes on a CPU would not be
+    # connected.
     processes = launch.processes()
     global_batch = config.batch_size * config.gradient_accumulation * processes
     updates_per_epoch = max(1, len(training) // global_batch)
@@ -60,12 +62,12 @@ def main() -> None:
         model.body.compile(dynamic=True)  # batches differ in size
     model, optimizer = accelerator.prepare(model.train(), optimizer)
     if isinstance(model, DistributedDataParallel):
-        # As in mmdetection. The authors' RetinaNet also has find_unused_parameters; `Pyramid` leaves none unused.
+        # As in mmdetection. The authors' RetinaNet also sets find_unused_parameters; here no parameter is unused.
         model.broadcast_buffers = False
     run.restore(model=model, optimizer=optimizer)
     run.say(
         f"{config.method} on {config.model}, {len(training):,} training and {len(validation_set):,} validation "
-        f"pictures of {len(training_set.classes)} classes ({training_set.crowds:,} crowd regions and "
+        f"images of {len(training_set.classes)} classes ({training_set.crowds:,} crowd regions and "
         f"{training_set.degenerate:,} boxes without area left out), global batch {global_batch}, learning rate "
         f"{learning_rate:.3g}, {run.total - run.step:,} of {steps:,} updates to go, in {run.folder}"
     )
@@ -74,7 +76,7 @@ def main() -> None:
 
     scores: scoring.Scores | None = None
     for batch in run.batches(training):
-        # The rate is a function of the step, which already counts the update in progress.
+        # The learning rate depends on the number of finished updates; `run.step` also counts the current one.
         done = run.step - run.updated
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * share_of_rate(config, done, updates_per_epoch)
@@ -98,15 +100,19 @@ def main() -> None:
 
 
 def check(config: Config) -> None:
-    """Refuse flags that cannot be met, before anything is loaded."""
+    """Refuse flags that contradict each other, before anything is loaded."""
     if config.data_root is None and config.preset != "demo":
-        raise UserError(f"--preset {config.preset} needs --data-root DIR; the README says what belongs there")
+        raise UserError(f"--preset {config.preset} needs --data-root DIR; the README describes the folder")
 
 
 def datasets(config: Config) -> tuple[CocoPictures, CocoPictures]:
-    """Training and validation images; refuses bad files before the first step."""
+    """Training and validation images.
+
+    Raises:
+        UserError: a file is missing or cannot be used; this is found before the first step.
+    """
     folder = config.data_root
-    if folder is None:  # every process writes the same files, each in one piece
+    if folder is None:  # every process writes the same files; each file is written atomically
         folder = write_demo((config.output or Path("runs/biformer_detection_demo")) / "data")
     masks = config.method == "mask_rcnn"
     training_set, validation_set = (open_split(folder, split, masks=masks) for split in ("train", "validation"))
@@ -122,7 +128,7 @@ def datasets(config: Config) -> tuple[CocoPictures, CocoPictures]:
 
 
 def starting_model(config: Config, training_set: CocoPictures) -> Detector:
-    """A new detector, with ImageNet weights in its backbone if there are any."""
+    """Build a detector, with ImageNet weights in its backbone if `config.weights` is given."""
     try:
         model = Detector(
             class_names=training_set.classes,
@@ -147,13 +153,13 @@ def starting_model(config: Config, training_set: CocoPictures) -> Detector:
 
 
 def share_of_rate(config: Config, done: int, updates_per_epoch: int) -> float:
-    """The factor of the learning rate after `done` updates: warm-up, then a tenth after each of `steps_after`."""
+    """Factor of the learning rate after `done` updates: warm-up, then a tenth after each epoch in `steps_after`."""
     rising = min(1.0, 0.001 + 0.999 * done / config.warmup_steps) if config.warmup_steps else 1.0
     return rising * 0.1 ** sum(done >= epoch * updates_per_epoch for epoch in config.steps_after)
 
 
 def validate(run: Run[Config], model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
-    """Score; keep the weights if they are the best so far."""
+    """Score the weights and keep them if they are the best so far."""
     scores = score(run, model, validation_set)
     best = run.keep_if_best(scores.box.get("AP", 0.0), run.accelerator.unwrap_model(model), "model_best")
     named = scores.named()
@@ -165,14 +171,14 @@ def validate(run: Run[Config], model: nn.Module, validation_set: CocoPictures) -
 
 
 def score(run: Run[Config], model: nn.Module, validation_set: CocoPictures) -> scoring.Scores:
-    """Score in evaluation mode, then return to the former mode."""
+    """Score in evaluation mode; the former mode is restored."""
     config = run.config
     with run.scoring(model) as detector:
         return scoring.score(detector, validation_set, run.accelerator, workers=config.workers)
 
 
 def finish(run: Run[Config], model: nn.Module, scores: scoring.Scores, validation_set: CocoPictures) -> None:
-    """Export the weights, write the rows, draw the figures."""
+    """Export the weights, write the result rows, draw the figures."""
     config = run.config
     final = deepcopy(run.accelerator.unwrap_model(model)).eval()
     run.export(final)

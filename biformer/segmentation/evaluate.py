@@ -1,12 +1,12 @@
-"""Score a segmentation network, measured beside published.
+"""Score a segmentation network and print the published scores beside the measured ones.
 
     python biformer/segmentation/evaluate.py --checkpoint runs/biformer_segmentation_demo/model      the demo's scenes
     python biformer/segmentation/evaluate.py --checkpoint RUN/model --data-root ADEChallengeData2016
     python biformer/segmentation/evaluate.py --checkpoint RUN/model --data-root ADEChallengeData2016 --multi-scale
-    accelerate launch --num_processes 8 biformer/segmentation/evaluate.py ...              images divided over the GPUs
+    accelerate launch --num_processes 8 biformer/segmentation/evaluate.py ...              several GPUs share the images
 
-Prints and writes mIoU, mean and overall pixel accuracy of whole images, and each class's scores. `--multi-scale`
-averages six scales and their mirror images, as the published multi-scale column does.
+Prints and writes mIoU, mean and overall pixel accuracy of whole images, and the scores of each class. `--multi-scale`
+averages over six scales and their mirror images, as in the published multi-scale results.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ class EvaluateConfig(EvaluationFlags):
     checkpoint: Path
     """A run's exported model folder."""
     data_root: Path | None = None
-    """The data set's folder; without it the demo's scenes."""
+    """Folder of the data set; by default the demo's scenes are scored."""
     split: Literal["validation", "training"] = "validation"
-    """Which split to score."""
+    """Split to score."""
     multi_scale: bool = False
-    """Average six scales from 0.5 to 1.75 and their mirror images."""
+    """Average over six scales from 0.5 to 1.75 and their mirror images."""
     image_size: Positive[int] | None = None
-    """Shorter side of the resized images in pixels; by default what the model was trained for."""
+    """Shorter side of the resized images in pixels; by default the model's."""
     size_divisor: Positive[int] | None = None
-    """Stretch the resized sides to multiples of this; by default as the model was trained for."""
+    """Stretch the resized sides to multiples of this; by default the model's value."""
     save_pictures: int = 0
-    """Draw the first scored images, this many, beside annotation and prediction."""
+    """Draw this number of scored images with their annotations and predictions."""
     output: Path | None = None
     """Folder for results.json; by default evaluation_<data set> beside the checkpoint."""
 
 
 @command
 def main() -> None:
-    """Load, score, print, write."""
+    """Load the network, score the images, print and write the scores."""
     options = config.parse(EvaluateConfig, __doc__)
     options = replace(options, checkpoint=locate(options.checkpoint))
     accelerator, device = launch.on_device(options.device, mixed_precision=options.mixed_precision)
@@ -93,7 +93,7 @@ def main() -> None:
         if options.save_pictures:
             sheet = output / "predictions.png"
             prediction_sheet(model, scenes, protocol, device, sheet, count=options.save_pictures)
-            print(f"pictures: {sheet}")
+            print(f"figure: {sheet}")
         print(f"rows: {output / 'results.json'}; each class: {output / 'classes.csv'}")
 
 

@@ -1,11 +1,11 @@
-"""Name the class of every pixel of an image or of a folder tree of images.
+"""Predict the class of every pixel of an image, or of all images of a folder.
 
     python biformer/segmentation/predict.py --checkpoint runs/biformer_segmentation_demo/model \\
         --input photos --output segmented
 
-For `photos/a/b.jpg` writes `segmented/a/b_labels.png` and `segmented/a/b_overlay.png`. Labels have the image's
-size in upright position and the data set's codes (1 for the first class, as ADE20K's annotations), with a palette
-that image viewers show. The overlay has a legend, and is reduced for images over 1600 pixels. Processes of
+For `photos/a/b.jpg` this writes `segmented/a/b_labels.png` and `segmented/a/b_overlay.png`. Labels have the size of the
+upright image and the codes of the data set (1 for the first class, as in ADE20K's annotations); image viewers show them
+in colours. The overlay has a legend; it is reduced for images with a side above 1600 pixels. The processes of
 `accelerate launch` share the images; those that cannot be read are listed in OUTPUT/failed.csv.
 """
 
@@ -38,24 +38,24 @@ class PredictConfig:
     checkpoint: Path
     """A run's exported model folder."""
     input: Path
-    """An image, or a folder whose images are taken at any depth."""
+    """An image, or a folder; all images in it and in its subfolders are segmented."""
     output: Path
-    """The folder for labels and overlays."""
+    """Folder for labels and overlays."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where outputs exist: refuse to start, skip images that have theirs, or replace them."""
+    """If outputs exist: refuse to start, skip images whose outputs exist, or replace them."""
     overlay: bool = True
-    """Draw the overlays."""
+    """Write the overlays."""
     multi_scale: bool = False
-    """Average six scales from 0.5 to 1.75 and their mirror images: better and twenty times slower."""
+    """Average over six scales from 0.5 to 1.75 and their mirror images: better, and twenty times slower."""
     image_size: Positive[int] | None = None
-    """Shorter side of the resized images in pixels; by default what the model was trained for."""
+    """Shorter side of the resized images in pixels; by default the model's."""
     device: str = "auto"
-    """auto (a GPU where there is one), cpu, cuda or cuda:1."""
+    """cpu, cuda or cuda:N; auto uses a GPU if there is one."""
 
 
 @command
 def main() -> None:
-    """Segment everything that can be read; end with a sentence when something could not."""
+    """Segment all readable images; end with an error if some could not be read."""
     options = config.parse(PredictConfig, __doc__)
     jobs = list_jobs(options.input, options.output)
     failures = options.output / "failed.csv"
@@ -85,39 +85,39 @@ def main() -> None:
 
 
 def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
-    """Pair every image with its outputs' path, without `_labels.png`.
+    """Pair every image with the path of its outputs, without `_labels.png`.
 
-    The names keep their suffix where two images differ in nothing else.
+    If the names of two images differ only in their suffix, the outputs keep the suffix.
 
     Raises:
-        UserError: there is none, or the output is a file.
+        UserError: there is no image, or the output is a file.
     """
     if output.is_file() or (output.suffix.lower() in SUFFIXES and not output.is_dir()):
-        raise UserError(f"{output}: is an image's name, expected a folder for labels and overlays")
+        raise UserError(f"{output}: is the name of an image, expected a folder for labels and overlays")
     if source.is_file():
         return [(source, output / source.stem)]
     if source.resolve() == output.resolve():
         raise UserError(f"{output}: is the input folder itself; choose another --output")
     found = list_pictures(source, outside=output)
     stems = [output / path.relative_to(source).with_suffix("") for path in found]
-    often = Counter(stems)
+    count = Counter(stems)
     return [
-        (path, stem if often[stem] == 1 else stem.with_name(path.name)) for path, stem in zip(found, stems, strict=True)
+        (path, stem if count[stem] == 1 else stem.with_name(path.name)) for path, stem in zip(found, stems, strict=True)
     ]
 
 
 def outputs_of(stem: Path, options: PredictConfig) -> list[Path]:
-    """What is written for one image."""
+    """The files that are written for one image."""
     return [labels_of(stem), overlay_of(stem)] if options.overlay else [labels_of(stem)]
 
 
 def labels_of(stem: Path) -> Path:
-    """The labels' file."""
+    """The file of the labels."""
     return stem.with_name(f"{stem.name}_labels.png")
 
 
 def overlay_of(stem: Path) -> Path:
-    """The overlay's file."""
+    """The file of the overlay."""
     return stem.with_name(f"{stem.name}_overlay.png")
 
 

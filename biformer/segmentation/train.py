@@ -4,8 +4,8 @@
     accelerate launch --num_processes 8 biformer/segmentation/train.py --preset sfpn_small \\
         --data-root ADEChallengeData2016 --weights biformer_small.pth
 
-The last weights are exported to OUTPUT/model, the best on validation to OUTPUT/model_best. After an
-interruption the same command continues exactly.
+The last weights are exported to OUTPUT/model, the weights with the best validation score to OUTPUT/model_best. After
+an interruption the same command continues exactly.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from common.run import Run
 
 @command
 def main() -> None:
-    """Configuration, data, network, loop, results."""
+    """Read the configuration and the data, build and train the network, write the results."""
     config = from_command_line(PRESETS, __doc__)
     training_set, validation_set = datasets(config)
     augmentation = Augmentation(
@@ -52,7 +52,7 @@ def main() -> None:
     spared = () if config.decay_norms else ("norm",)
     groups = parameter_groups(model, config.weight_decay, without_decay=spared)
     optimizer = AdamW(groups, lr=config.learning_rate)
-    model = launch.sync_batch_norm(model, run.processes, accelerator.device)  # all of them, as in the release
+    model = launch.sync_batch_norm(model, run.processes, accelerator.device)  # of backbone and heads, as in the release
     if config.compile:
         model.compile()
     model, optimizer = accelerator.prepare(model.train(), optimizer)
@@ -61,13 +61,13 @@ def main() -> None:
     run.restore(model=model, optimizer=optimizer)
     run.say(
         f"{config.model} with {config.head}, {len(training):,} training and {len(validation_set):,} validation "
-        f"pictures of {len(training_set.classes)} classes, global batch {global_batch}, learning rate "
+        f"images of {len(training_set.classes)} classes, global batch {global_batch}, learning rate "
         f"{config.learning_rate:.3g}, {run.total - run.step:,} of {run.steps:,} updates to go, in {run.folder}"
     )
 
     scores: scoring.Scores | None = None
     for images, labels in run.batches(training):
-        rate = learning_rate(config, run.step - run.updated)  # a function of the updates done before
+        rate = learning_rate(config, run.step - run.updated)  # depends only on the number of finished updates
         for group in optimizer.param_groups:
             group["lr"] = rate
         with accelerator.accumulate(model):
@@ -88,20 +88,24 @@ def main() -> None:
 
 
 def datasets(config: Config) -> tuple[Scenes, Scenes]:
-    """Training and validation images; refuses bad folders before the first step."""
+    """Training and validation images.
+
+    Raises:
+        UserError: a folder is missing or cannot be used; this is found before the first step.
+    """
     root = config.data_root
     if root is None:
         if config.preset != "demo":
-            raise UserError(f"--preset {config.preset} needs --data-root DIR; the README says what belongs there")
+            raise UserError(f"--preset {config.preset} needs --data-root DIR; the README describes the folder")
         root = write_demo((config.output or Path("runs/biformer_segmentation_demo")) / "data")
     return open_both(root)
 
 
 def starting_model(config: Config, classes: list[str]) -> Segmenter:
-    """The network for `classes`, on ImageNet weights if there are any.
+    """Build the network for `classes`, with ImageNet weights if `config.weights` is given.
 
     Raises:
-        UserError: flags or weights that do not fit together.
+        UserError: flags or weights contradict each other.
     """
     try:
         model = Segmenter(
@@ -132,7 +136,7 @@ def starting_model(config: Config, classes: list[str]) -> Segmenter:
 
 
 def validate(run: Run[Config], model: nn.Module, validation_set: Scenes) -> scoring.Scores:
-    """Score the weights; keep them if they are the best so far."""
+    """Score the weights and keep them if they are the best so far."""
     scores = score(run, model, validation_set)
     values = scores.values()
     best = run.keep_if_best(values["mIoU"], model, "model_best")
@@ -143,7 +147,7 @@ def validate(run: Run[Config], model: nn.Module, validation_set: Scenes) -> scor
 
 
 def score(run: Run[Config], model: nn.Module, validation_set: Scenes) -> scoring.Scores:
-    """Score in evaluation mode, then return to the former mode."""
+    """Score in evaluation mode; the former mode is restored."""
     config = run.config
     with run.scoring(model) as network:
         return scoring.score(
@@ -152,12 +156,12 @@ def score(run: Run[Config], model: nn.Module, validation_set: Scenes) -> scoring
 
 
 def evaluation_protocol(model: Segmenter) -> Protocol:
-    """One view of each image, as the network was trained for."""
+    """One view of each image, with the size of the training."""
     return Protocol(model.image_size, model.size_divisor)
 
 
 def finish(run: Run[Config], model: nn.Module, scores: scoring.Scores, validation_set: Scenes) -> None:
-    """Export the weights, write the rows, draw the figures."""
+    """Export the weights, write the result rows, draw the figures."""
     config = run.config
     final = deepcopy(run.accelerator.unwrap_model(model)).eval()
     run.export(final)

@@ -150,7 +150,7 @@ def test_options_that_do_not_fit_are_refused(options: dict, words: str) -> None:
 
 
 def test_maps_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"10x12 has no 3x3 equal regions; use auto_pad"):
+    with pytest.raises(ValueError, match=r"10x12 cannot be cut into 3x3 equal regions; use auto_pad"):
         BiLevelRoutingAttention(DIM, HEADS, SIDE, 2, auto_pad=False)(torch.rand(1, 10, 12, DIM))
     with pytest.raises(ValueError, match=r"expected \(batch, height, width, 16\)"):
         BiLevelRoutingAttention(DIM, HEADS, SIDE, 2)(torch.rand(1, 16, 12, 12))

@@ -17,7 +17,8 @@ from PIL import Image
 
 from biformer import photographs
 from biformer.augmentation import EvaluationPictures, TrainingPictures, evaluation_transform, seeded, training_transform
-from biformer.data import Pictures, UnreadablePicture, open_both, open_split, save_split, stratified_split
+from biformer.data import Pictures, UnreadablePicture, save_split, stratified_split
+from biformer.layouts import open_both, open_split
 from biformer.presets import PRESETS, SPLITS, Config
 from common.errors import UserError
 from common.sampling import endless_loader
@@ -91,7 +92,7 @@ def test_bad_folders_are_named_with_the_remedy(tmp_path: Path, problem: str) -> 
         words = "no train images .* found nothing"
     if problem == "no split":
         write_folder(root, {"cat": 2, "dog": 2})
-        words = "found cat/, dog/; name a --split-file or a --holdout"
+        words = "found cat/, dog/; pass --split-file or --holdout"
     if problem == "bad zip":
         (root / "train.zip").write_text("no zip")
         words = "not a readable zip"
@@ -122,7 +123,7 @@ def test_a_split_that_links_to_the_other_is_refused(root: Path) -> None:
 def test_class_folders_of_one_name_are_not_joined(tmp_path: Path) -> None:
     for name in ("cat/left", "cat/right", "dog/left"):
         write_folder(tmp_path / "train" / name.split("/")[0], {name.split("/")[1]: 1})
-    with pytest.raises(UserError, match="class folders of one name lie in several places"):
+    with pytest.raises(UserError, match="several class folders have the same name"):
         open_split(tmp_path, "train")
 
 
@@ -132,7 +133,7 @@ def test_bad_split_files_are_named(tmp_path: Path, problem: str) -> None:
     path = tmp_path / "split.json"
     lists = {"train": ["cat/0.png", "dog/0.png"], "validation": ["cat/1.png", "dog/1.png"]}
     words = {"both": "1 images are in both", "both in other words": "1 images are in both"}
-    words |= {"twice": "stands twice in validation", "missing": r"1 of 3 .* missing \(first: dog/9.png\)"}
+    words |= {"twice": "listed twice in validation", "missing": r"1 of 3 .* missing \(first: dog/9.png\)"}
     if problem == "both":
         lists["validation"].append("cat/0.png")
     if problem == "both in other words":

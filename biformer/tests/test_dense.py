@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence(problem: str, tmp_p
     released = export_released(create_model("biformer_tiny", num_classes=5, **NARROW))
     if problem == "variant":
         released = export_released(create_model("biformer_tiny", num_classes=5))
-        words = r"another variant \(biformer_tiny, blocks 2-2-8-2.*name the variant"
+        words = r"another variant \(biformer_tiny, blocks 2-2-8-2.*choose the variant"
     elif problem == "channels":
         released = export_released(create_model("biformer_tiny", num_classes=5, in_chans=4, **NARROW))
         words = r"stem\.0\.weight \(16, 4, 3, 3\) instead of \(16, 3, 3, 3\)"

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from biformer import create_model
 from biformer.augmentation import TrainingPictures, training_transform
-from biformer.data import open_both
 from biformer.detection.data import open_split
 from biformer.detection.model import Detector
 from biformer.detection.transforms import TrainingPictures as DetectionPictures
+from biformer.layouts import open_both
 from biformer.presets import imagenet_tiny
 from biformer.segmentation.augmentation import Augmentation, TrainingScenes
 from biformer.segmentation.data import open_scenes

@@ -162,7 +162,7 @@ def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_
 
     assert line["class"] in ImageNetInfo().label_descriptions()
     done = call_script(PROJECT / "evaluate.py", *arguments, "--data-root", pictures_folder, status=2)
-    assert "has 1000 classes, the images 3" in done.stderr
+    assert "has 1000 classes, the images have 3" in done.stderr
 
 
 def test_training_lowers_the_loss(pictures_folder: Path, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_a_list_never_replaces_a_picture(tmp_path: Path) -> None:
     before, flags = (tmp_path / "a.png").read_bytes(), ("--checkpoint", tmp_path / "none", "--existing", "replace")
     for source in (tmp_path, tmp_path / "a.png"):
         done = call_script(PROJECT / "predict.py", "--input", source, "--output", tmp_path / "a.png", *flags, status=2)
-        assert "is an image's name; expected one like classes.csv" in done.stderr
+        assert "is the name of an image; expected a name like classes.csv" in done.stderr
     with pytest.raises(UserError, match="is an input image too"):
         refuse_overwriting([], [tmp_path / "a.png"], "replace", inputs=[tmp_path / "a.png"])
     assert (tmp_path / "a.png").read_bytes() == before

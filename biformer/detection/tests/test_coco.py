@@ -17,8 +17,9 @@ from pycocotools import mask as coco_mask
 
 from biformer import create_model
 from biformer.detection import load_detector
+from biformer.detection.annotations import check_categories, run_lengths
 from biformer.detection.coco import run_counts
-from biformer.detection.data import check_categories, open_split, run_lengths
+from biformer.detection.data import open_split
 from biformer.detection.demo import write_demo
 from biformer.detection.scoring import average_precision
 from biformer.detection.transforms import TrainingPictures, to_tensor, unstacked

@@ -18,7 +18,8 @@ from biformer import create_model
 from biformer.dense import DenseBiFormer
 from biformer.detection import Detector, load_detector
 from biformer.detection.data import open_split
-from biformer.detection.model import AlignedRoIAlign, pasted
+from biformer.detection.methods import AlignedRoIAlign
+from biformer.detection.model import pasted
 from biformer.detection.pictures import detection_sheet, draw_annotated
 from biformer.detection.presets import PRESETS, Config
 from biformer.detection.published import PUBLISHED

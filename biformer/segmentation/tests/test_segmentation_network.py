@@ -219,7 +219,7 @@ def test_labels_at_any_size_are_the_literal_ones(
     size: tuple[int, int], divisor: int, several: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In strips of one or a few rows, against whole maps."""
-    monkeypatch.setattr(inference, "_STRIP", 900)
+    monkeypatch.setattr(inference, "_STRIP_VALUES", 900)
     model = narrow()
     picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     protocol = Protocol(24, divisor, MULTI_SCALE if several else (1.0,), several)

@@ -1,9 +1,9 @@
 """The two attentions of BiFormer (Zhu et al., CVPR 2023, arXiv 2303.08810).
 
-`BiLevelRoutingAttention` lets every region of a map choose the few regions that its tokens
-attend to (section 3.2, equations 3 to 6); stage 4 attends to the whole map, `FullAttention`.
-The numbers are those of the release. Only the inside differs: keys and values of the chosen
-regions are read through the route table instead of being copied first (`fast.routing`).
+In `BiLevelRoutingAttention` every region of a map selects a few regions to which its tokens attend (section 3.2,
+equations 3 to 6). `FullAttention` of stage 4 attends to the whole map. The results equal those of the release. The
+computation differs in one point: keys and values of the selected regions are read through the routing table and not
+copied first (`fast.routing`).
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ Pooling = Literal["none", "adaptive_avg", "adaptive_max", "avg", "max"]
 
 
 class BiLevelRoutingAttention(nn.Module):
-    """Attention whose queries see the tokens of the `top_k` regions that their own region chose.
+    """Attention to the tokens of the `top_k` regions that the region of the query selects.
 
-    The map is cut into S × S regions. With region means q̄, k̄ of queries and keys,
+    The map is cut into S × S regions. With the means q̄, k̄ of the queries and keys of each region,
 
-        I = top_k((q̄ · C^-½) k̄ᵀ)                     regions that region r attends to, no gradient
-        O = softmax(q kᵀ_I · C^-½) v_I + LePE(v)      per head, over all tokens of these regions
+        I = top_k((q̄ · C^-½) k̄ᵀ)                     the regions that a region attends to, without gradient
+        O = softmax(q kᵀ_I · C^-½) v_I + LePE(v)      for each head, over all tokens of these regions
 
-    and a last projection. LePE is a depth-wise convolution of v over the whole map. As released,
-    both products are scaled by the full width C, not by a head's: released weights depend on it.
+    and a last projection. LePE is a depth-wise convolution of v over the whole map. As in the release, both products
+    are scaled by the full width C and not by the width of a head; released weights depend on it.
 
     Args:
         dim: channels C.
-        num_heads: divides `dim`.
+        num_heads: number of heads; divides `dim`.
         num_regions: S, regions along each side.
-        top_k: regions each region attends to, at most S²; 0 for its own alone, which is window attention.
-        lepe_kernel: side of the LePE kernel, odd; 0 for none.
-        pooling: what a region's keys and values are pooled with before attention: nothing, `adaptive_*`
-            to `pooled_size` × `pooled_size` tokens, or plain pooling by `pooled_ratio`.
-        pooled_size: tokens along a region's side, for adaptive pooling.
-        pooled_ratio: kernel and stride, for plain pooling.
-        soft_routing: multiply each chosen region's keys and values by the softmax, over the chosen
-            regions, of their affinities.
+        top_k: number of regions that each region attends to, at most S²; with 0 a region attends only to itself, which
+            is window attention.
+        lepe_kernel: side of the LePE kernel, odd; 0 for no LePE.
+        pooling: pooling of the keys and values of each region before attention: `none`, `adaptive_*` to `pooled_size` ×
+            `pooled_size` tokens, or `avg` and `max` with kernel and stride `pooled_ratio`.
+        pooled_size: tokens along the side of a region after adaptive pooling.
+        pooled_ratio: kernel and stride of `avg` and `max` pooling.
+        soft_routing: multiply the keys and values of each selected region by the softmax of the affinities of all
+            selected regions.
         differentiable_routing: let gradients flow into the affinities; needs `soft_routing`.
-        learned_routing: project the region means before they are compared; needs
-            `differentiable_routing`, or the projection would never learn.
-        auto_pad: zero-pad maps at the right and bottom to multiples of S and crop the output. As
-            released, padding comes before the projection and padded keys are not masked.
+        learned_routing: project the means of the regions before they are compared; needs `differentiable_routing`,
+            because otherwise the projection would never learn.
+        auto_pad: pad maps with zeros at the right and the bottom to multiples of S, and crop the output. As in the
+            release, maps are padded before the projection, and padded keys are not masked.
 
     Shape:
-        `(B, H, W, C)` → the same; without `auto_pad` H and W are multiples of S. A map `(B, C, H, W)` with W = C
-        has the right shape too and gives wrong numbers without an error: for such maps take
-        `biformer.blocks.BRABlock`, which cannot be confused.
+        `(B, H, W, C)` → the same; without `auto_pad`, H and W must be multiples of S. A map `(B, C, H, W)` with W = C
+        is accepted too, but the result is wrong: use `biformer.blocks.BRABlock` for such maps.
 
     Raises:
-        ValueError: options that do not fit together, or a map that does not fit.
+        ValueError: options that contradict each other, or a map of a wrong shape.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class BiLevelRoutingAttention(nn.Module):
         if pooled_size < 1 or pooled_ratio < 1:
             raise ValueError(f"pooled_size and pooled_ratio must be at least 1, got {pooled_size} and {pooled_ratio}")
         if differentiable_routing and not soft_routing:
-            raise ValueError("differentiable_routing needs soft_routing: a hard choice passes no gradient")
+            raise ValueError("differentiable_routing needs soft_routing: a hard selection has no gradient")
         if learned_routing and not differentiable_routing:
             raise ValueError("learned_routing needs differentiable_routing, or its projection would never learn")
         self.dim, self.num_heads, self.num_regions, self.top_k = dim, num_heads, num_regions, top_k
@@ -104,11 +104,7 @@ class BiLevelRoutingAttention(nn.Module):
         self.out = Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend.
-
-        Args:
-            x: `(B, H, W, C)`, channels last; `BRABlock` takes `(B, C, H, W)`.
-        """
+        """`(B, H, W, C)` → the same; for `(B, C, H, W)` use `BRABlock`."""
         height, width = x.shape[1:3]
         x = self._padded(x)
         qkv = self.qkv(x)
@@ -126,13 +122,13 @@ class BiLevelRoutingAttention(nn.Module):
         return cropped(self.out(y), height, width)
 
     def routes(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """The regions that each region attends to.
+        """Select the regions that each region attends to (equations 3 and 4).
 
         Args:
             q, k: queries and keys by region, `(B, S², T, C)`.
 
         Returns:
-            region numbers `(B, S², top_k)`, row by row over the map, best first; and their affinities.
+            region numbers `(B, S², top_k)`, best first; and their affinities. Regions are numbered row by row.
         """
         if not self.top_k:
             own = torch.arange(q.shape[1], device=q.device)[None, :, None].expand(len(q), -1, 1)
@@ -147,7 +143,7 @@ class BiLevelRoutingAttention(nn.Module):
 
     @torch.no_grad()
     def choices(self, x: Tensor) -> Tensor:
-        """The routes of a map, for images: `(B, H, W, C)` → `(B, S², top_k)` region numbers."""
+        """The selected regions of a map, for figures: `(B, H, W, C)` → `(B, S², top_k)` region numbers."""
         q, k, _ = self._to_regions(self.qkv(self._padded(x))).chunk(3, dim=-1)
         return self.routes(q, k)[0]
 
@@ -158,27 +154,27 @@ class BiLevelRoutingAttention(nn.Module):
         bottom, right = -x.shape[1] % side, -x.shape[2] % side
         if not self.auto_pad and (bottom or right):
             raise ValueError(
-                f"a map of {x.shape[1]}x{x.shape[2]} has no {side}x{side} equal regions; use auto_pad=True"
+                f"a map of {x.shape[1]}x{x.shape[2]} cannot be cut into {side}x{side} equal regions; use auto_pad=True"
             )
-        # An exported program pads in any case, so that sizes stay free in it.
-        free = self.auto_pad and torch.compiler.is_exporting()
-        return F.pad(x, (0, 0, 0, right, 0, bottom)) if free or bottom or right else x
+        # An exported program must work for all sizes, so it always pads.
+        exporting = self.auto_pad and torch.compiler.is_exporting()
+        return F.pad(x, (0, 0, 0, right, 0, bottom)) if exporting or bottom or right else x
 
     def _to_regions(self, x: Tensor) -> Tensor:
-        """`(B, H, W, C)` → `(B, S², tokens, C)`, regions and their tokens row by row."""
+        """`(B, H, W, C)` → `(B, S², tokens, C)`; regions, and the tokens of a region, are ordered row by row."""
         side = self.num_regions
         x = x.unflatten(1, (side, -1)).unflatten(3, (side, -1))
         return x.transpose(2, 3).flatten(1, 2).flatten(2, 3)
 
     def _to_map(self, x: Tensor, shape: torch.Size) -> Tensor:
-        """Undo `_to_regions`, for a map of `shape`."""
+        """The inverse of `_to_regions` for a map of this shape."""
         batch, height, width, _ = shape
         side = self.num_regions
         x = x.reshape(batch, side, side, height // side, width // side, -1)
         return x.transpose(2, 3).reshape(batch, height, width, -1)
 
     def _pooled(self, x: Tensor, shape: torch.Size) -> Tensor:
-        """Fewer tokens per region: `(B, S², T, C)` → `(B, S², pooled, C)`."""
+        """Pool the tokens of each region: `(B, S², T, C)` → `(B, S², pooled, C)`."""
         batch, regions, _, channels = x.shape
         height, width = shape[1] // self.num_regions, shape[2] // self.num_regions
         x = x.reshape(batch * regions, height, width, channels).permute(0, 3, 1, 2)
@@ -194,9 +190,9 @@ class BiLevelRoutingAttention(nn.Module):
         return x.flatten(2).transpose(1, 2).reshape(batch, regions, -1, channels)
 
     def _softly(self, q: Tensor, k: Tensor, v: Tensor, routes: Tensor, weights: Tensor) -> Tensor:
-        """Attention to keys and values that are multiplied by their regions' `weights` `(B, S², top_k)`.
+        """Attention to keys and values that are multiplied by the `weights` `(B, S², top_k)` of their regions.
 
-        A region's weight differs for every region that chose it, so the copies cannot be avoided.
+        The weight of a region is different for every region that selects it, so keys and values must be copied.
         """
         batch, regions = k.shape[:2]
         k, v = ((gather_regions(x, routes) * weights[..., None, None]).flatten(2, 3) for x in (k, v))
@@ -205,19 +201,22 @@ class BiLevelRoutingAttention(nn.Module):
 
 
 class FullAttention(nn.Module):
-    """Attention of stage 4: all tokens to all, with a local term from the attention's input.
+    """Attention of stage 4: all tokens attend to all tokens; the local term is computed from the input.
 
         y = W_o (softmax(q kᵀ · d^-½) v + DWConv5×5(x))
 
-    As released: 8 heads whatever the width, d is a head's width here, no bias for q, k and v.
+    As in the release, there are 8 heads for every width, d is the width of a head here, and q, k and v have no bias.
 
     Args:
-        dim: channels, a multiple of `num_heads`.
-        num_heads: heads.
-        lepe_kernel: side of the depth-wise kernel, odd; 0 leaves the local term out.
+        dim: channels C, a multiple of `num_heads`.
+        num_heads: number of heads.
+        lepe_kernel: side of the depth-wise kernel, odd; 0 for no local term.
 
     Shape:
         `(B, H, W, C)` → the same.
+
+    Raises:
+        ValueError: `dim` is not a multiple of `num_heads`, or the kernel is even.
     """
 
     def __init__(self, dim: int, num_heads: int = 8, *, lepe_kernel: int = 5) -> None:

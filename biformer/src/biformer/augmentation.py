@@ -1,8 +1,8 @@
-"""Transforms of an image before the network: timm's, with random choices that repeat exactly.
+"""timm's transforms of an image before the network, with random choices that can be repeated exactly.
 
-timm's augmentation draws from the global generators of Python, NumPy and torch. Here they are set
-per sample from (seed, epoch, index) and put back afterwards, so that a sample is the same in any
-loading process and after any restart, and nothing else in the process notices.
+timm's augmentation uses the global generators of Python, NumPy and torch. Here they are set for each sample from
+(seed, epoch, index) and restored afterwards. So a sample is the same in any loading process and after any restart, and
+other code of the process is not affected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ATTEMPTS = 10
 
 
 def training_transform(config: Config) -> Transform:
-    """timm's training transform with the preset's numbers: PIL image → `(3, size, size)`, normalised."""
+    """timm's training transform with the values of `config`: PIL image → `(3, size, size)`, normalised."""
     transform = create_transform(
         config.image_size,
         is_training=True,
@@ -52,20 +52,30 @@ def training_transform(config: Config) -> Transform:
 
 
 def posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
-    """timm's at the strongest: it asks for no bits at all, which is black, but which Pillow 13 refuses."""
+    """timm's `posterize`; for 0 bits, its strongest form, which Pillow 13 refuses, the image is black."""
     return auto_augment.posterize(picture, bits) if bits else Image.new(picture.mode, picture.size)
 
 
 def evaluation_transform(image_size: int = 224, crop_pct: float = CROP_SHARE) -> Transform:
-    """The published evaluation: bicubic resize of the shorter side to size / crop_pct, centre crop, normalisation."""
+    """The published evaluation transform: PIL image → `(3, image_size, image_size)`, normalised.
+
+    Args:
+        image_size: side of the centre crop in pixels.
+        crop_pct: share of the resized image's side that is kept: the shorter side is resized to
+            `image_size / crop_pct` pixels by bicubic interpolation.
+    """
     return create_transform(image_size, is_training=False, interpolation="bicubic", crop_pct=crop_pct)
 
 
 def check_image_size(image_size: int, model: BiFormer) -> None:
-    """Refuse images that the network cannot cut into its regions.
+    """Refuse a size of images that the network cannot cut into regions.
+
+    Args:
+        image_size: side of the images in pixels.
+        model: the network.
 
     Raises:
-        UserError: with the smallest size.
+        UserError: the size is too small; the message has the smallest size.
     """
     if image_size < model.least_size:
         raise UserError(
@@ -77,19 +87,19 @@ def check_image_size(image_size: int, model: BiFormer) -> None:
 class TrainingPictures(Dataset[tuple[Tensor, int]]):
     """Augmented training images; item `(epoch, index)` → `(3, S, S)` and class number.
 
-    With repeated augmentation an epoch shows a random 1/repeats of the images, each `repeats`
-    times with other random choices and next to each other in the order of samples, so in the same
-    global batch, as timm's `RepeatAugSampler` arranges it.
+    With repeated augmentation an epoch uses a random 1/`repeats` of the images. Each of them is used `repeats` times
+    with different random choices. These samples follow each other, so they are in the same global batch, as with timm's
+    `RepeatAugSampler`.
 
     Args:
-        pictures: of the training split.
+        pictures: images of the training split.
         transform: from `training_transform`.
-        seed: of order and augmentation; the run's.
-        repeats: how often an epoch shows an image; 1 for no repetition.
-        strict: refuse unreadable images, instead of taking the next one.
+        seed: seed of order and augmentation.
+        repeats: how often an epoch uses an image; 1 for no repetition.
+        strict: refuse unreadable images instead of using the next image.
 
     Raises:
-        UserError: on access, for an unreadable image if `strict`, or for ten in a row.
+        UserError: on access, for an unreadable image if `strict`, or if ten images in a row are unreadable.
     """
 
     def __init__(
@@ -97,7 +107,7 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
     ) -> None:
         self.pictures, self.transform, self.seed = pictures, transform, seed
         self.repeats, self.strict = repeats, strict
-        # Shared, so that loading processes can note what they skipped.
+        # In shared memory, so that loading processes can record the images that they skip.
         self._unreadable = torch.zeros(len(pictures), dtype=torch.bool).share_memory_()
         self._epoch = -1
 
@@ -111,7 +121,7 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
             return self.transform(picture), label
 
     def skipped(self) -> list[str]:
-        """Names of the images that could not be read so far, in any loading process."""
+        """Names of the unreadable images that all loading processes have found so far."""
         return [self.pictures.names[i] for i in self._unreadable.nonzero().flatten().tolist()]
 
     def _source(self, epoch: int, index: int) -> int:
@@ -141,9 +151,19 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
 
 
 class EvaluationPictures(Dataset[tuple[Tensor, int, int]]):
-    """One process's share of the images to score; item → `(3, S, S)`, class number, index.
+    """The images that one process scores; item → image `(3, S, S)`, class number, index in the split.
 
-    An unreadable image has class -1 and zeros, or is refused if `strict`.
+    An unreadable image has the class -1 and is all zeros.
+
+    Args:
+        pictures: images of the split.
+        transform: from `evaluation_transform`.
+        rank: number of this process.
+        processes: how many processes there are.
+        strict: refuse unreadable images.
+
+    Raises:
+        UserError: on access, for an unreadable image if `strict`.
     """
 
     def __init__(
@@ -169,7 +189,7 @@ class EvaluationPictures(Dataset[tuple[Tensor, int, int]]):
 
 @contextlib.contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Set the global generators from `key`; on leaving, put them back as they were."""
+    """Set the global generators from `key`; at the end of the context, restore their former states."""
     number = int(np.random.SeedSequence(key).generate_state(1)[0])
     python, array, tensor = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     random.seed(number)

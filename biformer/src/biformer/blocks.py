@@ -9,17 +9,18 @@ from common.networks.blocks import MapBlock, heads_for
 
 
 class BRABlock(MapBlock):
-    """`x + gain · BRA(norm x)`: every region attends to the few regions that it chose.
+    """`x + gain · BRA(norm x)`: every region attends to the few regions that it selects.
 
     Args:
         channels: C.
-        num_heads: by default the largest power of two that leaves each head 16 channels.
-        num_regions: S; the map is cut into S × S regions. A map smaller than that is padded.
-        top_k: regions that each region attends to.
-        gain: see `MapBlock`; None gives `BiLevelRoutingAttention`.
+        num_heads: number of heads; by default the largest power of two for which a head has 16 channels or more.
+        num_regions: S; the map is cut into S × S regions.
+        top_k: number of regions that each region attends to.
+        gain: see `MapBlock`; None gives `BiLevelRoutingAttention` alone.
 
     Shape:
-        `(B, C, H, W)` → the same; padded with zeros at the bottom and the right to whole regions, cropped again.
+        `(B, C, H, W)` → the same. The map is padded with zeros at the bottom and the right to multiples of S, and the
+        output is cropped.
     """
 
     def __init__(

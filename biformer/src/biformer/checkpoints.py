@@ -1,8 +1,8 @@
-"""Weights in the authors' published form: their tensor names ↔ ours, and files of either form.
+"""Loading the authors' weights and ours, and converting between the two sets of tensor names.
 
-Only names differ; no tensor is reshaped. In the release, STL is a class of its own with other names
-inside a stage (`stages.0.blocks.1`, `mlp.2`) than the others (`stages.0.1`, `mlp.3`). The released ImageNet weights
-are the raw network's; a file that also holds the average (`model_ema`) gives it on request.
+Only names differ; no tensor is reshaped. In the release the network STL has its own class, with other names inside a
+stage (`stages.0.blocks.1`, `mlp.2`) than the other networks (`stages.0.1`, `mlp.3`). The released ImageNet weights are
+not averaged; from a file that also has averaged weights (`model_ema`), these can be loaded instead.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from biformer.model import BiFormer, BiFormerStage
+from biformer.model import BiFormer
+from biformer.stages import BiFormerStage
 from common.errors import UserError
 from common.networks.weights import load_network, load_strictly, locate, read_tensors
 
-# (published, ours); a rule that does not match leaves the name alone
+# (published, ours): regular expressions; a rule that does not match does not change the name
 _RULES = (
     (r"^downsample_layers\.0\.", "stem."),
     (r"^downsample_layers\.([123])\.", r"stages.\1.downsample."),
@@ -34,11 +35,11 @@ _AVERAGES = ("model_ema", "state_dict_ema")
 
 
 def convert_released(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published tensors → our state dict of the same sizes.
+    """Convert published tensors to our state dict; the sizes are kept.
 
     Raises:
-        UserError: one sentence that names every unknown, missing and misshapen tensor, or says
-            that this is no BiFormer at all.
+        UserError: names every tensor that is unknown, missing or of a wrong shape, or says that the tensors are of
+            another network.
     """
     return dict(_from_released(state_dict, "the released state dict").state_dict())
 
@@ -50,21 +51,21 @@ def export_released(model: BiFormer) -> dict[str, Tensor]:
 
 
 def load_model(path: str | Path, *, ema: bool = False) -> BiFormer:
-    """A network from a folder written by `save_pretrained`, or from the authors' released file.
+    """Load a network from a folder written by `save_pretrained`, or from the authors' released file.
 
-    The released file (`.pth`, `.pt` or `.safetensors`, plain or wrapped in `model`) is recognised
-    by its tensor names; the variant is taken from the tensors' shapes.
+    The released file (`.pth`, `.pt` or `.safetensors`, plain or wrapped in `model`) is recognised by its tensor names;
+    the variant is taken from the tensors' shapes.
 
     Args:
         path: folder or file.
-        ema: take the averaged weights of a training checkpoint that holds both, instead of the raw
-            ones, which are what the authors released.
+        ema: load the averaged weights of a training checkpoint that has both, instead of the raw weights. The authors
+            released raw weights.
 
     Returns:
-        the network in evaluation mode, on CPU, in the file's floating type.
+        the network in evaluation mode, on the CPU, in the floating-point type of the file.
 
     Raises:
-        UserError: no such file, damaged, another model's, or without an average.
+        UserError: the file does not exist, is damaged, has the weights of another network, or has no averaged weights.
     """
     if not ema:
         return load_network(path, BiFormer, _from_released)
@@ -75,12 +76,16 @@ def load_model(path: str | Path, *, ema: bool = False) -> BiFormer:
 
 
 def configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """The keywords of `BiFormer` for published tensors, from their names and shapes.
+    """The keywords of `BiFormer` that fit the names and shapes of published tensors.
 
-    Heads, regions and top-k leave no trace in a tensor; they are the release's.
+    Numbers of heads, regions and top-k cannot be seen from tensors; they are those of the release.
+
+    Args:
+        tensors: the published tensors by name.
+        source: names the tensors in the error.
 
     Raises:
-        UserError: these are another model's tensors.
+        UserError: the tensors are of another network.
     """
     ours = from_published(tensors)
     stem, head = ours.get("stem.0.weight"), ours.get("head.fc.weight")
@@ -105,11 +110,11 @@ def configuration(tensors: Mapping[str, Tensor], source: str) -> dict[str, Any]:
 
 
 def from_published(tensors: Mapping[str, Any], model: nn.Module | None = None) -> dict[str, Tensor]:
-    """Rename published tensors, unchecked; names that are ours already stay. timm calls it before it loads.
+    """Rename published tensors without checks; tensors with our names keep them. timm calls this before loading.
 
     Args:
-        tensors: as read from a file; a wrapping `model` is opened.
-        model: not needed; timm passes it.
+        tensors: the content of a file; tensors inside an entry `model` are taken out.
+        model: not used; timm passes it.
     """
     tensors = tensors.get("model", tensors)
     published = any(name.startswith("downsample_layers.") for name in tensors)
@@ -117,7 +122,7 @@ def from_published(tensors: Mapping[str, Any], model: nn.Module | None = None) -
 
 
 def published_names(model: BiFormer) -> dict[str, str]:
-    """Our tensors' names → the published ones."""
+    """The published name of each of our tensors."""
     first = model.stages[0]
     assert isinstance(first, BiFormerStage)
     swin_layout = first.blocks[0].pos_embed is None

@@ -1,12 +1,11 @@
-"""BiFormer as the backbone of segmentation and detection: four maps instead of one classification.
+"""BiFormer as the backbone of segmentation and detection; it returns four feature maps.
 
-As the authors' `BiFormer_mm`: the network of `variants` without classifier and last norm, and a channel
-LayerNorm of its own for each stage's map. The norm touches the output only; the next stage gets the map
-without it. What segmentation and detection share stands here too: frozen BatchNorm, ImageNet weights, and
-parameter groups.
+As in the authors' `BiFormer_mm`, this is the network of `variants` without classifier and last norm, and the map of
+each stage has its own LayerNorm over channels. The norm is applied only to the output; the next stage gets the map
+without it. Frozen BatchNorm, ImageNet weights and parameter groups for segmentation and detection are here too.
 
-Differs from the release: there the BatchNorms of the segmentation backbone are synchronised over the GPUs
-and their statistics go on changing; `freeze_batch_norm` keeps ImageNet's.
+In the release, the BatchNorms of the segmentation backbone are synchronised over the GPUs and update their statistics;
+`freeze_batch_norm` keeps the statistics of ImageNet.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ from common.networks.weights import load_strictly
 
 
 class DenseBiFormer(nn.Module):
-    """Four normalised maps of an image, at 1/4, 1/8, 1/16 and 1/32 of its sides.
+    """Backbone with four normalised feature maps, at 1/4, 1/8, 1/16 and 1/32 of the image's sides.
 
     Args:
-        variant: a name of `list_models`.
-        num_regions: S, regions along each side of every map; the authors take 8 for segmentation and 16
-            for detection. Maps that S does not divide are padded inside the attention.
+        variant: a name from `list_models`.
+        num_regions: S, regions along each side of every map; the authors use 8 for segmentation and 16 for detection.
+            Maps whose sides are not multiples of S are padded inside the attention.
         drop_path_rate: stochastic depth of the last block.
-        freeze_batch_norm: keep the running statistics of every BatchNorm in training; weights and
-            biases go on learning.
+        freeze_batch_norm: keep the running statistics of every BatchNorm in training; weights and biases are still
+            trained.
         overrides: further keywords of `BiFormer`.
 
     Attributes:
-        channels: of the four maps.
-        strides: pixels per position of the four maps.
+        channels: channels of the four maps.
+        strides: strides of the four maps in pixels.
 
     Shape:
         `(B, 3, H, W)`, normalised with ImageNet's mean and standard deviation → four `(B, C_i, ⌈H / s_i⌉, ⌈W / s_i⌉)`.
@@ -93,19 +92,19 @@ class DenseBiFormer(nn.Module):
         self.backbone.set_grad_checkpointing(enable)
 
     def load_classifier(self, path: str | Path) -> None:
-        """Take the weights of an ImageNet classifier, all but its classifier and last norm.
+        """Load the weights of an ImageNet network, without its classifier and last norm.
 
         Args:
             path: a model folder of ours, or the authors' released file.
 
         Raises:
-            UserError: no such file, damaged, another model's or another variant's.
+            UserError: the file does not exist, is damaged, or has weights of another network or variant.
         """
         source = load_model(path)
         if _layout(source) != _layout(self.backbone):
             raise UserError(
                 f"{path}: holds another variant ({name_of(source)}, {_layout(source)}) than {self.variant} "
-                f"({_layout(self.backbone)}); name the variant that the weights are of"
+                f"({_layout(self.backbone)}); choose the variant of the weights"
             )
         tensors = {
             name: value for name, value in source.state_dict().items() if not name.startswith(("head.", "norm."))
@@ -116,14 +115,14 @@ class DenseBiFormer(nn.Module):
 def parameter_groups(
     model: nn.Module, weight_decay: float, *, without_decay: Sequence[str] = ("norm",)
 ) -> list[dict[str, Any]]:
-    """Two groups for an optimiser: parameters with weight decay, and those without.
+    """Two parameter groups for an optimiser: parameters with weight decay, and parameters without.
 
     Args:
-        model: whose parameters that require a gradient are taken, in its order.
-        weight_decay: of the first group.
-        without_decay: a parameter whose name contains one of these has none. The authors' rule of
-            UPerNet and Mask R-CNN is "norm", which spares LayerNorms but neither biases nor BatchNorms;
-            their Semantic FPN and RetinaNet spare nothing.
+        model: its parameters with `requires_grad` are grouped, in their order.
+        weight_decay: weight decay of the first group.
+        without_decay: parameters whose name contains one of these words have no weight decay. The authors use "norm"
+            for UPerNet and Mask R-CNN, which excludes LayerNorms, but neither biases nor BatchNorms; for Semantic FPN
+            and RetinaNet they exclude nothing.
     """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []

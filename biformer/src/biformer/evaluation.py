@@ -1,4 +1,4 @@
-"""The flags that scoring shares over BiFormer's three tasks."""
+"""The flags of `evaluate.py` that BiFormer's three tasks share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class EvaluationFlags:
     """Flags of every `evaluate.py`."""
 
     workers: int = 4
-    """Loading processes per process."""
+    """Number of loading processes for each process."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Autocast type of the forward pass."""
+    """Number format of autocast; no is float32."""
     device: str = "auto"
-    """auto (a GPU if there is one, each process its own), cpu, cuda or cuda:1."""
+    """cpu, cuda or cuda:N; auto uses a GPU if there is one, and a different one in each process."""

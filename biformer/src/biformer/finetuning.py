@@ -1,4 +1,4 @@
-"""The network that a training run starts from: new, or with given weights and a classifier that fits."""
+"""The network at the start of a training run: new, or with given weights and a classifier for the classes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from common.errors import UserError
 def starting_model(config: Config, classes: Sequence[str]) -> BiFormer:
     """Build `config.model` for `classes`, with `config.weights` if there are any.
 
-    Weights of the same classes keep their classifier; for others it starts again.
+    If the weights are for the same classes, their classifier is kept; otherwise it is new.
 
     Raises:
-        UserError: no such variant, or the weights are of another one, with both sizes.
+        UserError: the variant does not exist, or the weights are of another variant.
     """
     model = build(
         create_model,
@@ -40,7 +40,7 @@ def starting_model(config: Config, classes: Sequence[str]) -> BiFormer:
     if _backbone_shapes(given) != _backbone_shapes(ours):
         raise UserError(
             f"{config.weights}: holds another variant ({_summary(source)}) than --model {config.model} "
-            f"({_summary(model)}); name the variant that the weights are of"
+            f"({_summary(model)}); choose the variant of the weights"
         )
     same_classes = source.num_classes == len(classes) and source.class_names in (None, list(classes))
     if not same_classes:

@@ -1,4 +1,4 @@
-"""Store the results of single images until all go into one file, so that an interruption loses none."""
+"""Store the result of every image until all are written into one file, so that an interruption loses none."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from common.networks.weights import WEIGHTS, locate
 
 
 class Journal:
-    """The results so far.
+    """The results of all finished images.
 
-    Each process adds lines to a file of its own beside the output, `.NAME.0.partial`. After a kill the same command
-    goes on from these files. They stay while images fail, so that `--existing skip` tries just those again.
+    Each process appends lines to its own file beside the output, `.NAME.0.partial`. After a kill the same command
+    continues from these files. They are kept if images failed, so that `--existing skip` tries only those again.
 
     Args:
-        output: the file that the results end in.
-        checkpoint: made them; a journal of other weights is refused.
-        flags: others that change a result.
-        existing: the flag; `replace` begins again.
+        output: the file into which all results are written at the end.
+        checkpoint: the weights; a journal of other weights is refused.
+        flags: the flags that change a result; a journal with other flags is refused.
+        existing: the flag `--existing`; `replace` starts over.
 
     Attributes:
-        places: of every finished image, by its name.
+        places: file and position of the result of every finished image, by its name.
 
     Raises:
-        UserError: another model or other flags left a journal there.
+        UserError: there is a journal of another model or with other flags.
     """
 
     def __init__(self, output: Path, checkpoint: Path, flags: dict[str, Any], existing: str) -> None:
@@ -43,23 +43,29 @@ class Journal:
 
     @property
     def files(self) -> list[Path]:
-        """The journal's files; none where everything is finished."""
+        """The files of the journal; empty if everything is finished."""
         return sorted(self._output.parent.glob(f".{self._output.name}.*.partial"))
 
     def add(self, name: str, result: Any, rank: int) -> None:
-        """Keep an image's result, anything that JSON takes, from now on."""
+        """Store the result of an image at once.
+
+        Args:
+            name: of the image.
+            result: any value that can be written as JSON.
+            rank: number of this process.
+        """
         if self._file is None:
             path = self._output.with_name(f".{self._output.name}.{rank}.partial")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab")
-            self._file.truncate(self._ends.get(path, 0))  # a line that a kill cut off
+            self._file.truncate(self._ends.get(path, 0))  # remove an incomplete line, which a kill leaves
             if not self._ends.get(path):
                 self._file.write(self._header)
         self._file.write(json.dumps([name, result]).encode() + b"\n")
         self._file.flush()
 
     def results(self, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-        """Name and result of the finished ones of `names`, in their order, of all processes."""
+        """Name and result of the images in `names` that any process has finished, in the order of `names`."""
         places = self._read()
         with contextlib.ExitStack() as stack:
             files = {path: stack.enter_context(path.open("rb")) for path in self.files}
@@ -70,7 +76,7 @@ class Journal:
                     yield name, json.loads(files[path].readline())[1]
 
     def remove(self) -> None:
-        """Forget everything."""
+        """Remove all results."""
         for path in self.files:
             path.unlink(missing_ok=True)
 
@@ -82,8 +88,8 @@ class Journal:
                 header = file.readline()
                 if header.endswith(b"\n") and header != self._header:
                     raise UserError(
-                        f"{printable(path)}: holds results of another model or other flags; use the same ones "
-                        "to continue, or start over with --existing replace"
+                        f"{printable(path)}: holds results of another model or other flags; use the same ones to "
+                        "continue, or start over with --existing replace"
                     )
                 start = len(header) if header.endswith(b"\n") else 0
                 while start and (line := file.readline()).endswith(b"\n"):

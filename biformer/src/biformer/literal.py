@@ -1,9 +1,8 @@
 """Attention to routed regions as the authors wrote it: gather keys and values, then attend.
 
-From BiFormer (Zhu et al., CVPR 2023, arXiv 2303.08810), equations 5 and 6: `KVGather` and the
-pixel-level attention of the released `bra_legacy.py`. Here it is the reference that
-`fast.routing.routed_attention` is tested and timed against. It copies every region's keys and values
-once for each query region that chose them, and its gradient adds those copies up again.
+BiFormer (Zhu et al., CVPR 2023, arXiv 2303.08810), equations 5 and 6: `KVGather` and the pixel-level attention of the
+released `bra_legacy.py`. It is the reference for the tests and timings of `fast.routing.routed_attention`. The keys and
+values of a region are copied for each query region that selects it, and the gradient is the sum over these copies.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from torch import Tensor
 def literal_routed_attention(  # noqa: PLR0917 - six operands
     q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float
 ) -> Tensor:
-    """Softmax attention of each region's tokens to all tokens of its routed regions.
+    """Softmax attention of the tokens of each region to all tokens of its routed regions.
 
     Args:
-        q: (B, R, T, C) queries: R regions row by row, T tokens in each, heads side by side in C.
-        k: (B, R, Tk, C) keys; Tk may differ from T where keys are pooled.
+        q: (B, R, T, C) queries: R regions row by row with T tokens each; C has the channels of all heads in turn.
+        k: (B, R, Tk, C) keys; Tk differs from T if keys are pooled.
         v: (B, R, Tk, Cv) values.
-        routes: (B, R, top_k) int64, the regions in 0..R-1 that each query region attends to.
-        num_heads: heads; divides C and Cv.
+        routes: (B, R, top_k) int64, the regions (0 to R - 1) that each query region attends to.
+        num_heads: number of heads; divides C and Cv.
         scale: factor of the queries.
 
     Returns:
@@ -38,7 +37,7 @@ def literal_routed_attention(  # noqa: PLR0917 - six operands
 
 
 def gather_regions(x: Tensor, routes: Tensor) -> Tensor:
-    """Copy the routed regions' tokens next to each query region.
+    """Copy the tokens of the routed regions for each query region.
 
     Args:
         x: (B, R, T, C).

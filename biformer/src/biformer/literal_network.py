@@ -1,8 +1,8 @@
 """The whole network as the authors wrote it, for tests and the benchmark.
 
-From the release's `biformer.py`, `bra_legacy.py` and `common.py`: layout changes by einops, keys
-and values gathered as one tensor, local terms convolved channels first, attention weights in
-memory. Every function takes one of our modules for its weights. Maps must divide into the regions.
+It follows `biformer.py`, `bra_legacy.py` and `common.py` of the release: einops changes layouts, keys and values are
+gathered as one tensor, local terms are convolutions in channels-first layout, and attention weights are stored. Every
+function takes the weights from one of our modules. The sides of maps must be multiples of the number of regions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from biformer.attention import BiLevelRoutingAttention, FullAttention
 from biformer.literal import gather_regions
-from biformer.model import BiFormer, BiFormerBlock, BiFormerStage
+from biformer.model import BiFormer
+from biformer.stages import BiFormerBlock, BiFormerStage
 
 
 def routing_attention(module: BiLevelRoutingAttention, x: Tensor) -> Tensor:

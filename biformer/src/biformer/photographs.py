@@ -1,7 +1,7 @@
-"""The demo's data: crops of photographs and textures that scikit-image installs, one class per image.
+"""The data of the demo: crops of photographs and textures that scikit-image installs; each image is one class.
 
-Training crops come from the left part of an image, test crops from the right part; the parts share
-no pixel and have a gap between them. Nothing is downloaded.
+Training crops are from the left part of an image, test crops from the right part. Between the parts there is a gap.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ TRAINING_SHARE = 0.6
 """Share of an image's width for training; a gap of 8 pixels follows, then the test part."""
 GAP = 8
 _HEIGHT = 320
-"""Larger images are reduced to this height, so that a crop shows something of them."""
+"""Larger images are reduced to this height in pixels, so that a crop shows a part that can be recognised."""
 
 
 def demo_pictures(training_crops: int = 60, test_crops: int = 20) -> tuple[Pictures, Pictures]:
-    """Training and test crops, equally many of each class."""
+    """Training and test crops, with these numbers of crops of each class."""
     return _crops("train", training_crops), _crops("test", test_crops)
 
 
 def part(name: str, split: str) -> tuple[int, int]:
-    """Columns `[first, end)` of the image `name` that belong to a split."""
+    """Columns [first, end) of the image `name` that belong to the split "train" or "test"."""
     width = photograph(name).width
     border = int(TRAINING_SHARE * width)
     return (0, border) if split == "train" else (border + GAP, width)
@@ -52,7 +52,7 @@ def part(name: str, split: str) -> tuple[int, int]:
 
 @cache
 def photograph(name: str) -> Image.Image:
-    """An image in RGB, reduced where it is large."""
+    """An image in RGB; large images are reduced."""
     with Image.open(Path(skimage.__file__).parent / "data" / FILES[name]) as file:
         picture = file.convert("RGB")
     if picture.height > _HEIGHT:
@@ -61,7 +61,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def corner(name: str, split: str, number: int) -> tuple[int, int]:
-    """Left and top of crop `number`; drawn once and for all."""
+    """Left and top of the crop `number` in pixels; they are random but always the same."""
     random = np.random.default_rng([number, list(FILES).index(name), split == "test"])
     first, end = part(name, split)
     return int(random.integers(first, end - CROP + 1)), int(random.integers(0, photograph(name).height - CROP + 1))

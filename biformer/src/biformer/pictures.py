@@ -1,4 +1,4 @@
-"""Figures of what the network does: the classes it names, and the regions that a query attends to."""
+"""Figures of predicted classes, and of the regions to which a query attends."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _QUERY, _DIM = "#ff3b30", 0.35
 
 
 def routes_of(model: BiFormer, image: Tensor) -> list[Tensor]:
-    """The route tables of every bi-level routing attention, in the order of depth.
+    """The routing tables of all bi-level routing attentions, in the order of depth.
 
     Args:
         model: in evaluation mode.
         image: `(1, 3, H, W)`, normalised, on the model's device.
 
     Returns:
-        per attention `(S², top_k)` region numbers, best first, on CPU.
+        for each attention `(S², top_k)` region numbers, best first, on the CPU.
     """
     found: list[Tensor] = []
     attentions = [module for module in model.modules() if isinstance(module, BiLevelRoutingAttention)]
@@ -50,13 +50,13 @@ def routes_of(model: BiFormer, image: Tensor) -> list[Tensor]:
 
 
 def region_box(region: int, num_regions: int, stride: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """Left, top, width and height in pixels of a region, cut at the image's border.
+    """Left, top, width and height of a region in pixels, cut at the border of the image.
 
     Args:
-        region: its number, row by row.
-        num_regions: regions along each side, S.
-        stride: pixels per token of the stage's map.
-        height, width: of the image.
+        region: number of the region, row by row.
+        num_regions: S, regions along each side.
+        stride: stride of the stage's map in pixels.
+        height, width: of the image, in pixels.
     """
     tokens = [math.ceil(math.ceil(length / stride) / num_regions) for length in (height, width)]
     row, column = divmod(region, num_regions)
@@ -68,15 +68,15 @@ def region_box(region: int, num_regions: int, stride: int, height: int, width: i
 def routing_figure(
     model: BiFormer, images: Tensor, queries: Sequence[tuple[float, float]], names: Sequence[str]
 ) -> Figure:
-    """One row per image: the query's region, then what it attends to in the last block of stages 1, 2 and 3.
+    """One row for each image: the query, then the regions to which it attends in the last blocks of stages 1, 2 and 3.
 
-    Regions that are attended to stay bright; the query's own region has a red border. Stage 4 attends
-    to everything and is left out.
+    Regions to which the query attends are bright; the query's own region has a red border. Stage 4 attends to the whole
+    map and is left out.
 
     Args:
         model: in evaluation mode.
         images: `(N, 3, H, W)`, normalised, on the model's device.
-        queries: a place per image, as shares of height and width in [0, 1).
+        queries: position of the query in each image, as shares of height and width in [0, 1).
         names: titles of the rows.
     """
     height, width = images.shape[-2:]
@@ -112,7 +112,7 @@ def routing_figure(
 
 
 def region_at(query: tuple[float, float], num_regions: int, stride: int, height: int, width: int) -> int:
-    """The region that a place (shares of height and width) lies in."""
+    """Number of the region that contains a position (shares of height and width); see `region_box`."""
     _, _, across, down = region_box(0, num_regions, stride, height, width)
     row, column = int(query[0] * height) // down, int(query[1] * width) // across
     return row * num_regions + column
@@ -121,7 +121,7 @@ def region_at(query: tuple[float, float], num_regions: int, stride: int, height:
 def routing_sheet(
     model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, *, rows: int = 4
 ) -> Path:
-    """Draw `routing_figure` for images of different classes, queries a little above the middle."""
+    """Write `routing_figure` for images of different classes, with the query a little above the middle."""
     images, labels = _spread(pictures, transform, rows)
     names = [pictures.classes[label] for label in labels]
     return save(routing_figure(model, images.to(device), [(0.45, 0.5)] * len(images), names), path)
@@ -130,21 +130,21 @@ def routing_sheet(
 def prediction_sheet(
     model: BiFormer, pictures: Pictures, transform: Transform, device: torch.device, path: Path, *, count: int = 24
 ) -> Path:
-    """Draw images with the class that the network names, green where it is right."""
+    """Write a figure of images with their predicted classes; correct ones are green."""
     images, labels = _spread(pictures, transform, count)
     with torch.inference_mode():
-        shares = model(images.to(device)).float().softmax(dim=1).cpu()
+        probabilities = model(images.to(device)).float().softmax(dim=1).cpu()
     columns = min(8, len(images))
     lines = -(-len(images) // columns)
     figure = Figure(figsize=(1.6 * columns, 1.95 * lines), dpi=100, layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for axis, image, label, share in zip(axes.flat, images, labels, shares, strict=False):
-        found = int(share.argmax())
+    for axis, image, label, row in zip(axes.flat, images, labels, probabilities, strict=False):
+        found = int(row.argmax())
         axis.imshow(to_picture(image))
         right = found == label
-        text = f"{pictures.classes[found]} {100 * share[found]:.0f} %"
+        text = f"{pictures.classes[found]} {100 * row[found]:.0f} %"
         if not right:
             text += f"\n(is {pictures.classes[label]})"
         axis.set_title(text, fontsize=8, color="#1b7f3b" if right else "#b3261e")
@@ -152,13 +152,13 @@ def prediction_sheet(
 
 
 def to_picture(image: Tensor) -> np.ndarray:
-    """Undo the normalisation: `(3, H, W)` → `(H, W, 3)` in [0, 1]."""
+    """Reverse the normalisation: `(3, H, W)` → `(H, W, 3)` in [0, 1]."""
     mean, std = np.array(IMAGENET_DEFAULT_MEAN), np.array(IMAGENET_DEFAULT_STD)
     return (image.permute(1, 2, 0).cpu().numpy() * std + mean).clip(0, 1)
 
 
 def _spread(pictures: Pictures, transform: Transform, count: int) -> tuple[Tensor, list[int]]:
-    """Up to `count` readable images, evenly spread over the split."""
+    """Images and labels of up to `count` readable images, evenly spread over the split."""
     images, labels = [], []
     for index in np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int).tolist():
         try:

@@ -14,47 +14,47 @@ SPLITS = Path(__file__).parent / "splits"
 
 @dataclass(frozen=True, kw_only=True)
 class Config(LoaderConfig):
-    """What training BiFormer depends on. A step is one optimiser update."""
+    """Flags of the training. A step is one optimiser update."""
 
     model: str = "biformer_small"
     """Variant: biformer_tiny, biformer_small, biformer_base or biformer_stl."""
     num_regions: Positive[int] = 7
     """Regions along each side of a map; 7 as released, fewer for small images."""
     network: tuple[str, ...] = ()
-    """Keywords of the network as KEY=VALUE, on top of what the other flags say; BiFormer explains them."""
+    """Further keywords of the network as KEY=VALUE; the class BiFormer explains them."""
     weights: Path | None = None
-    """Start from these weights: a model folder or the authors' released file. Another number of
-    classes gets a new classifier."""
+    """Start from these weights: a model folder or the authors' released file. For other classes the classifier is
+    new."""
     dataset: str = ""
     """A name of timm's dataset factory (torch/cifar100, hfds/owner/name); empty for class folders and zips."""
     split_file: Path | None = None
-    """Names of the training and validation images, for a data set that comes in one piece."""
+    """JSON file with the names of the training and validation images, for a data set without splits."""
     holdout: Fraction[float] = 0.0
-    """Share of every class held out for validation where there is neither a split nor a split file."""
+    """Share of every class for validation, for a data set without splits and without a split file."""
     strict: bool = False
     """Refuse images that cannot be read, instead of skipping and counting them."""
     upright: bool = True
-    """Turn images as their EXIF orientation says. The release does not, so ImageNet's presets leave them."""
+    """Turn images by their EXIF orientation. The release does not, so the ImageNet presets do not either."""
     image_size: Positive[int] = 224
     """Side of the images in pixels, in training and evaluation."""
     crop_pct: Positive[float] = CROP_SHARE
     """Share of the resized image's side that evaluation keeps."""
     epochs: Positive[int] = 300
-    """Passes over the training images, warm-up included."""
+    """Passes over the training images, with the warm-up."""
     cooldown_epochs: int = 10
-    """Further passes at the final learning rate."""
+    """Further passes with the final learning rate."""
     warmup_epochs: int = 5
-    """Passes with a linearly rising learning rate."""
+    """Passes at the start with a linearly rising learning rate."""
     learning_rate: float = 5e-4
-    """For 512 images per update; scaled linearly by the true global batch."""
+    """Learning rate for 512 images per update; it is scaled linearly to the actual global batch size."""
     final_learning_rate: float = 1e-5
-    """At the end of the cosine; not scaled."""
+    """Learning rate at the end of the cosine; it is not scaled."""
     warmup_learning_rate: float = 1e-6
-    """At the first update; not scaled."""
+    """Learning rate of the first update; it is not scaled."""
     weight_decay: float = 0.05
-    """AdamW's; none on norms and biases."""
+    """Weight decay of AdamW; norms and biases have none."""
     layer_decay: Positive[float] | None = None
-    """Factor of the learning rate per block from the classifier down, for fine-tuning."""
+    """Factor by which the learning rate falls with each block from the classifier to the stem, for fine-tuning."""
     clip: Positive[float] | None = None
     """Largest global norm of the gradient."""
     drop_path: Fraction[float] = 0.15
@@ -64,15 +64,15 @@ class Config(LoaderConfig):
     cutmix: float = 1.0
     """Alpha of CutMix; 0 is off."""
     mixing: Fraction[float] = 1.0
-    """Probability that a batch is mixed at all; of mixed batches half get CutMix."""
+    """Probability that a batch is mixed; half of the mixed batches get CutMix, the others mixup."""
     smoothing: Fraction[float] = 0.1
     """Label smoothing."""
     auto_augment: str = "rand-m9-mstd0.5-inc1"
     """timm's augmentation string; empty is off."""
     colour_jitter: float = 0.4
-    """Strength of brightness, contrast and saturation changes; timm applies it without --auto-augment only."""
+    """Strength of changes of brightness, contrast and saturation; timm uses it only if --auto-augment is empty."""
     erasing: Fraction[float] = 0.25
-    """Probability that a rectangle is replaced by noise."""
+    """Probability that a rectangle of an image is replaced by noise."""
     crop_area: Positive[float] = 0.08
     """Smallest share of an image's area in a training crop."""
     crop_ratio: Positive[float] = 0.75
@@ -80,13 +80,13 @@ class Config(LoaderConfig):
     flip: Fraction[float] = 0.5
     """Probability of a horizontal flip."""
     repeats: Positive[int] = 3
-    """How often an epoch repeats an image, with other augmentation, in one global batch; 1 is off."""
+    """How often an epoch uses an image, with different augmentation, in one global batch; 1 is off."""
     ema: BelowOne[float] = 0.99996
-    """Decay of the averaged weights, exported to model_ema; 0 is off. The released weights are the raw ones."""
+    """Decay of the averaged weights, exported to model_ema; 0 is off. The released weights are not averaged."""
     grad_checkpointing: bool = False
     """Recompute blocks in the backward pass: less memory, a third more time."""
     validate_epochs: int = 1
-    """Epochs between two validations."""
+    """Number of epochs between two validations."""
     batch_size: Positive[int] = 128
     workers: int = 8
     save_every: int = 2500
@@ -130,10 +130,10 @@ def imagenet_stl() -> Config:
 
 
 def finetune() -> Config:
-    """Your own class folders from ImageNet weights: 30 epochs, layer-wise learning rates.
+    """Fine-tuning of ImageNet weights on your own class folders: 30 epochs, layer-wise learning rates.
 
     accelerate launch biformer/train.py --preset finetune --data-root DIR --weights biformer_small.pth
-    The paper fine-tunes no classifier; these are usual numbers, not published ones.
+    The paper does not fine-tune classifiers; these are usual values, not published ones.
     """
     return Config(
         epochs=30,
@@ -154,7 +154,7 @@ def finetune() -> Config:
 
 
 def cifar10_subset() -> Config:
-    """3,000 training and 1,000 test images of CIFAR-10, from scratch, tiny model in 2 x 2 regions of 32 pixels.
+    """3,000 training and 1,000 test images of CIFAR-10 at 32 pixels, from scratch; tiny model with 2 x 2 regions.
 
     accelerate launch biformer/train.py --preset cifar10_subset --data-root DIR
     """
@@ -172,7 +172,7 @@ def cifar10_subset() -> Config:
 
 
 def clothing_small() -> Config:
-    """372 photographs of ten garments, a fixed stratified 70/30 split of them, from scratch, at 64 pixels, tiny model.
+    """372 photographs of ten garments at 64 pixels, from scratch; a fixed stratified 70/30 split; tiny model.
 
     accelerate launch biformer/train.py --preset clothing_small --data-root DIR
     """
@@ -188,10 +188,10 @@ def clothing_small() -> Config:
 
 
 def demo() -> Config:
-    """Crops of photographs and textures that scikit-image installs, one class each, a minute on two CPU cores.
+    """Crops of twelve photographs and textures that scikit-image installs, one class each; a minute on two CPU cores.
 
     accelerate launch biformer/train.py
-    Expected: about 80 % top-1 on other parts of the twelve images, where guessing gives 8 %.
+    Expected: about 80 % top-1 on other parts of the twelve images; guessing has 8 %.
     """
     return replace(
         _small(),
@@ -208,7 +208,7 @@ def demo() -> Config:
 
 
 def _small() -> Config:
-    """What the three small data sets share: few pixels and regions, learning rates for some hundred updates."""
+    """Values of the three small data sets: few pixels and regions, learning rates for some hundred updates."""
     return Config(
         model="biformer_tiny",
         num_regions=4,

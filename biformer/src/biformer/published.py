@@ -1,4 +1,4 @@
-"""The paper's table values, each with the place where it was read."""
+"""The values of the paper's tables, with their sources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARAMETERS = {
     "biformer_base": 56_804_968,
     "biformer_stl": 28_372_552,
 }
-"""Counted in the released networks, with 1,000 classes."""
+"""Numbers of parameters of the released networks with 1,000 classes, counted."""
 
 MULTIPLY_ADDS_224 = {"biformer_tiny": 2.2e9, "biformer_small": 4.5e9, "biformer_base": 9.8e9, "biformer_stl": 4.6e9}
-"""At 224 x 224, from the authors' README."""
+"""For images of 224 x 224, from the authors' README."""

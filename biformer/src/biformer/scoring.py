@@ -1,4 +1,4 @@
-"""Top-1 and top-5 accuracy over whole splits, each image counted once in any number of processes."""
+"""Top-1 and top-5 accuracy of whole splits; each image counts once, with any number of processes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Scores:
     """Scores of one network on one split.
 
     Attributes:
-        top1, top5: percent; top5 is None with fewer than six classes, where it says nothing.
+        top1, top5: in percent; top5 is None if there are fewer than six classes.
         loss: mean cross-entropy.
-        pictures: how many were scored.
-        unreadable: how many could not be read and were left out.
+        pictures: number of scored images.
+        unreadable: number of images that could not be read and were left out.
     """
 
     top1: float
@@ -54,20 +54,21 @@ def score(
     workers: int = 0,
     strict: bool = False,
 ) -> Scores:
-    """Score a network, divided over the processes.
+    """Score a network; the processes share the images.
 
-    Sums and counts are added up over processes, not accuracies, so uneven last batches weigh right.
+    Sums and counts are added over all processes, so every image has the same weight.
 
     Args:
         model: in evaluation mode.
-        pictures: of the split.
+        pictures: images of the split.
         transform: from `evaluation_transform`.
-        batch_size: per process.
-        workers: loading processes per process.
+        accelerator: connects the processes.
+        batch_size: number of images per batch of one process.
+        workers: number of loading processes for each process.
         strict: refuse unreadable images.
 
     Returns:
-        the same in every process.
+        the same scores in every process.
 
     Raises:
         UserError: no image could be read.
@@ -75,11 +76,11 @@ def score(
     rank, processes = accelerator.process_index, accelerator.num_processes
     device = next(model.parameters()).device
     share = EvaluationPictures(pictures, transform, rank=rank, processes=processes, strict=strict)
-    # Without a generator of its own the loader would draw from the global one, and scoring would change training.
+    # Without its own generator the loader would use the global one, and scoring would change the training.
     loader: DataLoader[Any] = DataLoader(
         share, batch_size, num_workers=workers, worker_init_fn=begin_worker, generator=torch.Generator()
     )
-    sums = torch.zeros(5, dtype=torch.float64)  # right, right among five, loss, images, unreadable
+    sums = torch.zeros(5, dtype=torch.float64)  # correct, correct among five, loss, images, unreadable
     for images, labels, _ in tqdm(loader, unit="batch", disable=rank > 0, leave=False):
         with torch.inference_mode(), accelerator.autocast():
             logits = model(images.to(device)).float().cpu()
@@ -89,23 +90,28 @@ def score(
         loss = F.cross_entropy(logits, truth, reduction="sum")
         found = [best[:, 0].sum(), best.sum(), loss, readable.sum(), (~readable).sum()]
         sums += torch.stack([value.double() for value in found])
-    # Metal and some accelerators have no float64; these counts are exact in float32 up to 16.7 million.
+    # Metal and some other devices have no float64. In float32 these counts are exact up to 16.7 million.
     total = accelerator.reduce(sums.float().to(accelerator.device), reduction="sum") if processes > 1 else sums
-    right, right5, loss_sum, count, unreadable = total.tolist()
+    correct, correct5, loss_sum, count, unreadable = total.tolist()
     if not count:
         raise UserError(f"none of the {len(pictures)} images could be read (first: {pictures.names[0]})")
-    top5 = 100 * right5 / count if len(pictures.classes) > 5 else None
-    return Scores(100 * right / count, top5, loss_sum / count, int(count), int(unreadable))
+    top5 = 100 * correct5 / count if len(pictures.classes) > 5 else None
+    return Scores(100 * correct / count, top5, loss_sum / count, int(count), int(unreadable))
 
 
 def rows(
     scores: Scores, *, variant: str, preset: str, seeds: Sequence[int], dataset: str, split: str, crop: str
 ) -> list[Row]:
-    """Result rows, beside the published values where there are some.
+    """Result rows, with the published values if there are any.
 
     Args:
-        seeds: that the weights were trained with; none for released ones.
-        crop: how images were resized and cropped, for the definition.
+        scores: of the split.
+        variant: name of the network's variant.
+        preset: name of the preset in the rows.
+        seeds: seeds of the training; none for released weights.
+        dataset: from `dataset_name`.
+        split: name of the split in the rows.
+        crop: from `crop_text`, for the definition.
     """
     left_out = f", {scores.unreadable} unreadable ones left out" if scores.unreadable else ""
     found = []
@@ -131,12 +137,12 @@ def rows(
 
 
 def crop_text(image_size: int, crop_pct: float) -> str:
-    """How evaluation resizes and crops, in words."""
+    """Describe how evaluation resizes and crops images, for the definition in result rows."""
     return f"bicubic resize of the shorter side to {int(image_size / crop_pct)} pixels, centre crop of {image_size}"
 
 
 def dataset_name(root: Path | None, classes: Sequence[str]) -> str:
-    """The data set's name in the rows: ImageNet-1K by its class folders, else the folder's name."""
+    """Name of the data set in the rows: "ImageNet-1K" if it has its class folders, otherwise the folder's name."""
     if len(classes) == 1000 and list(classes) == ImageNetInfo("imagenet-1k").label_names():
         return "ImageNet-1K"
     return root.resolve().name if root else "demo photographs"

@@ -1,8 +1,8 @@
-"""The named variants, here and in timm's registry.
+"""The named variants, also in timm's registry.
 
-`import biformer` makes `timm.create_model("biformer_small", pretrained=..., features_only=...)` work.
-The addresses are those of the authors' release; they lie on a drive page and were not tried. A file
-fetched by hand is given with `pretrained_cfg_overlay={"file": PATH}`.
+After `import biformer`, `timm.create_model("biformer_small", pretrained=..., features_only=...)` works. The addresses
+of the weights are those of the authors' release; we could not test them. For a file that was downloaded by hand use
+`pretrained_cfg_overlay={"file": PATH}`.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ default_cfgs = generate_default_cfgs(
 
 
 def list_models() -> list[str]:
-    """Names for `create_model`, in order of size; `biformer_stl` has Swin-T's layout."""
+    """Names for `create_model`: tiny, small and base in the order of size, then `biformer_stl` with Swin-T's layout."""
     return list(_VARIANTS)
 
 
 def create_model(name: str = "biformer_tiny", **overrides: Any) -> BiFormer:
-    """Build a named variant, untrained.
+    """Build a named variant with random weights.
 
     Args:
         name: biformer_tiny (13.1 M parameters), biformer_small (25.5 M), biformer_base (56.8 M) or
@@ -74,13 +74,13 @@ def create_model(name: str = "biformer_tiny", **overrides: Any) -> BiFormer:
         overrides: keywords of `BiFormer` that replace the variant's.
 
     Raises:
-        ValueError: unknown name or keyword, with the list of valid ones.
+        ValueError: unknown name or keyword; the message lists the valid ones.
     """
     return variants.build(BiFormer, _VARIANTS, name, overrides)
 
 
 def name_of(model: BiFormer) -> str:
-    """The variant that a network's depths and widths are of; "biformer" for none of them."""
+    """Name of the variant that has the depths and widths of a network; "biformer" if there is none."""
     blocks = [len(stage.blocks) for stage in model.each_stage()]
     for name, keywords in _VARIANTS.items():
         depths, dims = keywords.get("depths", (2, 2, 8, 2)), keywords.get("dims", (64, 128, 256, 512))

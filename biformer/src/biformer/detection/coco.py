@@ -1,4 +1,4 @@
-"""pycocotools, which detection alone needs; `pip install 'fullpaper-biformer[detection]'` brings it."""
+"""Access to pycocotools, which only detection needs (`pip install 'fullpaper-biformer[detection]'`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from common.errors import extra
 
 @cache
 def coco_mask() -> Any:
-    """`pycocotools.mask`: polygons, run lengths and masks.
+    """The module `pycocotools.mask`, which converts between polygons, run lengths and masks.
 
     Raises:
         UserError: it is not installed.
@@ -22,7 +22,7 @@ def coco_mask() -> Any:
 
 @cache
 def coco_tools() -> tuple[Any, Any]:
-    """pycocotools' classes `COCO` and `COCOeval`.
+    """The classes `COCO` and `COCOeval` of pycocotools.
 
     Raises:
         UserError: it is not installed.
@@ -34,20 +34,20 @@ def coco_tools() -> tuple[Any, Any]:
 
 
 def run_counts(text: str) -> list[int]:
-    """The counts in COCO's compressed run lengths, before anything is decoded with them.
+    """Decode the counts of COCO's compressed run lengths, to check them before pycocotools uses them.
 
-    Each count is a number of 5-bit digits, least first, written as characters from "0"; from the fourth
-    count on it is the difference from the count before the last.
+    Each count consists of 5-bit digits, the lowest first, and each digit is a character from "0" on. From the fourth
+    count on, the difference from the count two places before is stored.
 
     Raises:
-        ValueError: the text ends in the middle of a count, or holds other characters.
+        ValueError: the text ends in the middle of a count, or has other characters.
     """
     counts: list[int] = []
     value = digits = 0
     for character in text:
         code = ord(character) - 48
         if not 0 <= code < 64:
-            raise ValueError(f"the character {character!r} is in no count")
+            raise ValueError(f"the character {character!r} cannot be part of a count")
         value |= (code & 31) << 5 * digits
         digits += 1
         if code & 32:  # more digits follow

@@ -1,9 +1,9 @@
-"""The demo's data, in COCO's layout: coins, cups and horses cut out of images that scikit-image installs.
+"""The data of the demo in COCO's layout: coins, cups and horses, cut out of images that scikit-image installs.
 
-They lie, turned and in several sizes, on photographed grass, gravel and brick, which are grey and tinted
-here, some a little behind others; each has its box, polygons and area. A heap of coins is a crowd region, and
-one image of each split is empty. Category numbers have gaps, as COCO's. Nothing is downloaded, and every
-call writes the same.
+The objects are turned, resized and pasted on photographs of grass, gravel and brick, which are grey and get a colour
+here. Some objects cover others a little. Each has a box, polygons and an area. A heap of coins is a crowd region, and
+one image of each split has no object. Category numbers have gaps, as in COCO. Nothing is downloaded, and every call
+writes the same files.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from biformer.detection.data import SPLITS
 from common.files import atomic_path, write_json
 
 CATEGORIES = {3: "coin", 19: "horse", 47: "cup"}
-"""Number → name; 19 and 47 are COCO's own."""
+"""Number → name; 19 and 47 are the numbers in COCO."""
 _GROUNDS = {
     "grass.png": ((10, 35, 5), (190, 225, 130)),
     "gravel.png": ((15, 25, 75), (165, 195, 255)),
     "brick.png": ((50, 20, 15), (235, 190, 170)),
 }
-"""Grey photographs, and the colours that their black and white become."""
+"""Grey photographs, and the colours that replace black and white."""
 _SIZES = ((128, 96), (112, 96), (120, 96))
 _SIDES = {"coin": (26, 38), "horse": (48, 72), "cup": (44, 68)}
 _LEAST_VISIBLE = 0.85
@@ -38,7 +38,7 @@ _CROWD = 1
 
 
 def write_demo(folder: Path, *, training: int = 97, validation: int = 8) -> Path:
-    """Write the data set, `training` and `validation` images; return `folder`."""
+    """Write the data set into `folder`, with these numbers of training and validation images; return `folder`."""
     for split, count in (("train", training), ("validation", validation)):
         images: list[dict[str, Any]] = []
         annotations: list[dict[str, Any]] = []
@@ -65,7 +65,7 @@ def _compose(split: str, number: int, *, empty: bool) -> tuple[Image.Image, list
     left, top = (int(random.integers(0, 320 - length + 1)) for length in (width, height))
     picture = ground.crop((left, top, left + width, top + height))
     owner = np.full((height, width), -1)  # which object a pixel shows
-    placed: list[tuple[int, bool, int]] = []  # category, crowd, pixels before others came in front
+    placed: list[tuple[int, bool, int]] = []  # category, in the heap or not, pixels before any were covered
     heap = [(3, (0.5 + 0.09 * dx, 0.5 + 0.1 * dy)) for dx in (-1, 1) for dy in (-1, 0, 1)]
     chosen = [(int(random.choice(list(CATEGORIES))), None) for _ in range(0 if empty else random.integers(2, 4))]
     for category, place in [*(heap if number == _CROWD and split == "train" else []), *chosen]:
@@ -102,7 +102,7 @@ def _annotation(category: int, mask: np.ndarray, *, crowd: bool = False) -> dict
         segmentation: Any = {"size": list(mask.shape), "counts": [0, *counts] if runs[0] else counts}
     else:
         lines = measure.find_contours(np.pad(mask, 1).astype(float), 0.5)
-        # Contours run through pixel centres, row first, in the padded image; COCO counts from pixel corners.
+        # Contours have (row, column) of pixel centres in the padded image; COCO has (x, y) from the pixels' corners.
         segmentation = [np.round(line[:, ::-1] - 0.5, 1).flatten().tolist() for line in lines if len(line) >= 8]
     return {
         "category_id": category,
@@ -114,7 +114,7 @@ def _annotation(category: int, mask: np.ndarray, *, crowd: bool = False) -> dict
 
 
 def _turned(name: str, random: np.random.Generator) -> Image.Image:
-    """A cut-out in a random size and, but for cups and horses, which stand, at a random angle."""
+    """A cut-out of random size; coins get any angle, cups and horses a small one."""
     cut_outs = _cut_outs(name)
     cut_out = cut_outs[int(random.integers(len(cut_outs)))]
     if random.random() < 0.5:
@@ -128,7 +128,7 @@ def _turned(name: str, random: np.random.Generator) -> Image.Image:
 
 @cache
 def _cut_outs(name: str) -> list[Image.Image]:
-    """Images of one category with a transparent surrounding."""
+    """Images of one category with a transparent background."""
     if name == "horse":
         horse = _installed("horse.png").convert("RGBA")
         dark = np.array(horse.convert("L")) < 128

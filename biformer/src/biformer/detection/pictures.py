@@ -1,4 +1,4 @@
-"""Boxes, masks, names and scores drawn into an image, and annotated beside detected ones."""
+"""Figures of detections: boxes, masks, names and scores drawn on images, annotations beside detections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from biformer.detection.transforms import to_tensor
 from common.figures import comparison_sheet
 
 SCORE = 0.5
-"""What is found with less is not drawn."""
+"""Detections with lower scores are not drawn."""
 _SHADE = 0.45
 _LEAST_SIDE = 320
 
@@ -29,16 +29,16 @@ def draw(
     captions: Sequence[str],
     masks: Sequence[np.ndarray] | None = None,
 ) -> Image.Image:
-    """A copy of an RGB image with objects drawn in their class's colour, the last one on top.
+    """Draw objects on a copy of an image, in the colours of their classes, the last object on top.
 
-    An image below 320 pixels is enlarged by a whole factor, so that names can be read.
+    Images with a side below 320 pixels are enlarged by a whole factor, so that the names can be read.
 
     Args:
-        picture: to draw on.
+        picture: an RGB image.
         boxes: `(N, 4)`, left, top, right, bottom in pixels.
-        labels: class numbers, for colours.
-        captions: a text for each box.
-        masks: `(H, W)` of booleans each.
+        labels: class numbers of the objects.
+        captions: a text for each object.
+        masks: for each object `(H, W)` of booleans.
     """
     plain = np.array(picture, dtype=np.float32)
     pixels = plain.copy()
@@ -65,7 +65,14 @@ def draw(
 def draw_found(
     picture: Image.Image, found: dict[str, Tensor], classes: Sequence[str], *, score: float = SCORE
 ) -> Image.Image:
-    """Draw what a detector found with at least this score, the surest on top."""
+    """Draw the detections that have at least this score in [0, 1]; the best is on top.
+
+    Args:
+        picture: an RGB image.
+        found: the output of `Detector` for this image.
+        classes: names of the classes.
+        score: lowest score that is drawn.
+    """
     keep = [i for i in range(len(found["scores"])) if found["scores"][i] >= score][::-1]
     labels = found["labels"].tolist()
     masks = None
@@ -76,7 +83,7 @@ def draw_found(
 
 
 def draw_annotated(pictures: CocoPictures, index: int) -> Image.Image:
-    """Draw an image's annotated objects, with masks where they have shapes."""
+    """Draw the annotated objects of an image; with masks if all have shapes."""
     objects = pictures.objects[index]
     labels = objects.labels.tolist()
     shaped = bool(objects.shapes) and all(shape is not None for shape in objects.shapes)
@@ -87,7 +94,7 @@ def draw_annotated(pictures: CocoPictures, index: int) -> Image.Image:
 def detection_sheet(
     detector: Detector, pictures: CocoPictures, device: torch.device, path: Path, *, count: int = 2
 ) -> Path:
-    """Save annotated beside detected objects of a split's first images."""
+    """Write a figure with the annotated and the detected objects of the first images of a split; return its path."""
     rows = []
     for index in range(min(count, len(pictures))):
         picture = pictures.read(index)
@@ -100,7 +107,7 @@ def detection_sheet(
 
 
 def colour(label: int) -> tuple[int, int, int]:
-    """A class's colour: matplotlib's ten, then lighter ones, then from the beginning."""
+    """The RGB colour of a class: ten colours of matplotlib, then ten lighter ones, then the same again."""
     red, green, blue = matplotlib.colormaps["tab10" if label % 20 < 10 else "Set3"].colors[label % 10]  # type: ignore[attr-defined]
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -1,8 +1,8 @@
 """One preset per published COCO experiment, and the demo.
 
-Numbers are those of the release's `object_detection/configs`. They build on mmdetection's `_base_` files, which
-are not in the release; those of mmdetection 2 (the authors name mmcv 1.7) give batch 16, the 12 epochs with
-steps after 8 and 11, the 500 warm-up updates from a thousandth, and the sizes of images: unconfirmed.
+The values are those of `object_detection/configs` in the release. These files refer to `_base_` files of mmdetection,
+which are not in the release. The batch size of 16, the 12 epochs with steps after 8 and 11, the 500 warm-up updates
+from a thousandth, and the sizes of the images are from mmdetection 2 (the authors name mmcv 1.7) and unconfirmed.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from common.config import Fraction, LoaderConfig, Positive
 
 @dataclass(frozen=True, kw_only=True)
 class Config(LoaderConfig):
-    """What training a detector depends on. A step is one optimiser update."""
+    """Flags of the training of a detector. A step is one optimiser update."""
 
     method: Method = "mask_rcnn"
     """mask_rcnn finds boxes and masks, retinanet boxes."""
     model: str = "biformer_small"
     """Backbone: biformer_tiny, biformer_small, biformer_base or biformer_stl."""
     weights: Path | None = None
-    """ImageNet weights of the backbone: a model folder or the authors' released file. The published
-    experiments start from them; without, everything starts again."""
+    """ImageNet weights of the backbone: a model folder or the authors' released file. The published experiments
+    start from them; by default the weights are random."""
     num_regions: Positive[int] = 16
     """Regions along each side of a map; 16 as released, fewer for small images."""
     depths: tuple[Positive[int], Positive[int], Positive[int], Positive[int]] | None = None
-    """Blocks of the four stages, instead of the variant's."""
+    """Numbers of blocks of the four stages; by default the variant's."""
     channels: Positive[int] = 256
-    """Of the feature pyramid and the heads."""
+    """Channels of the feature pyramid and the heads."""
     proposals: Positive[int] = 1000
-    """Regions per image that the first stage of Mask R-CNN hands to the second, best first."""
+    """Number of regions per image that the first stage of Mask R-CNN passes to the second, best first."""
     regions_per_picture: Positive[int] = 512
-    """Proposals that Mask R-CNN learns from, a quarter of them objects."""
+    """Number of proposals per image with which Mask R-CNN is trained; a quarter of them are objects."""
     freeze_batch_norm: bool = True
-    """Keep the running statistics of every BatchNorm, as released; they are ImageNet's with --weights."""
+    """Keep the running statistics of every BatchNorm, as released; with --weights they are those of ImageNet."""
     short_side: Positive[int] = 800
-    """Images are resized to this shorter side in pixels ..."""
+    """Shorter side of the resized images in pixels."""
     long_side: Positive[int] = 1333
-    """... or to less, if their longer side would exceed this."""
+    """Limit of the longer side in pixels; where it would be exceeded, images are resized to a smaller size."""
     flip: Fraction[float] = 0.5
     """Probability of a horizontal flip."""
     epochs: Positive[int] = 12
@@ -49,13 +49,13 @@ class Config(LoaderConfig):
     steps_after: tuple[int, ...] = (8, 11)
     """Epochs after which the learning rate falls to a tenth."""
     warmup_steps: int = 500
-    """Updates with a learning rate that rises linearly from a thousandth."""
+    """Number of updates at the start during which the learning rate rises linearly from a thousandth."""
     learning_rate: float = 1e-4
-    """For 16 images per update; scaled linearly by the true global batch."""
+    """Learning rate for 16 images per update; it is scaled linearly to the actual global batch size."""
     weight_decay: float = 0.05
-    """AdamW's."""
+    """Weight decay of AdamW."""
     decay_norms: bool = False
-    """Weight decay on LayerNorms too; BatchNorms and biases always have it, as released."""
+    """Apply weight decay to LayerNorms too; it is always applied to BatchNorms and biases, as released."""
     clip: Positive[float] | None = None
     """Largest global norm of the gradient."""
     drop_path: Fraction[float] = 0.2
@@ -63,7 +63,7 @@ class Config(LoaderConfig):
     grad_checkpointing: bool = False
     """Recompute the backbone's blocks in the backward pass: less memory, more time."""
     validate_epochs: int = 1
-    """Epochs between two validations."""
+    """Number of epochs between two validations."""
     batch_size: Positive[int] = 2
     workers: int = 4
     save_every: int = 1000
@@ -118,12 +118,12 @@ def retinanet_base() -> Config:
 
 
 def demo() -> Config:
-    """Coins, cups and horses pasted on photographs, in COCO's layout, reduced Mask R-CNN, 90 s on one core.
+    """Coins, cups and horses pasted on photographs in COCO's layout; a small Mask R-CNN, 90 s on one core.
 
     accelerate launch biformer/detection/train.py
     Expected: box AP50 and mask AP50 above 95, box AP of 64 to 75, on 8 other images.
-    With 1000 proposals, the 48 that a step learns from seldom show a part of an object, and the network takes
-    parts for whole objects. With 100 it learns from half of them.
+    The stages use 100 proposals, of which 48 train the second stage. With 1000 proposals, these 48 seldom show a part
+    of an object, and the network detects parts as whole objects.
     """
     return Config(
         model="biformer_tiny",

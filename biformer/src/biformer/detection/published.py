@@ -1,8 +1,8 @@
-"""The paper's COCO table, and the values that the authors measured again before they released their code.
+"""The values of the paper's COCO table, and those that the authors measured again before the release.
 
-Both stand in the README of the release's `object_detection` folder, which says that the code "produces
-significantly better performance than the paper reports", possibly by the norms of the four maps being
-outside the trunk, by other library versions, or by another mixed precision.
+Both are from the README of the release's `object_detection` folder. It says that the code "produces significantly
+better performance than the paper reports". Possible reasons are the norms of the four maps, which are outside the
+backbone, other library versions, or another mixed precision.
 """
 
 from __future__ import annotations
@@ -18,4 +18,4 @@ PUBLISHED: dict[tuple[str, str, str], list[tuple[float, str]]] = {
     ("retinanet", "biformer_small", "box AP"): [(45.9, _PAPER), (47.3, _AGAIN)],
     ("retinanet", "biformer_base", "box AP"): [(47.1, _PAPER)],
 }
-"""(method, variant, metric) on COCO's val2017 → (percent, source) of every target there is."""
+"""(method, variant, metric) on COCO's val2017 → all published values as (percent, source)."""

@@ -1,7 +1,7 @@
-"""COCO's average precision over whole splits, by pycocotools, each image counted once in any number of processes.
+"""COCO's average precision of whole splits, computed by pycocotools; each image counts once.
 
-Images go through the network one at a time: what a network with attention finds depends on the padding
-of its batch, and a score must not depend on how images were divided.
+The network gets one image at a time. The detections of a network with attention depend on the padding of the batch,
+and scores must not depend on how the processes share the images.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from biformer.detection.annotations import read_annotations, run_lengths, shape_of
 from biformer.detection.coco import coco_mask, coco_tools
-from biformer.detection.data import CocoPictures, read_annotations, run_lengths, shape_of
+from biformer.detection.data import CocoPictures
 from biformer.detection.model import Detector, check_size, pasted
 from biformer.detection.published import PUBLISHED
 from biformer.detection.transforms import EvaluationPictures
@@ -46,9 +47,9 @@ class Scores:
     """Average precisions of one detector on one split, in percent.
 
     Attributes:
-        box, mask: by the names in `STATISTICS`, without those that no object counts for; mask is
-            empty for a detector of boxes.
-        pictures: how many were scored.
+        box, mask: values by the names in `STATISTICS`, without those for which there are no objects; `mask` is
+            empty for a detector that finds only boxes.
+        pictures: number of scored images.
     """
 
     box: dict[str, float]
@@ -56,28 +57,29 @@ class Scores:
     pictures: int
 
     def named(self) -> dict[str, float]:
-        """All of them, as "box AP", "mask AP50" and so on."""
+        """All values by the names "box AP", "mask AP50" and so on."""
         both = (("box", self.box), ("mask", self.mask))
         return {f"{kind} {name}": value for kind, found in both for name, value in found.items()}
 
 
 def score(detector: Detector, pictures: CocoPictures, accelerator: Accelerator, *, workers: int = 0) -> Scores:
-    """Detect in every image and score, divided over the processes.
+    """Detect the objects in every image and score them; the processes share the images.
 
     Args:
         detector: in evaluation mode, on the accelerator's device.
-        pictures: of the split.
-        workers: loading processes per process.
+        pictures: images of the split.
+        accelerator: connects the processes.
+        workers: number of loading processes for each process.
 
     Returns:
-        the same in every process.
+        the same scores in every process.
     """
     found = detect(detector, pictures, accelerator, workers=workers)
     return shared(average_precision(found, pictures, detector) if accelerator.is_main_process else None, accelerator)
 
 
 def shared(scores: Scores | None, accelerator: Accelerator) -> Scores:
-    """The main process's scores, in every process."""
+    """Send the scores of the main process to every process."""
     if accelerator.num_processes > 1:
         (scores,) = broadcast_object_list([scores])
     assert scores is not None
@@ -85,18 +87,18 @@ def shared(scores: Scores | None, accelerator: Accelerator) -> Scores:
 
 
 def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator, *, workers: int = 0) -> list[Result]:
-    """What a detector finds, in COCO's results format, ordered by image, in every process."""
+    """All detections of a split in COCO's results format, in the order of the images, the same in every process."""
     rank, processes = accelerator.process_index, accelerator.num_processes
     device = next(detector.parameters()).device
     share = EvaluationPictures(pictures, rank=rank, processes=processes)
-    # Without a generator of its own the loader would draw from the global one, and scoring would change training.
+    # Without its own generator the loader would use the global one, and scoring would change the training.
     loader: DataLoader[Any] = DataLoader(
         share,
         batch_size=None,
         num_workers=workers,
         worker_init_fn=begin_worker,
         generator=torch.Generator(),
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
     )
     results: list[tuple[int, list[Result]]] = []
     for image, index in tqdm(loader, unit="image", disable=rank > 0, leave=False):
@@ -110,16 +112,17 @@ def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator,
 
 
 def results_of(found: dict[str, Tensor], detector: Detector, picture: int, height: int, width: int) -> list[Result]:
-    """One image's detections in COCO's results format: numbers of the data set, boxes by width and height.
+    """The detections of one image in COCO's results format.
 
     Args:
-        found: what the detector returned.
-        picture: its number.
-        height, width: of the image.
+        found: the output of the detector.
+        detector: for the category numbers.
+        picture: number of the image in the data set.
+        height, width: of the image, in pixels.
     """
     results = []
     boxes = found["boxes"].float().cpu()
-    for i, (box, label, sure) in enumerate(
+    for i, (box, label, confidence) in enumerate(
         zip(boxes, found["labels"].tolist(), found["scores"].float().tolist(), strict=True)
     ):
         left, top, right, bottom = box.tolist()
@@ -127,7 +130,7 @@ def results_of(found: dict[str, Tensor], detector: Detector, picture: int, heigh
             "image_id": picture,
             "category_id": detector.category_ids[label],
             "bbox": [left, top, right - left, bottom - top],
-            "score": sure,
+            "score": confidence,
         }
         if "masks" in found:
             mask = pasted(found["masks"][i], box, height, width)
@@ -138,18 +141,18 @@ def results_of(found: dict[str, Tensor], detector: Detector, picture: int, heigh
 
 
 def average_precision(results: Sequence[Result], pictures: CocoPictures, detector: Detector) -> Scores:
-    """Score results in COCO's format with pycocotools.
+    """Score detections with pycocotools.
 
     Args:
-        results: of all images.
-        pictures: that were looked at.
-        detector: a Mask R-CNN's masks are scored too.
+        results: detections of all images in COCO's results format.
+        pictures: the images in which objects were detected.
+        detector: for Mask R-CNN the masks are scored too.
     """
     truth = _truth(pictures)
     box = _evaluate(truth, [{**r, "segmentation": None} for r in results], pictures.ids, "bbox")
     mask: dict[str, float] = {}
     if detector.method == "mask_rcnn":
-        # Without their boxes: with them pycocotools would tell small from large masks by the box.
+        # Without boxes, because with them pycocotools would use the area of the box as the size of a mask.
         masks = [{key: value for key, value in r.items() if key != "bbox"} for r in results]
         mask = _evaluate(truth, masks, pictures.ids, "segm")
     return Scores(box, mask, len(pictures))
@@ -164,11 +167,15 @@ def rows(
     dataset: str,
     split: str,
 ) -> list[Row]:
-    """Result rows; a metric with two published values has two, each beside one of them.
+    """Result rows; a metric with two published values has two rows, one for each value.
 
     Args:
-        seeds: that the weights were trained with.
+        scores: of the split.
+        detector: for its method and variant.
+        preset: name of the preset in the rows.
+        seeds: seeds of the training.
         dataset: from `dataset_name`.
+        split: name of the split in the rows.
     """
     found = []
     for metric, value in scores.named().items():
@@ -203,18 +210,18 @@ COCO_2017 = "COCO 2017"
 
 
 def dataset_name(root: Path | None, pictures: CocoPictures) -> str:
-    """The data set's name in the rows: COCO 2017 by its 80 categories, else the folder's name."""
+    """Name of the data set in the rows: "COCO 2017" if it has COCO's 80 categories, otherwise the folder's name."""
     coco = len(pictures.classes) == 80 and pictures.classes[0] == "person" and pictures.category_ids[-1] == 90
     return COCO_2017 if coco else root.resolve().name if root else "demo objects"
 
 
 def _truth(pictures: CocoPictures) -> Any:
-    """The annotations as pycocotools wants them; what a file may leave out is filled in."""
+    """The annotations as pycocotools needs them; missing optional values are filled in."""
     content = read_annotations(pictures.annotation_file)
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     for number, annotation in enumerate(content["annotations"], start=1):
         left, top, width, height = annotation["bbox"]
-        annotation["id"] = number  # pycocotools takes an object of number 0 for none
+        annotation["id"] = number  # pycocotools treats the number 0 as no object
         annotation["iscrowd"] = int(bool(annotation.get("iscrowd")))
         if type(annotation.get("area")) not in (int, float) or not annotation["area"] >= 0:
             annotation["area"] = width * height
@@ -239,8 +246,8 @@ def _evaluate(truth: Any, results: list[Result], ids: Sequence[int], kind: str) 
         evaluation.accumulate()
         evaluation.summarize()
     values = zip(STATISTICS, evaluation.stats[:6].tolist(), strict=True)
-    return {name: 100 * value for name, value in values if value >= 0}  # -1: no object of this size
+    return {name: 100 * value for name, value in values if value >= 0}  # -1 means that there is no object of this size
 
 
-def _as_it_is(sample: Any) -> Any:
+def _unchanged(sample: Any) -> Any:
     return sample

@@ -1,8 +1,8 @@
 """Transforms of an annotated image before the network: a flip in training, then conversion to a tensor.
 
-Resizing, normalisation and padding happen in the network (`model.Resizing`), so images of any size go in
-and boxes come out in their own pixels. The flip is drawn from (seed, epoch, index), so that a sample is
-the same in any loading process and after any restart.
+The network itself resizes, normalises and pads (`methods.Resizing`), so it takes images of any size, and boxes are in
+the pixels of the original image. The flip is derived from (seed, epoch, index), so that a sample is the same in any
+loading process and after any restart.
 
 Differs from mmdetection: batches are not grouped by aspect ratio, so they are padded more.
 """
@@ -26,15 +26,17 @@ Target = dict[str, Tensor]
 class TrainingPictures(Dataset[Any]):
     """Flipped training images; item `(epoch, index)` → image and target.
 
-    A whole batch is fetched as one sample: a list of images and one of targets, whose sizes differ.
-    The loader stacks this single sample, which puts a dimension of 1 in front of everything;
-    `unstacked` takes it away.
+    Images of a batch differ in size, so a whole batch is fetched as one sample: a list of images and a list of targets.
+    The loader stacks this single sample, which adds a first dimension of 1 to every tensor; `unstacked` removes it.
 
     Args:
         pictures: of the training split, each with at least one object.
-        seed: the run's.
+        seed: seed of the run.
         flip: probability of a horizontal flip.
-        masks: give masks too.
+        masks: whether targets have masks.
+
+    Raises:
+        UserError: on access, when an image is missing or damaged.
     """
 
     def __init__(self, pictures: CocoPictures, *, seed: int, flip: float = 0.5, masks: bool = False) -> None:
@@ -44,7 +46,7 @@ class TrainingPictures(Dataset[Any]):
         return len(self.pictures)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Target]:
-        """`(3, H, W)` in [0, 1]; `boxes` `(N, 4)`, `labels` `(N,)` and, if wanted, `masks` `(N, H, W)`."""
+        """An image `(3, H, W)` in [0, 1] and its `boxes` `(N, 4)`, `labels` `(N,)` and perhaps `masks` `(N, H, W)`."""
         epoch, index = key
         image = to_tensor(self.pictures.read(index))
         objects = self.pictures.objects[index]
@@ -62,13 +64,13 @@ class TrainingPictures(Dataset[Any]):
         return image, target
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[tuple[list[Tensor], list[Target]]]:
-        """A batch, as a list of one sample."""
+        """A batch as a list with one sample."""
         images, targets = zip(*(self[key] for key in keys), strict=True)
         return [(list(images), list(targets))]
 
 
 class EvaluationPictures(Dataset[tuple[Tensor, int]]):
-    """One process's share of the images to score; item → `(3, H, W)` in [0, 1], and its index."""
+    """The images that one process scores; item → image `(3, H, W)` in [0, 1] and its index in the split."""
 
     def __init__(self, pictures: CocoPictures, *, rank: int = 0, processes: int = 1) -> None:
         self.pictures = pictures
@@ -83,11 +85,11 @@ class EvaluationPictures(Dataset[tuple[Tensor, int]]):
 
 
 def unstacked(batch: tuple[list[Tensor], list[Target]]) -> tuple[list[Tensor], list[Target]]:
-    """What the loader makes of one fetched batch → lists of images and targets."""
+    """Remove the loader's first dimension of 1 from every image and target of a batch."""
     images, targets = batch
     return [image[0] for image in images], [{key: value[0] for key, value in target.items()} for target in targets]
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
-    """An RGB image → `(3, H, W)` float32 in [0, 1]."""
+    """Convert an RGB image to `(3, H, W)` float32 in [0, 1]."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255

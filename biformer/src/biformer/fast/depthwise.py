@@ -1,9 +1,9 @@
 """Depth-wise convolution with a fast gradient on a CPU.
 
-BiFormer's local terms are 5×5 depth-wise convolutions. oneDNN computes the gradient of such a
-kernel some 50 times slower than that of a 5×3 kernel (one thread of an AMD EPYC, 56×56×64 and
-28×28×128). Here it is put together from kernels of three columns on shifted inputs; the forward
-pass is `F.conv2d`'s, the gradients are its up to rounding.
+BiFormer's local terms are 5×5 depth-wise convolutions. oneDNN needs about 50 times longer for the gradient of such a
+kernel than for that of a 5×3 kernel (one thread of an AMD EPYC, 56×56×64 and 28×28×128). Here the gradient is composed
+of gradients of kernels with three columns, on shifted inputs. The forward pass is `F.conv2d`; the gradients equal those
+of `F.conv2d` up to rounding.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _COLUMNS = 3
 
 
 def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a depth-wise convolution of stride 1 that keeps the map's size.
+    """Apply a depth-wise convolution of stride 1 that keeps the size of the map.
 
     Args:
-        conv: `groups` equal to its channels, odd square kernel, padding of half a kernel, with a bias.
-        x: `(B, C, H, W)`, best with channels last in memory.
+        conv: `groups` equal to the number of channels, odd square kernel, padding of half a kernel, with a bias.
+        x: `(B, C, H, W)`; fastest in channels-last memory format.
 
     Returns:
         `(B, C, H, W)`.
@@ -35,7 +35,7 @@ def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class DepthwiseConv(torch.autograd.Function):
-    """`F.conv2d(x, weight, bias, padding=K // 2, groups=C)` with its own gradient."""
+    """`F.conv2d(x, weight, bias, padding=K // 2, groups=C)` with a faster gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -60,10 +60,10 @@ class DepthwiseConv(torch.autograd.Function):
 
 
 def _gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], wanted: tuple[bool, bool]
+    grad: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int], needed: tuple[bool, bool]
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of a depth-wise convolution's input and weight, as far as `wanted`."""
+    """Gradients of the input and the weight of a depth-wise convolution; `needed` tells which are computed."""
     dx, dw, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], len(weight), [*wanted, False]
+        grad, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], len(weight), [*needed, False]
     )
     return dx, dw

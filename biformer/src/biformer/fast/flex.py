@@ -1,8 +1,8 @@
-"""Attention to routed regions by PyTorch's `flex_attention`, to test and time our kernels against.
+"""Attention to routed regions with PyTorch's `flex_attention`, to compare our kernels with.
 
-A route table is a block mask's index where a block is one region, so no mask is computed. It takes regions of a
-power of two of tokens, from 16 on, and packs no heads, so stage 3 at 224 pixels is out of its reach; on a CPU it has no
-gradient.
+If a block of the block mask is one region, the routing table is the index of the mask, so no mask is computed. The
+number of tokens of a region must be a power of two, at least 16, and heads are not packed, so stage 3 at 224 pixels
+cannot be computed. On a CPU there is no gradient.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ SMALLEST = 16
 
 
 def flex_fits(q: Tensor, k: Tensor) -> bool:
-    """Whether the regions are blocks that it takes."""
+    """Whether `flex_routed_attention` accepts the regions of these queries and keys `(B, R, T, C)`."""
     return all(x.shape[2] >= SMALLEST and x.shape[2] & (x.shape[2] - 1) == 0 for x in (q, k))
 
 
 def flex_routed_attention(  # noqa: PLR0917 - six operands
     q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float
 ) -> Tensor:
-    """As `routing.routed_attention`, where `flex_fits`; compiled at the first call of a shape."""
-    from torch.nn.attention.flex_attention import BlockMask  # noqa: PLC0415 - loads the compiler
+    """Computes `routing.routed_attention` if `flex_fits`; the first call with a shape compiles the code."""
+    from torch.nn.attention.flex_attention import BlockMask  # noqa: PLC0415 - imports the compiler
 
     batch, regions, tokens, _ = q.shape
-    # Every row of the index names all regions; only its first `count` are attended to.
+    # Every row of the index has room for all regions; only its first `count` entries are used.
     index = routes.new_zeros(batch, 1, regions, regions, dtype=torch.int32)
     index[:, 0, :, : routes.shape[-1]] = routes
     count = index.new_full((batch, 1, regions), routes.shape[-1])

@@ -1,10 +1,9 @@
-"""Attention to routed regions, by whichever implementation fits the tensors.
+"""Attention to routed regions, with the implementation that fits the tensors.
 
-BiFormer (Zhu et al., CVPR 2023, arXiv 2303.08810), equations 5 and 6, which the authors compute by
-copying keys and values (`literal`) and for which they list a fused implementation as open work.
-On a GPU it is a pair of Triton kernels that read keys and values through the route table
-(`triton_launch`), registered as PyTorch operators so that torch.compile and autograd see through
-them; everywhere else it is PyTorch's fused attention (`plain`).
+BiFormer (Zhu et al., CVPR 2023, arXiv 2303.08810), equations 5 and 6. The authors copy keys and values (`literal`) and
+list a fused implementation as future work. On a GPU, Triton kernels read keys and values through the routing table
+(`triton_launch`). They are registered as PyTorch operators, so that torch.compile and autograd can use them. Elsewhere
+PyTorch's fused attention is used (`plain`).
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ _LARGEST_HEAD = 256
 def routed_attention(  # noqa: PLR0917 - six operands
     q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float
 ) -> Tensor:
-    """Softmax attention of each region's tokens to all tokens of its routed regions, per head.
+    """Softmax attention of the tokens of each region to all tokens of its routed regions, for each head.
 
         out[r] = softmax(scale · q[r] [k[i₁], …, k[i_k]]ᵀ) [v[i₁], …, v[i_k]],   i = routes[r]
 
     Args:
-        q: (B, R, T, C) queries: R regions row by row, T tokens in each, heads side by side in C.
-        k: (B, R, Tk, C) keys; Tk may differ from T where keys are pooled.
+        q: (B, R, T, C) queries: R regions row by row with T tokens each; C has the channels of all heads in turn.
+        k: (B, R, Tk, C) keys; Tk differs from T if keys are pooled.
         v: (B, R, Tk, C) values.
-        routes: (B, R, top_k) int64, the regions in 0..R-1 that each query region attends to, each once.
-        num_heads: heads; divides C.
-        scale: factor of the products.
+        routes: (B, R, top_k) int64, the regions (0 to R - 1) that each query region attends to, all different.
+        num_heads: number of heads; divides C.
+        scale: factor of the products of queries and keys.
 
     Returns:
         (B, R, T, C), differentiable in q, k and v.
@@ -46,7 +45,7 @@ def routed_attention(  # noqa: PLR0917 - six operands
 
 
 def triton_fits(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> bool:
-    """Whether the Triton kernels take these tensors: CUDA, 16 or 32 bits, one dtype, heads up to 256."""
+    """Whether the Triton kernels accept these tensors: CUDA, one type of 16 or 32 bits, up to 256 channels per head."""
     if not (_HAS_TRITON and q.is_cuda and k.is_cuda and v.is_cuda):
         return False
     same = q.dtype == k.dtype == v.dtype and q.shape[-1] == k.shape[-1] == v.shape[-1]
@@ -58,8 +57,8 @@ def triton_fits(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> bool:
 def _forward(  # noqa: PLR0917
     q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """The output, and the log-sum-exp of each query's products, (B, R, num_heads, T), base 2."""
-    from biformer.fast import triton_launch  # noqa: PLC0415 - machines without Triton never come here
+    """The output, and the log-sum-exp (base 2) of the products of each query, (B, R, num_heads, T)."""
+    from biformer.fast import triton_launch  # noqa: PLC0415 - not called on machines without Triton
 
     return triton_launch.forward(q, k, v, routes, num_heads, scale)
 

@@ -1,23 +1,22 @@
 """Triton kernels of attention to routed regions; import only where Triton is installed.
 
-No counterpart in the release: BiFormer's authors gather keys and values (`literal`) and list a
-fused implementation as open work. Here keys and values are read through the route table, the
-softmax is computed online, and the backward pass recomputes the weights from their log-sum-exp,
-as in FlashAttention-2 (Dao, arXiv 2307.08691). Gradients are sums in a fixed order, without atomics.
+The release has no such kernels: BiFormer's authors gather keys and values (`literal`) and list a fused implementation
+as future work. Here keys and values are read through the routing table, the softmax is computed online, and the
+backward pass computes the weights again from their log-sum-exp, as in FlashAttention-2 (Dao, arXiv 2307.08691).
+Gradients are summed in a fixed order, without atomic operations.
 
-One program holds a tile of *rows*, the tokens of one region for one or several heads, and walks
-over *columns*, the tokens of other regions, in blocks. Where a region has fewer than 16 tokens,
-a tile carries several heads so that it fills a tensor core's 16 rows: a row is zero in the
-channels of other heads, so one product over the channels of all the tile's heads is right for
-every row, and keys are read once for all of them. Rows are queries in the forward pass and for
-the gradient of q, with the routed regions' keys as columns; for the gradients of k and v they
-are keys, with the queries of all regions that chose theirs as columns.
+A program has a tile of *rows*, which are the tokens of one region for one or several heads. It processes *columns*, the
+tokens of other regions, in blocks. If a region has fewer than 16 tokens, a tile has the rows of several heads, to fill
+the 16 rows of a tensor core. A row is zero in the channels of the other heads, so one product over the channels of all
+heads of the tile gives the correct result for every row, and keys are read once for all heads. In the forward pass and
+for the gradient of q, rows are queries and columns are keys of the routed regions. For the gradients of k and v, rows
+are keys and columns are queries of all regions that selected the region of the keys.
 """
 
-# ruff: noqa: PLR0917 - kernels take their operands by position
+# ruff: noqa: PLR0917 - kernels have positional operands
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# Operands of kernels are pointers and numbers without Python types.
+# The operands of kernels are pointers and numbers without Python types.
 
 from __future__ import annotations
 
@@ -30,9 +29,9 @@ LOG2E = tl.constexpr(1.4426950408889634)
 @triton.jit
 def tile(tokens, heads, WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr, SLOTS: tl.constexpr,
          ROWS: tl.constexpr):  # fmt: skip
-    """This program's tile: head and token of each row, place of each channel in a tensor, and which of them exist.
+    """The tile of this program: head and token of each row, position of each channel in a tensor, and which exist.
 
-    The last value says where a row's head is the channel's.
+    The last value tells for which rows and channels the head is the same.
     """
     row = tl.arange(0, ROWS)
     head = tl.program_id(1) * HEADS + row // SLOTS
@@ -48,13 +47,13 @@ def tile(tokens, heads, WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.con
 
 @triton.jit
 def load(pointer, place, channel, there):
-    """A block of a tensor: the tokens that begin at `place`, zero where there is nothing."""
+    """Load the tokens at the positions `place` of a tensor, with zeros where `there` is false."""
     return tl.load(pointer + place[:, None] + channel[None, :], mask=there, other=0.0)
 
 
 @triton.jit
 def routed_columns(start, routes, place, top_k, key_tokens, COLUMNS: tl.constexpr):
-    """Region and token of each key of this block of the routed regions' keys, and which exist."""
+    """Region and token of each key in this block of the routed regions' keys, and which keys exist."""
     column = start + tl.arange(0, COLUMNS)
     there = column < top_k * key_tokens
     region = tl.load(routes + place * top_k + column // key_tokens, mask=there, other=0)
@@ -69,7 +68,7 @@ def forward_kernel(
     WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr, SLOTS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Output and log-sum-exp (base 2) of one region's queries."""
+    """Output and log-sum-exp (base 2) for the queries of one region."""
     place = tl.program_id(0).to(tl.int64)
     batch, region = place // regions, place % regions
     head, token, row_there, channel, channel_there, own = tile(tokens, heads, WIDTH, PADDED, HEADS, SLOTS, ROWS)
@@ -105,7 +104,7 @@ def query_gradient_kernel(
     WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr, SLOTS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of one region's queries, and `delta` = Σ output · its gradient for the keys' kernel."""
+    """Gradient of the queries of one region, and `delta` = Σ output · gradient of the output for the keys' kernel."""
     place = tl.program_id(0).to(tl.int64)
     batch, region = place // regions, place % regions
     head, token, row_there, channel, channel_there, own = tile(tokens, heads, WIDTH, PADDED, HEADS, SLOTS, ROWS)
@@ -124,7 +123,7 @@ def query_gradient_kernel(
         keys = load(k, batch * k_batch + source * k_region + key * k_token, channel, there)
         values = load(v, batch * v_batch + source * v_region + key * v_token, channel, there)
         products = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
-        # Columns that do not exist have zero keys, so they add nothing to the sum below.
+        # Columns that do not exist have keys of zero, so they do not change the sum below.
         weights = tl.exp2(products * (scale * LOG2E) - level[:, None])
         slope = weights * (tl.dot(upstream, tl.trans(values), input_precision=PRECISION) - overlap[:, None])
         result += tl.dot(slope.to(keys.dtype), keys, input_precision=PRECISION)
@@ -140,7 +139,7 @@ def key_gradient_kernel(
     WIDTH: tl.constexpr, PADDED: tl.constexpr, HEADS: tl.constexpr, SLOTS: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of one region's keys and values, from the regions in `choosers` that chose it."""
+    """Gradients of the keys and values of one region, from the regions in `choosers`, which selected it."""
     place = tl.program_id(0).to(tl.int64)
     batch, region = place // regions, place % regions
     head, token, row_there, channel, channel_there, own = tile(key_tokens, heads, WIDTH, PADDED, HEADS, SLOTS, ROWS)
@@ -173,7 +172,7 @@ def key_gradient_kernel(
 
 @triton.jit
 def invert_kernel(routes, choosers, chosen, regions, top_k, REGIONS: tl.constexpr):
-    """List, for one region, the regions that chose it, in ascending order, and their number."""
+    """List the regions that selected one region, in ascending order, and their number."""
     place = tl.program_id(0).to(tl.int64)
     batch, region = place // regions, place % regions
     query = tl.arange(0, REGIONS)

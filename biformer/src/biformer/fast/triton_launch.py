@@ -1,4 +1,4 @@
-"""Shapes of tiles and launches of the Triton kernels; import only where Triton is installed."""
+"""Tile sizes and launches of the Triton kernels; import only where Triton is installed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from biformer.fast import triton_kernels as kernels
 
-# Chosen from what the compiler reports for sm_80 and sm_90, not timed: hardly a spilled register up to heads of
-# 128 channels, and less than the 99 KiB of shared memory of consumer cards up to 256.
+# Chosen from the compiler's reports for sm_80 and sm_90, not from timings: almost no spilled registers for heads of up
+# to 128 channels, and less than the 99 KiB of shared memory of consumer cards for heads of up to 256.
 _TILE_BYTES = 16384
 _REGISTERS = 96
 
@@ -19,7 +19,7 @@ _REGISTERS = 96
 def forward(  # noqa: PLR0917 - the operator's operands
     q: Tensor, k: Tensor, v: Tensor, routes: Tensor, num_heads: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """`routing.routed_attention`, and the log-sum-exp (B, R, num_heads, T), base 2, float32."""
+    """The output of `routing.routed_attention`, and the log-sum-exp (B, R, num_heads, T), base 2, float32."""
     q, k, v = _dense(q), _dense(k), _dense(v)
     batch, regions, tokens, _ = q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
@@ -44,7 +44,7 @@ def backward(  # noqa: PLR0917 - the operator's operands
     num_heads: int,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v for the output's gradient `grad`."""
+    """Gradients of q, k and v for the gradient `grad` of the output."""
     grad, q, k, v, routes = _dense(grad), _dense(q), _dense(k), _dense(v), routes.contiguous()
     batch, regions, tokens, _ = q.shape
     key_tokens, top_k = k.shape[2], routes.shape[2]
@@ -71,13 +71,13 @@ def backward(  # noqa: PLR0917 - the operator's operands
 
 
 def tiling(x: Tensor, tokens: int, num_heads: int, tensors: int = 1) -> tuple[tuple[int, int, int], dict[str, Any]]:
-    """Grid and constants for programs whose rows are the tokens of `x`'s regions.
+    """Grid and constants of a kernel whose rows are the tokens of the regions of `x`.
 
     Args:
         x: (B, R, tokens, C).
-        tokens: tokens of a region.
-        num_heads: heads in C.
-        tensors: tiles with rows, besides the accumulators: 1 forward, 2 backward.
+        tokens: number of tokens of a region.
+        num_heads: number of heads.
+        tensors: number of tiles with rows, without accumulators: 1 for the forward pass, 2 for the backward pass.
     """
     width = x.shape[-1] // num_heads
     padded = max(16, triton.next_power_of_2(width))
@@ -103,7 +103,7 @@ def tiling(x: Tensor, tokens: int, num_heads: int, tensors: int = 1) -> tuple[tu
 
 
 def _fitting(bytes_per_row: int) -> int:
-    """Rows of a tile, a power of two between a tensor core's 16 and 64."""
+    """Number of rows of a tile, a power of two from 16 (the rows of a tensor core) to 64."""
     return max(16, min(64, _TILE_BYTES // triton.next_power_of_2(bytes_per_row)))
 
 
@@ -116,5 +116,5 @@ def _strides(*tensors: Tensor) -> list[int]:
 
 
 def _device(x: Tensor) -> Any:
-    """Triton launches on the current device, which need not be the tensors'."""
+    """A context with the tensor's device; Triton launches kernels on the current device."""
     return torch.cuda.device_of(x)

@@ -1,9 +1,9 @@
 """The published training transform: resize, crop, mirror, distort colours, normalise, pad.
 
-It is mmsegmentation's pipeline for ADE20K on torchvision's functions, with one random generator per sample,
-made from (seed, epoch, index). Where torchvision's colour changes are others than mmseg's (brightness is
-added, saturation scaled in HSV) they are written out. Colours stay floats between the changes; mmseg rounds
-to 8 bits after each.
+It is mmsegmentation's pipeline for ADE20K, written with torchvision's functions. Every sample has its own random
+generator, made from (seed, epoch, index). Two changes of colour are written out because torchvision defines them
+differently: here brightness is added, and saturation is scaled in HSV. Colours stay floats between the changes;
+mmsegmentation rounds to 8 bits after each.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _HUE = 18
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training does to a scene; the defaults are the published values.
+    """Random augmentation of a scene; the defaults are the published values.
 
     Attributes:
-        size: side of the crop, and of the shorter side before it is scaled, in pixels.
-        scale: smallest and largest factor of the resized image.
-        category_share: ten crops are tried for one in which no class covers more than this share.
+        size: side of the crop in pixels; also the shorter side of the image, before it is multiplied by a factor.
+        scale: smallest and largest of these factors.
+        category_share: up to ten crops are tried to get one in which no class covers more than this share.
         flip: probability of mirroring.
         distort: change brightness, contrast, saturation and hue.
     """
@@ -49,7 +49,7 @@ class Augmentation:
     def __call__(self, picture: Tensor, labels: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """`(3, H, W)` uint8 and `(H, W)` uint8 → `(3, size, size)` normalised and `(size, size)` uint8.
 
-        What lies outside of the image is 0 after normalisation and 255 in the labels.
+        Pixels outside the image are 0 after normalisation, and their label is 255.
         """
         height, width = fitted(labels.shape[0], labels.shape[1], self.size, random.uniform(*self.scale))
         picture = resized(picture, height, width)
@@ -64,7 +64,7 @@ class Augmentation:
         return F.pad(x, padding), F.pad(labels, padding, value=IGNORED)
 
     def _crop(self, labels: Tensor, random: np.random.Generator) -> tuple[slice, slice]:
-        """A random crop in which, if ten attempts give one, two classes or more share the labelled pixels."""
+        """A random crop; up to ten are tried until no class covers too many of the labelled pixels."""
         crop = self._anywhere(labels, random)
         if self.category_share >= 1:
             return crop
@@ -81,11 +81,14 @@ class Augmentation:
 
 
 def distorted(x: Tensor, random: np.random.Generator) -> Tensor:
-    """mmseg's `PhotoMetricDistortion`; each change with probability a half, contrast first or last.
+    """mmsegmentation's `PhotoMetricDistortion`: each change has probability 0.5; contrast comes first or last.
 
     Args:
         x: `(3, H, W)`, RGB in [0, 1].
-        random: drawn from in an order that does not depend on the image.
+        random: generator; the order of the draws does not depend on the image.
+
+    Returns:
+        `(3, H, W)` in [0, 1].
     """
     contrast_first = bool(random.integers(2))
     brightness = random.uniform(-_BRIGHTNESS, _BRIGHTNESS) * random.integers(2)
@@ -104,20 +107,24 @@ def distorted(x: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def saturated(x: Tensor, factor: float) -> Tensor:
-    """Multiply the saturation of HSV by `factor`, at most to 1; hue and value stay.
+    """Multiply the saturation in HSV by `factor`, at most up to 1; hue and value do not change.
 
-    With V the largest channel and S = (V - smallest) / V, every channel moves to V - (V - x)·min(factor, 1 / S).
+    With V the largest channel and S = (V - smallest channel) / V, a channel x becomes V - (V - x)·min(factor, 1 / S).
+
+    Args:
+        x: `(3, H, W)`, RGB in [0, 1].
+        factor: 0 or more.
     """
     value = x.amax(0, keepdim=True)
     limit = value / (value - x.amin(0, keepdim=True)).clamp(min=1e-6)
-    return (value - (value - x) * limit.clamp(max=factor)).clamp(min=0)  # against rounding
+    return (value - (value - x) * limit.clamp(max=factor)).clamp(min=0)  # rounding can give values below 0
 
 
 class TrainingScenes(Dataset[tuple[Tensor, Tensor]]):
     """Augmented training scenes; item `(epoch, index)` → `(3, S, S)` and labels `(S, S)` uint8.
 
     Raises:
-        UserError: on access, for an image or annotation that cannot be used.
+        UserError: on access, when an image or annotation cannot be used.
     """
 
     def __init__(self, scenes: Scenes, augmentation: Augmentation, seed: int) -> None:

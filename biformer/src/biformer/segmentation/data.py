@@ -5,8 +5,9 @@
         annotations/training/ADE_train_00000001.png   annotations/validation/ADE_val_00000001.png
         objectInfo150.txt
 
-Annotations are 8-bit, 0 for unlabelled and 1 to 150 for the classes. `objectInfo150.txt` names the classes;
-a table of other length makes a data set of that many classes, without a table there are 150 unnamed ones.
+Annotations have 8 bits: 0 is unlabelled, 1 to 150 are the classes. `objectInfo150.txt` names the classes. The table may
+have fewer or more lines; the data set then has this number of classes. Without a table there are 150 classes without
+names.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class Scenes:
 
     Attributes:
         root: the data set's folder.
-        names: image files relative to images/<split>, sorted.
-        split: training or validation.
-        classes: names.
+        names: paths of the images relative to images/<split>, sorted.
+        split: "training" or "validation".
+        classes: names of the classes.
     """
 
     root: Path
@@ -49,10 +50,10 @@ class Scenes:
         return len(self.names)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """An image `(3, H, W)` uint8 in RGB, and its labels `(H, W)` uint8: class numbers from 0, 255 for none.
+        """An image `(3, H, W)` uint8 in RGB, and its labels `(H, W)` uint8: class numbers from 0, 255 for unlabelled.
 
         Raises:
-            UserError: a file cannot be decoded, their sizes differ, or a label is beyond the classes.
+            UserError: a file cannot be decoded, the sizes differ, or a label is larger than the number of classes.
         """
         path = annotation_of(self.root / "annotations" / self.split, self.names[index])
         try:
@@ -62,17 +63,17 @@ class Scenes:
             raise UserError(str(error)) from None
         if labels.shape != picture.shape[1:]:
             raise UserError(
-                f"{path}: is {labels.shape[1]}x{labels.shape[0]} pixels, its image "
+                f"{path}: has {labels.shape[1]}x{labels.shape[0]} pixels, its image has "
                 f"{picture.shape[2]}x{picture.shape[1]}; copy both again"
             )
         return picture, labels
 
 
 def open_both(root: Path) -> tuple[Scenes, Scenes]:
-    """Training and validation images, none of them in both.
+    """Training and validation images of a data set.
 
     Raises:
-        UserError: as `open_scenes`, or an image is in both.
+        UserError: as `open_scenes`, or an image is in both splits.
     """
     training, validation = open_scenes(root, "training"), open_scenes(root, "validation")
     refuse_shared(*([s.root / "images" / s.split / name for name in s.names] for s in (training, validation)))
@@ -83,11 +84,11 @@ def open_scenes(root: Path, split: str) -> Scenes:
     """One split of a data set.
 
     Args:
-        root: the folder ADEChallengeData2016, or the one it lies in.
-        split: training or validation.
+        root: the folder ADEChallengeData2016, or its parent.
+        split: "training" or "validation".
 
     Raises:
-        UserError: a folder is missing or empty, images without annotation, or an unreadable class table.
+        UserError: a folder is missing or empty, images have no annotation, or the table of classes cannot be read.
     """
     root = data_folder(root)
     images, annotations = root / "images" / split, root / "annotations" / split
@@ -99,19 +100,19 @@ def open_scenes(root: Path, split: str) -> Scenes:
             )
     names = sorted(path.relative_to(images).as_posix() for path in list_images(images))
     if not names:
-        raise UserError(f"{images}: holds no images, expected files ending in {', '.join(SUFFIXES)}")
-    there = {path.relative_to(annotations).as_posix() for path in list_images(annotations, suffixes=(".png",))}
-    missing = [name for name in names if annotation_of(Path(), name).as_posix() not in there]
+        raise UserError(f"{images}: has no images, expected files ending in {', '.join(SUFFIXES)}")
+    annotated = {path.relative_to(annotations).as_posix() for path in list_images(annotations, suffixes=(".png",))}
+    missing = [name for name in names if annotation_of(Path(), name).as_posix() not in annotated]
     if missing:
         raise UserError(
             f"{annotations}: {len(missing)} of {len(names)} images have no annotation (first: "
-            f"{annotation_of(Path(), missing[0])}); finish copying the data set"
+            f"{annotation_of(Path(), missing[0])}); copy the rest of the data set"
         )
     return Scenes(root, names, split, read_classes(root / _TABLE))
 
 
 def data_folder(root: Path) -> Path:
-    """The data set's folder: `root`, or ADEChallengeData2016 below it.
+    """The folder of the data set: `root`, or ADEChallengeData2016 inside it.
 
     Raises:
         UserError: `root` does not exist.
@@ -122,15 +123,18 @@ def data_folder(root: Path) -> Path:
 
 
 def annotation_of(folder: Path, name: str) -> Path:
-    """Where the annotation of an image lies."""
+    """Path of the annotation of the image `name` in the annotations' folder."""
     return (folder / name).with_suffix(".png")
 
 
 def read_classes(table: Path) -> list[str]:
-    """Class names from `objectInfo150.txt`, the first of several synonyms; "class 1" to "class 150" without it.
+    """Read the class names from `objectInfo150.txt`; of several synonyms the first is taken.
+
+    Returns:
+        the names; "class 1" to "class 150" if the table does not exist.
 
     Raises:
-        UserError: the table has no or too many classes.
+        UserError: the table has no class or too many.
     """
     if not table.exists():
         return [f"class {i}" for i in range(1, 151)]
@@ -146,17 +150,17 @@ def read_classes(table: Path) -> list[str]:
 
 
 def read_picture(path: Path) -> Tensor:
-    """An image in upright position: `(3, H, W)` uint8, RGB.
+    """Read an image and turn it upright: `(3, H, W)` uint8, RGB.
 
     Raises:
-        UnreadablePicture: it cannot be decoded.
+        UnreadablePicture: the image cannot be decoded.
     """
     with reading(path):
         return torch.from_numpy(np.array(read_rgb(path))).permute(2, 0, 1)
 
 
 def _bits(path: Path) -> int:
-    """Bits per pixel of a PNG: programs that make files small also store class numbers in 2 or 4."""
+    """Bits per pixel of a PNG; some programs store class numbers with 2 or 4 bits to make files smaller."""
     with path.open("rb") as file:
         return file.read(25)[24]
 
@@ -165,12 +169,12 @@ def _read_annotation(path: Path, classes: int) -> Tensor:
     with reading(path), Image.open(path) as file:
         mode, codes = file.mode, np.array(file)
         if mode == "L" and file.format == "PNG" and (bits := _bits(path)) < 8:
-            codes //= 255 // (2**bits - 1)  # Pillow spreads greys of few bits over all 8
+            codes //= 255 // (2**bits - 1)  # Pillow stretches grey values of fewer bits to the range of 8 bits
     if mode not in ("L", "P"):
-        raise UserError(f"{path}: holds {mode} pixels, expected 8-bit class numbers, 0 for unlabelled")
+        raise UserError(f"{path}: has pixels of mode {mode}, expected 8-bit class numbers, 0 for unlabelled")
     if codes.max() > classes:
         raise UserError(
-            f"{path}: holds label {codes.max()}, expected 0 for unlabelled and 1 to {classes} for the classes; "
+            f"{path}: has the label {codes.max()}, expected 0 for unlabelled and 1 to {classes} for the classes; "
             f"correct it, or list the classes in {_TABLE}"
         )
-    return torch.from_numpy(codes - np.uint8(1))  # 0, unlabelled, becomes 255
+    return torch.from_numpy(codes - np.uint8(1))  # unlabelled: 0 becomes 255

@@ -1,17 +1,17 @@
 """The two published heads: Semantic FPN and UPerNet, as mmsegmentation 0.x defines them.
 
-The authors trained with mmsegmentation 0.30. What stands here are its `FPN` neck with `FPNHead`, and its
-`UPerHead` with the auxiliary `FCNHead`, with the authors' widths. Maintained libraries give what matches:
+The authors trained with mmsegmentation 0.30: its `FPN` neck with `FPNHead`, or its `UPerHead` with the auxiliary
+`FCNHead`, with the authors' widths. Maintained libraries are used where they compute the same:
 
-- UPerNet's decoder is segmentation-models-pytorch's. It is mmseg's `UPerHead` but for a LayerNorm that
-  it puts before every map; these are BiFormer's own extra norms, which the backbone brings, so they are
-  taken out. Dropout, classifier and the auxiliary head are not in it and stand here.
-- Semantic FPN's neck is torchvision's `FeaturePyramidNetwork`, which is mmseg's `FPN`. The head is written
-  out: segmentation-models-pytorch's `FPNDecoder` normalises groups instead of batches, has no 3×3
-  convolutions after the laterals, aligns corners when it enlarges, and needs sides that halve evenly.
+- UPerNet's decoder is from segmentation-models-pytorch. It equals `UPerHead` except for a LayerNorm before every map.
+  BiFormer's backbone already applies such norms, so those of the decoder are removed. Dropout, classifier and
+  auxiliary head are not part of the decoder and are written here.
+- Semantic FPN's neck is torchvision's `FeaturePyramidNetwork`, which equals `FPN`. The head is written here, because
+  segmentation-models-pytorch's `FPNDecoder` differs: GroupNorm instead of BatchNorm, no 3×3 convolutions after the
+  lateral ones, interpolation with aligned corners, and only even sides.
 
-Initial values are mmseg's, not torch's. In the release the BatchNorms of heads (and backbone) are
-synchronised over the GPUs; `segmentation/train.py` does so too where there are several.
+Initial values are those of mmsegmentation. The release synchronises the BatchNorms of heads and backbone over the GPUs;
+`segmentation/train.py` does the same if there are several GPUs.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from common.errors import extra
 class SemanticFPNHead(nn.Module):
     """Semantic FPN (Kirillov et al., *Panoptic Feature Pyramid Networks*, 2019).
 
-    The four maps become a pyramid of 2·`width` channels; each level is convolved and enlarged by 2 until
-    it has the size of the finest; their sum is classified.
+    The four maps become a pyramid of 2·`width` channels. Each level is convolved and enlarged by 2 until it has the
+    size of the finest level; the sum of all levels is classified.
 
     Args:
-        channels: of the four maps, finest first.
-        num_classes: of the logits.
+        channels: channels of the four maps, finest first.
+        num_classes: number of classes.
         width: channels after the pyramid; 128 as published, with 256 in the pyramid.
-        dropout: of whole channels before the classifier.
+        dropout: probability of dropping a whole channel before the classifier.
 
     Shape:
         four maps at strides 4, 8, 16, 32 → logits `(B, num_classes, ⌈H / 4⌉, ⌈W / 4⌉)`.
@@ -66,7 +66,7 @@ class SemanticFPNHead(nn.Module):
         x = self.levels[0](pyramid["0"])
         for i in range(1, len(maps)):
             level = self.levels[i](pyramid[str(i)])
-            # Odd sides: twice as many rows need not be the finest map's.
+            # With odd sides, the enlarged level can have other sides than the finest map.
             x = x + F.interpolate(level, x.shape[-2:], mode="bilinear", align_corners=False)
         return self.classifier(x)
 
@@ -74,24 +74,24 @@ class SemanticFPNHead(nn.Module):
 class UPerNetHead(nn.Module):
     """UPerNet (Xiao et al., *Unified Perceptual Parsing for Scene Understanding*, 2018).
 
-    Pyramid pooling of the coarsest map, a feature pyramid down to the finest, all levels fused.
+    Pyramid pooling of the coarsest map, a feature pyramid up to the finest map, and fusion of all levels.
 
     Args:
-        channels: of the four maps, finest first.
-        num_classes: of the logits.
+        channels: channels of the four maps, finest first.
+        num_classes: number of classes.
         width: channels of every layer; 512 as published.
-        dropout: of whole channels before the classifier.
+        dropout: probability of dropping a whole channel before the classifier.
 
     Shape:
-        four maps at strides 4, 8, 16, 32 → logits `(B, num_classes, ⌈H / 4⌉, ⌈W / 4⌉)`. In training mode the
-        pooled 1×1 maps are normalised over the batch, which must hold two images or more.
+        four maps at strides 4, 8, 16, 32 → logits `(B, num_classes, ⌈H / 4⌉, ⌈W / 4⌉)`. In training mode the batch
+        must have at least two images, because the pooled 1×1 maps are normalised over the batch.
     """
 
     def __init__(self, channels: Sequence[int], num_classes: int, *, width: int = 512, dropout: float = 0.1) -> None:
         super().__init__()
         with extra("fullpaper-biformer[segmentation]"):  # no other network needs it
             from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder  # noqa: PLC0415
-        # The library counts maps at strides 1 and 2 too, and does not look at them.
+        # The library also expects maps at strides 1 and 2, but does not use them.
         self.decoder = UPerNetDecoder([0, 0, *channels], encoder_depth=len(channels) + 1, decoder_channels=width)
         self.decoder.feature_norms = nn.ModuleList(nn.Identity() for _ in channels)
         self.classifier = _classifier(width, num_classes, dropout)
@@ -104,13 +104,13 @@ class UPerNetHead(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """mmseg's `FCNHead` with one convolution, on stage 3; its loss is added to UPerNet's with weight 0.4.
+    """mmsegmentation's `FCNHead` with one convolution, on stage 3; its loss has weight 0.4 beside UPerNet's.
 
     Args:
-        channels: of the map.
-        num_classes: of the logits.
-        width: 256 as published.
-        dropout: of whole channels before the classifier.
+        channels: channels of the map.
+        num_classes: number of classes.
+        width: channels of the convolution; 256 as published.
+        dropout: probability of dropping a whole channel before the classifier.
 
     Shape:
         `(B, channels, h, w)` → logits `(B, num_classes, h, w)`.
@@ -123,7 +123,7 @@ class AuxiliaryHead(nn.Module):
         _init_head(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits at the map's size."""
+        """Logits of the size of the map."""
         return self.classifier(self.conv(x))
 
 
@@ -138,7 +138,7 @@ def _classifier(width: int, num_classes: int, dropout: float) -> nn.Sequential:
 
 
 def _init_head(head: nn.Module) -> None:
-    """mmseg's initial values: He's for convolutions, standard deviation 0.01 for the classifier, biases 0."""
+    """mmsegmentation's initial values: He's for convolutions, standard deviation 0.01 for the classifier, biases 0."""
     for module in head.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

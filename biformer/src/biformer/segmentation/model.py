@@ -1,4 +1,4 @@
-"""The segmentation network: BiFormer's four maps, one of the two heads, and the published loss."""
+"""The segmentation network: BiFormer's backbone, one of the two heads, and the published loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.networks.weights import Pretrained, locate
 
 IGNORED = 255
-"""Label of pixels that neither loss nor scores count."""
+"""Label of pixels that are ignored in the loss and in the scores."""
 AUXILIARY_WEIGHT = 0.4
 Head = Literal["semantic_fpn", "upernet"]
 
@@ -24,18 +24,18 @@ class Segmenter(Pretrained, nn.Module):
     """BiFormer with a segmentation head.
 
     Args:
-        variant: a name of `biformer.list_models`.
-        head: semantic_fpn, or upernet with an auxiliary head on stage 3.
-        num_classes: at most 254.
+        variant: a name from `biformer.list_models`.
+        head: "semantic_fpn", or "upernet" with an auxiliary head on stage 3.
+        num_classes: number of classes, at most 254.
         num_regions: S, regions along each side of a map; 8 as published.
         head_width: channels of the head; by default the published 128 or 512.
-        dropout: of whole channels before the classifiers.
+        dropout: probability of dropping a whole channel before a classifier.
         drop_path_rate: stochastic depth of the last block.
-        freeze_batch_norm: keep the running statistics of the backbone's BatchNorms in training. The
-            authors' segmentation does not (its detection does).
-        class_names: names of the classes, carried along in the saved folder.
-        image_size: shorter side in pixels that images are resized to, carried along likewise.
-        size_divisor: what the sides are stretched to multiples of, carried along likewise.
+        freeze_batch_norm: keep the running statistics of the backbone's BatchNorms in training. The authors do this in
+            detection, but not in segmentation.
+        class_names: names of the classes; stored in the model folder.
+        image_size: shorter side of resized images in pixels; stored in the model folder.
+        size_divisor: resized sides are stretched to multiples of this; stored in the model folder.
         backbone: further keywords of `BiFormer`.
 
     Shape:
@@ -90,7 +90,7 @@ class Segmenter(Pretrained, nn.Module):
             self.auxiliary = AuxiliaryHead(channels[2], num_classes, width=width // 2, dropout=dropout)
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Logits at a quarter of the sides, or with labels the loss."""
+        """The logits; with labels the loss."""
         maps = self.backbone(x)
         logits = self.head(maps)
         if labels is None:
@@ -111,29 +111,32 @@ class Segmenter(Pretrained, nn.Module):
 
 
 def pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy at the labels' size.
+    """Cross-entropy of every pixel of the labels.
 
-    As released (mmsegmentation's default) the sum is divided by all pixels, ignored ones included, so a
-    image that is mostly padding weighs less.
+    As in the release (mmsegmentation's default), the sum is divided by the number of all pixels, also the ignored ones,
+    so an image that is mostly padding has less weight.
 
     Args:
-        logits: `(B, classes, h, w)` of any size; enlarged bilinearly.
+        logits: `(B, classes, h, w)` of any size; they are enlarged bilinearly.
         labels: `(B, H, W)` integers, class numbers or 255.
+
+    Returns:
+        a scalar.
     """
     logits = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
     return F.cross_entropy(logits, labels.long(), ignore_index=IGNORED, reduction="sum") / labels.numel()
 
 
 def load_segmenter(folder: str | Path) -> Segmenter:
-    """The network of a folder that `segmentation/train.py` exported, in evaluation mode.
+    """Load the network from a folder that `segmentation/train.py` exported, in evaluation mode.
 
     Raises:
-        UserError: no such folder, damaged, or another model's.
+        UserError: the folder does not exist, is damaged, or has another network.
     """
     found = locate(folder)
     if found.is_file():
         raise UserError(
             f"{folder}: is a file, expected the model folder of a segmentation run; the authors released no "
-            "segmentation weights, and ImageNet's go to segmentation/train.py --weights"
+            "segmentation weights, and ImageNet weights are for segmentation/train.py --weights"
         )
     return Segmenter.from_pretrained(found)

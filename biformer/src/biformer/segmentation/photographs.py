@@ -1,9 +1,9 @@
-"""The demo's data in ADE20K's layout: objects pasted onto backgrounds, all from photographs that scikit-image installs.
+"""The data of the demo in ADE20K's layout: objects pasted on backgrounds, from photographs that scikit-image installs.
 
-Six classes: a brick wall and grass, which are grey and tinted here, and galaxies as backgrounds, in turns; coins,
-a cat's face and a cup on its saucer as objects. Validation scenes take other parts of the backgrounds and other
-coins; cat and cup have one photograph each. A ring around every object is unlabelled, as outlines are in ADE20K.
-Nothing is downloaded.
+There are six classes. The backgrounds are a brick wall, grass and galaxies; brick and grass are grey photographs that
+get a colour here. The objects are coins, a cat's face and a cup on its saucer. Validation scenes use other parts of
+the backgrounds and other coins; there is only one photograph of the cat and one of the cup. A ring around every object
+is unlabelled, like the outlines in ADE20K. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from common.files import atomic_path
 CLASSES = ("brick", "grass", "galaxies", "coin", "cat", "cup")
 _GROUNDS = ("brick.png", "grass.png", "hubble_deep_field.jpg")
 _TINTS = {"brick.png": ((50, 20, 15), (235, 190, 170)), "grass.png": ((10, 35, 5), (190, 225, 130))}
-"""Grey photographs: the colours that their black and white become."""
+"""Grey photographs, and the colours that replace black and white."""
 SIZE = (128, 96)
 """Width and height of a scene in pixels."""
 _TRAINING_SHARE = 0.6
 _ELLIPSES = {"cat": ("chelsea.png", (210, 145), (150, 128)), "cup": ("coffee.png", (278, 204), (201, 186))}
-"""Photograph, centre and half axes (across, down) of the objects that an ellipse cuts out, in pixels."""
+"""Objects that are cut out by an ellipse: photograph, centre and half axes (horizontal, vertical) in pixels."""
 _SPLITS = {"training": "train", "validation": "val"}
 
 
 def write_demo(root: Path, *, training: int = 96, validation: int = 16) -> Path:
-    """Write `root`/ADEChallengeData2016 unless it is there, the same every time.
+    """Write `root`/ADEChallengeData2016 if it does not exist; the files are always the same.
 
     Args:
-        root: made if missing.
+        root: a folder; it is created if it is missing.
         training, validation: numbers of scenes.
 
     Returns:
-        The data set's folder.
+        the folder of the data set.
     """
     folder = root / "ADEChallengeData2016"
     table = folder / "objectInfo150.txt"
@@ -59,7 +59,7 @@ def write_demo(root: Path, *, training: int = 96, validation: int = 16) -> Path:
 
 
 def scene(split: str, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """A scene `(H, W, 3)` uint8 and its labels `(H, W)` uint8, 0 for unlabelled; a function of its arguments."""
+    """A scene `(H, W, 3)` uint8 and its labels `(H, W)` uint8, 0 for unlabelled; it depends only on the arguments."""
     random = np.random.default_rng([number, split == "training"])
     ground = number % len(_GROUNDS)
     width, height = SIZE
@@ -98,7 +98,7 @@ def _half(name: str) -> Image.Image:
 
 
 def _ground(name: str, split: str, random: np.random.Generator) -> np.ndarray:
-    """A piece of a background: of its upper part for training, of its lower part for validation."""
+    """A crop of a background, from its upper part for training and from its lower part for validation."""
     photograph = _half(name)
     width, height = SIZE
     border = int(_TRAINING_SHARE * photograph.height)
@@ -110,14 +110,14 @@ def _ground(name: str, split: str, random: np.random.Generator) -> np.ndarray:
 
 @cache
 def _coins(split: str) -> tuple[Image.Image, ...]:
-    """Coins as RGBA, cut out by their brightness: those in the left part for training, the others for validation."""
+    """Coins as RGBA, cut out by their brightness; the left ones are for training, the others for validation."""
     grey = np.asarray(_photograph("coins.png"))
     bright = morphology.closing(grey[..., 0] > 110, morphology.disk(2))
     border = _TRAINING_SHARE * grey.shape[1]
     found = []
     for region in measure.regionprops(measure.label(bright)):
         top, left, bottom, right = region.bbox
-        # Round, and not the lit upper edge of the photograph.
+        # Only round regions, without the bright upper edge of the photograph.
         round_ = min(bottom - top, right - left) > 25 and max(bottom - top, right - left) < 80
         if round_ and (left < border) == (split == "training"):
             alpha = np.where(region.image_filled, 255, 0).astype(np.uint8)

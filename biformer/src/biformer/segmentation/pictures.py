@@ -1,4 +1,4 @@
-"""Figures of a segmentation: colours per class, overlays with a legend, and sheets beside the annotation."""
+"""Figures of segmentations: colours of the classes, overlays with a legend, annotations beside predictions."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from common.figures import save
 
 _OPACITY = 0.55
 _LARGEST = 1600
-"""Longer side of an overlay in pixels; larger photographs are reduced for it."""
+"""Longer side of an overlay in pixels; larger photographs are reduced."""
 _GOLDEN = 0.618034
 
 
 def palette(classes: int) -> np.ndarray:
-    """A colour per class, `(classes, 3)` uint8: hues a golden section apart, brightness in turns."""
-    # Seven shades: classes whose hues are close are a Fibonacci number apart, of which the first that 7 divides is 21.
+    """A colour for each class, `(classes, 3)` uint8: hues in steps of the golden section, and seven shades in turn."""
+    # The hues of two classes are close if their numbers differ by a Fibonacci number. These classes have different
+    # shades, because the first Fibonacci number that 7 divides is 21.
     shades = ((0.75, 0.95), (0.8, 0.85), (0.95, 0.6), (0.6, 0.9), (0.95, 0.95), (0.55, 0.7), (0.75, 0.45))
     colours = [colorsys.hsv_to_rgb(i * _GOLDEN % 1, *shades[i % len(shades)]) for i in range(classes)]
     return (np.array(colours) * 255).round().astype(np.uint8)
 
 
 def label_picture(labels: np.ndarray, classes: int) -> Image.Image:
-    """Labels as an 8-bit palette image in the data set's codes: 1 for the first class, 0 for unlabelled.
+    """Convert labels to an 8-bit palette image with the codes of the data set: 1 for the first class, 0 for unlabelled.
 
     Args:
-        labels: `(H, W)` class numbers from 0, 255 for none.
-        classes: for the colours, which image viewers show.
+        labels: `(H, W)` class numbers from 0, 255 for unlabelled.
+        classes: number of classes; the palette has their colours.
     """
     codes = (labels.astype(np.uint8) + np.uint8(1)).astype(np.uint8)
     picture = Image.fromarray(codes)
@@ -45,19 +46,19 @@ def label_picture(labels: np.ndarray, classes: int) -> Image.Image:
 
 
 def blended(picture: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Colours laid over an image, both `(H, W, 3)` uint8; unlabelled pixels stay as they are."""
+    """Blend the colours of the labels `(H, W)` into an image `(H, W, 3)` uint8; unlabelled pixels do not change."""
     colours = np.vstack([palette(classes), np.zeros((IGNORED + 1 - classes, 3), np.uint8)])[labels]
     mixed = (1 - _OPACITY) * picture + _OPACITY * colours
     return np.where((labels == IGNORED)[..., None], picture, mixed.round()).astype(np.uint8)
 
 
 def overlay(picture: Image.Image, labels: np.ndarray, names: Sequence[str]) -> Image.Image:
-    """A photograph under the colours of its classes, with a legend at the right, the largest class first.
+    """A photograph with the colours of its classes, and a legend at the right with the largest class first.
 
     Args:
-        picture: RGB, reduced to 1600 pixels if it is larger.
-        labels: `(H, W)` class numbers from 0, of the image's size.
-        names: of the classes.
+        picture: RGB; it is reduced if a side is longer than 1600 pixels.
+        labels: `(H, W)` class numbers from 0, of the size of the image.
+        names: names of the classes.
     """
     shares = np.bincount(labels.flatten(), minlength=len(names))[: len(names)] / labels.size
     found = [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
@@ -83,7 +84,7 @@ def overlay(picture: Image.Image, labels: np.ndarray, names: Sequence[str]) -> I
 def prediction_sheet(
     model: Segmenter, scenes: Scenes, protocol: Protocol, device: torch.device, path: Path, *, count: int = 3
 ) -> Path:
-    """Draw a split's first scenes with their annotation and the network's labels."""
+    """Draw the first scenes of a split with their annotations and predictions; return the path of the figure."""
     indices = range(min(count, len(scenes)))
     classes, present = len(scenes.classes), set()
     figure = Figure(figsize=(9, 2.4 * len(indices) + 0.6), dpi=100, layout="constrained")
@@ -100,7 +101,7 @@ def prediction_sheet(
             axis.set(xticks=[], yticks=[])
         row[2].set_xlabel(f"{right:.1f} % of the pixels right")
         present |= set(np.unique(expected).tolist()) | set(np.unique(found).tolist())
-    for axis, title in zip(axes[0], ("picture", "annotation", "network"), strict=True):
+    for axis, title in zip(axes[0], ("image", "annotation", "prediction"), strict=True):
         axis.set_title(title)
     colours = palette(classes) / 255
     patches = [Patch(color=colours[i], label=scenes.classes[i]) for i in sorted(present - {IGNORED})]

@@ -1,10 +1,9 @@
 """One preset per published ADE20K experiment, and the demo.
 
-The numbers are those of the authors' configuration files, which follow UniFormer's and CSWin's; 160,000
-updates and the interval of validation of UPerNet stand in a base file of mmsegmentation that the release
-names but does not hold. All four were trained on 8 GPUs; learning rates are for the global batch given here
-and are not scaled. The small model started from the released ImageNet weights; that the base model did is
-unconfirmed.
+The values are those of the authors' configuration files, which follow UniFormer's and CSWin's. UPerNet's 160,000
+updates and its interval of validation are from a base file of mmsegmentation, to which the release refers but which it
+does not contain. All four experiments used 8 GPUs. Learning rates are for the global batch size given here and are not
+scaled. The small model started from the released ImageNet weights; for the base model this is unconfirmed.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from common.config import Fraction, LoaderConfig, Positive
 
 @dataclass(frozen=True, kw_only=True)
 class Config(LoaderConfig):
-    """What training a segmentation network depends on. A step is one optimiser update."""
+    """Flags of the training of a segmentation network. A step is one optimiser update."""
 
     model: str = "biformer_small"
     """Variant: biformer_tiny, biformer_small, biformer_base or biformer_stl."""
@@ -34,52 +33,52 @@ class Config(LoaderConfig):
     head_width: Positive[int] | None = None
     """Channels of the head; by default 128 for semantic_fpn, 512 for upernet."""
     image_size: Positive[int] = 512
-    """Side of the training crop, and shorter side of resized images, in pixels."""
+    """Side of the training crop and shorter side of resized images, in pixels."""
     size_divisor: Positive[int] = 1
-    """Evaluation stretches the resized sides to multiples of this."""
+    """In evaluation, resized sides are stretched to multiples of this."""
     scale: tuple[Positive[float], Positive[float]] = (0.5, 2.0)
     """Smallest and largest random factor of the resized image."""
     category_share: Fraction[float] = 0.75
-    """Largest share of a training crop that one class should cover; ten crops are tried."""
+    """Largest share of a training crop that one class should cover; up to ten crops are tried."""
     flip: Fraction[float] = 0.5
     """Probability of mirroring."""
     distort: bool = True
     """Change brightness, contrast, saturation and hue at random."""
     iterations: Positive[int] = 80_000
-    """Optimiser updates."""
+    """Number of optimiser updates."""
     schedule: Literal["cosine", "poly"] = "cosine"
-    """How the learning rate falls: half a cosine, or a straight line (poly with power 1)."""
+    """How the learning rate falls: half a cosine, or linearly (poly with power 1)."""
     learning_rate: float = 2e-4
-    """For the global batch as it is; not scaled."""
+    """Learning rate; it is not scaled by the global batch size."""
     final_share: Fraction[float] = 1e-8
-    """Last learning rate of the cosine, as a share of the first."""
+    """Last learning rate of the cosine as a share of the first."""
     warmup_iterations: int = 1000
-    """Updates whose learning rate is reduced, linearly less and less."""
+    """Number of updates at the start during which the learning rate rises linearly."""
     warmup_share: Fraction[float] = 0.1
-    """Share of the learning rate at the first update."""
+    """Learning rate of the first update as a share of the full one."""
     weight_decay: float = 1e-4
-    """AdamW's."""
+    """Weight decay of AdamW."""
     decay_norms: bool = True
-    """Decay the backbone's LayerNorms too; biases and BatchNorms always decay, as released."""
+    """Apply weight decay to the backbone's LayerNorms too; biases and BatchNorms always have it, as released."""
     clip: Positive[float] | None = None
     """Largest global norm of the gradient."""
     drop_path: Fraction[float] = 0.15
     """Stochastic depth of the backbone's last block."""
     dropout: Fraction[float] = 0.1
-    """Dropout of whole channels before the classifiers."""
+    """Probability of dropping a whole channel before a classifier."""
     freeze_batch_norm: bool = False
-    """Keep the statistics of the backbone's BatchNorms; the authors let them change, synchronised over GPUs."""
+    """Keep the statistics of the backbone's BatchNorms; the authors update them, synchronised over the GPUs."""
     grad_checkpointing: bool = False
     """Recompute the backbone's blocks in the backward pass: less memory, a third more time."""
     validate_every: int = 4000
-    """Updates between two validations."""
+    """Number of updates between two validations."""
     batch_size: Positive[int] = 4
     save_every: int = 2000
     log_every: int = 50
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """The learning rate of update number `step` (from 0), as mmcv's `CosineAnnealing` and `poly` hooks give it."""
+    """Learning rate of the update number `step` (from 0), as in mmcv's `CosineAnnealing` and `poly` hooks."""
     progress = step / config.iterations
     share = 1 - progress
     if config.schedule == "cosine":
@@ -130,7 +129,7 @@ def upernet_base() -> Config:
 
 
 def demo() -> Config:
-    """Cups, cats and coins before bricks, grass and galaxies, from photographs that scikit-image installs.
+    """Cups, cats and coins pasted on bricks, grass and galaxies, from photographs that scikit-image installs.
 
     accelerate launch biformer/segmentation/train.py
     Expected: about 90 mIoU on other scenes, after less than a minute of one CPU core.

@@ -1,4 +1,4 @@
-"""The paper's ADE20K values, each with the place where it was read."""
+"""The paper's ADE20K values, with their sources."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ PUBLISHED: dict[tuple[str, str, bool], tuple[float, str]] = {
     ("biformer_small", "upernet", True): (50.8, _README),
     ("biformer_base", "upernet", True): (51.7, _README),
 }
-"""(variant, head, several scales and mirrored) → mIoU in percent on ADE20K's validation images."""
+"""(variant, head, multi-scale) → (mIoU in percent on ADE20K's validation images, source)."""

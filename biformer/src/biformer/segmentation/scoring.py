@@ -1,4 +1,4 @@
-"""mIoU and pixel accuracies from one exact confusion matrix, summed over any number of processes."""
+"""mIoU and pixel accuracies from one exact confusion matrix, which is summed over all processes."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Scores:
-    """What was counted on one split.
+    """The pixels of one split, counted by label and prediction.
 
     Attributes:
-        confusion: `(classes, classes)` int64, pixels by their label (row) and prediction (column).
-        pictures: how many were scored.
+        confusion: `(classes, classes)` int64, numbers of pixels by label (row) and prediction (column).
+        pictures: number of scored images.
     """
 
     confusion: np.ndarray
@@ -45,14 +45,14 @@ class Scores:
 
     @property
     def iou(self) -> np.ndarray:
-        """Percent per class; NaN where a class is in neither labels nor prediction."""
+        """Intersection over union of each class in percent; NaN if a class is in neither labels nor prediction."""
         right = np.diag(self.confusion)
         union = self.confusion.sum(0) + self.confusion.sum(1) - right
         return _percent(right, union)
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Percent per class; NaN where a class has no labels."""
+        """Accuracy of each class in percent; NaN if a class is not in the labels."""
         return _percent(np.diag(self.confusion), self.confusion.sum(1))
 
     def values(self) -> dict[str, float]:
@@ -66,7 +66,7 @@ class Scores:
 
 
 class EvaluationScenes(Dataset[tuple[Tensor, Tensor]]):
-    """One process's share of the scenes, as they were read."""
+    """The scenes that one process scores; item → image and labels, as `Scenes.read` returns them."""
 
     def __init__(self, scenes: Scenes, rank: int, processes: int) -> None:
         self.scenes, self.indices = scenes, range(rank, len(scenes), processes)
@@ -81,16 +81,17 @@ class EvaluationScenes(Dataset[tuple[Tensor, Tensor]]):
 def score(
     model: Segmenter, scenes: Scenes, accelerator: Accelerator, protocol: Protocol, *, workers: int = 0
 ) -> Scores:
-    """Score a network, divided over the processes, one image at a time because their sizes differ.
+    """Score a network, one image at a time because the sizes differ; the processes share the images.
 
     Args:
         model: in evaluation mode.
         scenes: of the split.
-        protocol: how images are shown.
-        workers: loading processes per process.
+        accelerator: connects the processes.
+        protocol: sizes and views of the images.
+        workers: number of loading processes for each process.
 
     Returns:
-        the same in every process; whole numbers are added, so the number of processes does not matter.
+        the same scores in every process. Whole numbers are added, so the number of processes has no effect.
 
     Raises:
         UserError: an image or annotation cannot be used.
@@ -98,7 +99,7 @@ def score(
     rank, processes = accelerator.process_index, accelerator.num_processes
     device = next(model.parameters()).device
     share = EvaluationScenes(scenes, rank, processes)
-    # Without a generator of its own the loader would draw from the global one, and scoring would change training.
+    # Without its own generator the loader would use the global one, and scoring would change the training.
     loader: DataLoader[Any] = DataLoader(
         share, batch_size=None, num_workers=workers, worker_init_fn=begin_worker, generator=torch.Generator()
     )
@@ -113,7 +114,7 @@ def score(
 
 
 def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:
-    """Pixels by label and prediction, ignored ones left out: `(classes, classes)` int64."""
+    """Numbers of pixels by label and prediction, without ignored pixels: `(classes, classes)` int64."""
     counted = labels != IGNORED
     pairs = labels[counted].long() * classes + found[counted]
     return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -122,7 +123,17 @@ def confusion(labels: Tensor, found: Tensor, classes: int) -> Tensor:
 def rows(
     scores: Scores, model: Segmenter, *, preset: str, seeds: Sequence[int], dataset: str, split: str, protocol: Protocol
 ) -> list[Row]:
-    """Result rows, beside the published values where there are some."""
+    """Result rows, with the published values if there are any.
+
+    Args:
+        scores: of the split.
+        model: for its variant and head.
+        preset: name of the preset in the rows.
+        seeds: seeds of the training.
+        dataset: from `dataset_name`.
+        split: name of the split in the rows.
+        protocol: sizes and views of the images, for the definition.
+    """
     several = len(protocol.scales) > 1
     found = []
     for metric, value in scores.values().items():
@@ -147,7 +158,7 @@ def rows(
 
 
 def dataset_name(scenes: Scenes, demo: bool) -> str:
-    """The data set's name in the rows: ADE20K by its folder and 150 classes, else the folder's name."""
+    """Name of the data set in the rows: "ADE20K" for its folder with 150 classes, otherwise the folder's name."""
     if demo:
         return "demo scenes"
     root = scenes.root.resolve()
@@ -157,7 +168,7 @@ def dataset_name(scenes: Scenes, demo: bool) -> str:
 
 
 def write_classes(path: Path, scores: Scores, names: Sequence[str]) -> None:
-    """Write IoU, accuracy and labelled pixels of every class as CSV."""
+    """Write IoU, accuracy and number of labelled pixels of every class as CSV."""
     lines = ["class,IoU,accuracy,labelled pixels"]
     for name, iou, accuracy, row in zip(names, scores.iou, scores.accuracy, scores.confusion, strict=True):
         lines.append(f"{name},{iou:.2f},{accuracy:.2f},{row.sum()}".replace("nan", ""))
