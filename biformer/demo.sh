@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The demo: train on crops of photographs and textures, score crops from other parts of them, label a folder, draw routes;
-# then segment scenes and detect objects that are pasted from photographs.
+# The demo: train on crops of photographs and textures, score crops from other parts of them, classify a folder, draw the
+# routing; then segment scenes and detect objects that are pasted from photographs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/biformer_demo}

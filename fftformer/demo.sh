@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The demo: train on photographs with synthetic camera shake, score held-out ones, restore a folder of them.
+# The demo: train on photographs with synthetic camera shake, score held-out photographs, restore a folder of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=${1:-runs/fftformer_demo}

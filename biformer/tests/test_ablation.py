@@ -1,4 +1,4 @@
-"""The ablation trains every variant; window and full attention are ends of the routing."""
+"""The ablation trains every variant; window and full attention are the extremes of the routing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_variant_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len({sizes[name] for name in ("released", "top_k_1", "top_k_4", "full", "window", "regions")}) == 1
     assert sizes["no_lepe"] == sizes["released"] - 4 * (25 * 32 + 32)
     adds = {name: values["multiply-adds (M)"] for name, values in found.items()}
-    assert adds["window"] < adds["top_k_1"] < adds["full"]  # the routes themselves cost a little
+    assert adds["window"] < adds["top_k_1"] < adds["full"]  # routing itself needs a few operations
 
 
 def test_window_attention_sees_its_own_region_only() -> None:

@@ -1,4 +1,4 @@
-"""Bi-level routing attention against its definition written out token by token, with every option."""
+"""Bi-level routing attention equals its definition, written out token by token, with every option."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIONS = [
 
 
 def by_definition(attention: BiLevelRoutingAttention, x: Tensor) -> Tensor:
-    """The module's output, one region and one head at a time."""
+    """The output of the module, computed for one region and one head at a time."""
     side, (height, width) = attention.num_regions, x.shape[1:3]
     x = F.pad(x, (0, 0, 0, -width % side, 0, -height % side))
     tall, wide = x.shape[1] // side, x.shape[2] // side
@@ -47,7 +47,7 @@ def by_definition(attention: BiLevelRoutingAttention, x: Tensor) -> Tensor:
         return pool(tokens.permute(2, 0, 1)[None])[0].permute(1, 2, 0).reshape(-1, DIM)
 
     out = torch.zeros_like(v)
-    scale = DIM**-0.5  # the full width, not the head's
+    scale = DIM**-0.5  # of the full width, not of a head
     for picture in range(len(x)):
         means = [torch.stack([region(of, picture, r).mean((0, 1)) for r in range(side**2)]) for of in (q, k)]
         if not attention.differentiable_routing:
@@ -95,7 +95,7 @@ def test_equals_the_definition_forward_and_backward(options: dict, size: tuple[i
 
 
 def test_no_gradient_flows_through_the_hard_choice() -> None:
-    """Scaling the region means that are compared would change nothing but the affinities."""
+    """If the compared means are scaled, only the affinities change."""
     attention = BiLevelRoutingAttention(DIM, HEADS, SIDE, 2)
     q = torch.randn(1, 9, 4, DIM, requires_grad=True)
     _, affinity = attention.routes(q, q)

@@ -1,4 +1,4 @@
-"""Weights in the authors' published form, in and out, and what is said about other files."""
+"""Loading and exporting weights in the authors' form, and errors for other files."""
 
 from __future__ import annotations
 

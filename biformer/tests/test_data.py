@@ -1,4 +1,4 @@
-"""Layouts, splits, augmentation that repeats exactly, and what is said about bad data sets."""
+"""Layouts, splits, augmentation that can be repeated exactly, and errors for bad data sets."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_seeding_leaves_the_global_generators_alone() -> None:
 
 
 def draw() -> tuple[float, float, float]:
-    """A number of each global generator that timm's transforms use."""
+    """A random number from each global generator that timm's transforms use."""
     return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
 
 
@@ -214,8 +214,8 @@ def test_repeated_augmentation_shows_a_third_of_the_pictures_three_times_side_by
     for _ in range(count // 6):
         images, sources = next(loader)
         seen += sources.tolist()
-        assert sorted(Counter(sources.tolist()).values()) == [3, 3]  # copies in one batch
-        assert len({image.sum().item() for image in images}) == 6  # each augmented again
+        assert sorted(Counter(sources.tolist()).values()) == [3, 3]  # the copies of an image are in one batch
+        assert len({image.sum().item() for image in images}) == 6  # each copy has its own augmentation
     assert len(set(seen)) == count // repeats
     second = [source for _ in range(count // 6) for source in next(loader)[1].tolist()]
     assert set(second) != set(seen)
@@ -226,7 +226,7 @@ def noise(seed: int) -> Image.Image:
 
 
 def test_the_published_evaluation_crop() -> None:
-    """A 300 x 600 image becomes 256 x 512, and the crop its middle 224 x 224."""
+    """A 300 x 600 image is resized to 256 x 512, and its middle 224 x 224 is cropped."""
     columns = np.broadcast_to(np.linspace(0, 255, 600)[None, :, None], (300, 600, 3)).astype(np.uint8)
     image = evaluation_transform()(Image.fromarray(columns))
     assert image.shape == (3, 224, 224)
@@ -250,7 +250,7 @@ def test_damaged_pictures_are_skipped_and_counted(root: Path) -> None:
     _, label = data[0, index]
     assert label == 1 and data.skipped() == ["train/dog/2.png"]
     list(zip(range(10), endless_loader(data, batch_size=5, workers=1, seed=0), strict=False))
-    assert data.skipped() == ["train/dog/2.png"]  # noted once, by loading processes too
+    assert data.skipped() == ["train/dog/2.png"]  # recorded once, also by loading processes
     items = list(EvaluationPictures(validation, evaluation_transform(32)))
     assert [label for _, label, _ in items] == [-1, 0, 1, 2]
 

@@ -56,7 +56,7 @@ def test_the_maps_are_the_stages_outputs_each_normalised_over_its_channels(model
 
 
 def test_the_norms_touch_only_the_outputs(model: DenseBiFormer) -> None:
-    """A stage gets the map that the stage before put out, not its normalised form; a norm changes its own map only."""
+    """A stage gets the map of the stage before without the norm; a norm changes only its own map."""
     model.eval()
     seen: dict[str, torch.Tensor] = {}
     for i, stage in enumerate(model.backbone.stages):
@@ -107,7 +107,7 @@ def test_gradient_checkpointing_changes_no_gradient(model: DenseBiFormer) -> Non
 @pytest.mark.parametrize("form", ["released", "folder"])
 def test_imagenet_weights_load(form: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    classifier = create_model("biformer_tiny", num_classes=5, **NARROW)  # 7 regions, which leave no trace in a tensor
+    classifier = create_model("biformer_tiny", num_classes=5, **NARROW)  # 7 regions, which cannot be seen from tensors
     path = tmp_path / ("released.pth" if form == "released" else "model")
     torch.save({"model": export_released(classifier)}, path) if form == "released" else classifier.save_pretrained(path)
     model = narrow()

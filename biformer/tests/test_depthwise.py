@@ -1,4 +1,4 @@
-"""The depth-wise convolution's own gradient against PyTorch's."""
+"""The gradient of our depth-wise convolution equals PyTorch's."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The ONNX file of each variant against ONNX Runtime, on another batch than the one traced."""
+"""ONNX Runtime computes the same as each variant, for another batch size than the traced one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from biformer.export import export_onnx
 
 
 def lively(model: BiFormer) -> BiFormer:
-    """Weights of unit gain and used statistics, so that every operator leaves a trace in the logits."""
+    """Weights of unit gain and random statistics, so that every operator has an effect on the logits."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -27,7 +27,7 @@ def lively(model: BiFormer) -> BiFormer:
 def test_onnx_runtime_computes_the_same(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-    # Depths shortened: the variants differ in widths and layout, and tracing takes its time per block.
+    # With fewer blocks, because tracing takes time for each block, and the variants also differ in widths and layout.
     model = lively(create_model(name, depths=(1, 1, 1, 1), num_classes=10))
     height, width = (224, 224) if name == "biformer_tiny" else (64, 90)
     path = export_onnx(model, tmp_path / "biformer.onnx", height=height, width=width)

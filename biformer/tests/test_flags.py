@@ -1,4 +1,4 @@
-"""Every flag of the three trainers acts: with another value three updates end in other weights or other rows."""
+"""Every flag of the three trainers has an effect: with another value, three updates give other weights or rows."""
 
 from __future__ import annotations
 
@@ -25,12 +25,18 @@ CONFIGS: dict[str, tuple[type, Callable[[], Any]]] = {
 }
 
 NO_CLAIM = {"preset", "data_root", "output", "resume", "workers", "compile", "save_every", "log_every"}
-"""Where the run lies, where its data lie, and how fast it goes."""
-NO_CLAIM |= {"grad_checkpointing"}  # the same numbers in less memory
-NO_CLAIM |= {"dataset", "split_file", "holdout", "strict", "upright"}  # which images: test_data.py, test_protocol.py
+"""Flags for the folder of the run, the folder of the data and the speed."""
+NO_CLAIM |= {"grad_checkpointing"}  # the same results with less memory
+NO_CLAIM |= {
+    "dataset",
+    "split_file",
+    "holdout",
+    "strict",
+    "upright",
+}  # they select images, see test_data.py and test_protocol.py
 
 ANOTHER: dict[str, Mapping[str, object]] = {
-    # Where the value that the type suggests would act too late or too little to be seen in three updates.
+    # Values for flags where the value that `another` computes has no visible effect within three updates.
     "classification": {
         **{"max_steps": 2, "mixed_precision": "bf16", "model": "biformer_small", "image_size": 40, "num_regions": 1},
         **{"network": ("lepe=False",)},
@@ -60,7 +66,7 @@ ANOTHER: dict[str, Mapping[str, object]] = {
     },
 }
 WITH: dict[str, tuple[object, ...]] = {
-    # What has to be set so that a flag can act at all.
+    # Other flags that are needed for a flag to have an effect.
     "colour_jitter": ("--auto-augment", ""),
     "smoothing": ("--mixup", 0, "--cutmix", 0),
     "final_share": ("--schedule", "cosine"),
@@ -73,7 +79,7 @@ WITH: dict[str, tuple[object, ...]] = {
 
 
 def another(task: str, field: dataclasses.Field[Any], weights: Path) -> list[object]:
-    """The flag with a value that differs from the preset's."""
+    """The flag with a value other than the preset's."""
     config, preset = CONFIGS[task]
     flag, value = f"--{field.name.replace('_', '-')}", getattr(preset(), field.name)
     if field.name == "weights":
@@ -91,7 +97,7 @@ def another(task: str, field: dataclasses.Field[Any], weights: Path) -> list[obj
 
 
 def trace(run: Path) -> tuple[Any, ...]:
-    """What a run leaves: its weights, its rows, its validations."""
+    """The results of a run: its weights, its rows, its validation scores."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     rows = [(row.metric, row.definition, row.value) for row in read_rows(run / "results.json")]
     tensors = {path.parent.name: load_file(path) for path in run.glob("model*/model.safetensors")}
@@ -139,9 +145,9 @@ def test_the_same_flags_give_the_same_run(task: str, train: Callable[..., Path],
 
 
 LARGER: dict[str, tuple[object, ...]] = {
-    # The last BatchNorm makes a pair of single pixels ±1, whose sign hangs on rounding.
+    # The last BatchNorm normalises two single pixels to ±1, and their signs depend on rounding.
     "classification": ("--image-size", 64, "--batch-size", 4),
-    # Which regions are drawn hangs on rounding too: all of them.
+    # Which regions are sampled depends on rounding too, so all are used.
     "detection": ("--regions-per-picture", 512),
 }
 

@@ -1,4 +1,4 @@
-"""PyTorch's flex_attention as an independent judge: a route table is its block mask's index."""
+"""PyTorch's flex_attention as an independent reference; a routing table is the index of its block mask."""
 
 import shutil
 
@@ -24,7 +24,7 @@ def test_flex_attention_finds_what_the_literal_equation_says():
     literal = literal_routed_attention(q.double(), k.double(), v.double(), routes, 2, 0.125)
     judged = flex_routed_attention(q, k, v, routes, 2, 0.125)
     assert (judged - literal).abs().max() <= 2e-6 * literal.abs().max()
-    # Another table, another result: the judge looks at the routes.
+    # Another routing table gives another result, so the reference uses the routes.
     other = flex_routed_attention(q, k, v, (routes + 1) % 9, 2, 0.125)
     assert (other - literal).abs().max() > 0.1 * literal.abs().max()
 

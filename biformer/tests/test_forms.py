@@ -1,4 +1,4 @@
-"""Attentions and network in other forms: precisions, memory formats, compiled, exported, built without memory."""
+"""Attentions and network in other precisions and memory formats, compiled, exported, and on the meta device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from biformer import BiFormer, BiLevelRoutingAttention, FullAttention
 
 
 def seeded(module: nn.Module) -> nn.Module:
-    """Weights and statistics of which every one leaves a trace."""
+    """Weights and statistics that all have an effect on the output."""
     torch.manual_seed(0)
     for name, value in [*module.named_parameters(), *module.named_buffers()]:
         if name.endswith("running_var") or (value.ndim == 1 and name.endswith("weight")):
@@ -31,7 +31,7 @@ def network() -> nn.Module:
     return seeded(BiFormer(**keywords))
 
 
-# What makes it, and the shape of its input without the batch.
+# A function that builds the module, and the shape of its input without the batch.
 FORMS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "copied regions": (lambda: seeded(BiLevelRoutingAttention(16, 2, 3, 2)), (13, 10, 16)),
     "masked regions": (lambda: seeded(BiLevelRoutingAttention(16, 2, 3, 4)), (6, 6, 16)),
@@ -47,7 +47,7 @@ def inputs(form: str, seed: int, batch: int = 2) -> Tensor:
 
 
 def close(found: Tensor, expected: Tensor, share: float) -> None:
-    """Within a share of the largest expected value."""
+    """Compare with a tolerance that is a share of the largest expected value."""
     difference = (found.double() - expected.double()).abs().max() / expected.double().abs().max()
     assert difference <= share, f"{difference:.3g}"
 
@@ -55,7 +55,7 @@ def close(found: Tensor, expected: Tensor, share: float) -> None:
 @every_form
 @pytest.mark.parametrize(("dtype", "share"), [(torch.float16, 0.02), (torch.bfloat16, 0.1)])
 def test_half_precision(form: str, dtype: torch.dtype, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against float64 with the same rounded weights, on the same routes: rounding may decide a near tie otherwise."""
+    """Compare with float64 with the same rounded weights and routes; rounding could change the selected regions."""
     module, x = FORMS[form][0]().to(dtype), inputs(form, seed=1).to(dtype).requires_grad_()
     chosen, noted = BiLevelRoutingAttention.routes, []
 

@@ -1,4 +1,4 @@
-"""The released networks' numbers: outputs, input gradients and the gradient norm of every parameter."""
+"""Outputs, input gradients and the gradient norm of every parameter equal those of the released networks."""
 
 from __future__ import annotations
 

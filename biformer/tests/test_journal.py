@@ -1,4 +1,4 @@
-"""Results that a kill leaves: whole lines count, cut ones do not, and other flags are refused."""
+"""Results after a kill: complete lines are used, incomplete ones are not, and other flags are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The literal network, against which speed is measured, computes what ours does."""
+"""The literal network, which is the reference for speed, computes the same as ours."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The network: sizes, timm's contract for models, saving, and what it refuses."""
+"""The network: sizes, timm's interface for models, saving, and errors."""
 
 from __future__ import annotations
 

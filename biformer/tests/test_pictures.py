@@ -1,4 +1,4 @@
-"""Routing images: which part of the photograph stays bright."""
+"""Figures of the routing: which part of the photograph is bright."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_routes_of_every_attention_in_order(model: BiFormer) -> None:
 
 
 def test_regions_tile_the_picture() -> None:
-    """Also where the map is padded: 70 pixels are 18 tokens of the first map, 5 to a region."""
+    """Also for a padded map: 70 pixels are 18 tokens of the first map, and a region has 5."""
     covered = np.zeros((70, 64), int)
     for region in range(16):
         left, top, width, height = region_box(region, 4, 4, 70, 64)

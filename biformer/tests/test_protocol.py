@@ -1,4 +1,4 @@
-"""Splits and scores from outside: what trains, what chooses, and the published protocols by hand."""
+"""Splits and scores: which images train, which select weights, and the published protocols computed by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def script(task: str, verb: str) -> Path:
 
 
 def damage(task: str, root: Path) -> None:
-    """Make nonsense of the validation labels."""
+    """Replace the validation labels by wrong ones."""
     if task == "classification":
         (root / "val/cat").rename(root / "val/now")
         (root / "val/grass").rename(root / "val/cat")
@@ -88,7 +88,7 @@ def test_the_kept_weights_are_those_of_the_best_recorded_line(
 def test_of_raw_and_averaged_weights_the_better_are_kept(
     better: str, train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Raw and averaged weights are scored by turns; the scores are made up."""
+    """Raw and averaged weights are scored in turns; the scores in this test are invented."""
     order = itertools.cycle([90.0, 10.0] if better == "model" else [10.0, 90.0])
     monkeypatch.setattr(scoring, "score", lambda *_, **__: scoring.Scores(next(order), None, 1.0, 6, 0))
     run = train("classification", tmp_path / "run", "--ema", 0.5, "--validate-epochs", 1, "--epochs", 1)
@@ -109,7 +109,7 @@ def test_a_split_file_keeps_training_and_validation_apart(
 
 @pytest.fixture
 def photograph(tmp_path: Path) -> Path:
-    """Wider than high, with EXIF that turns it."""
+    """An image that is wider than high, with an EXIF orientation that turns it."""
     rows, columns = np.mgrid[:50, :90]
     picture = np.stack([rows * 5, columns * 2, (rows * columns) % 256], axis=-1).astype(np.uint8)
     exif = Image.Exif()
@@ -121,7 +121,7 @@ def photograph(tmp_path: Path) -> Path:
 
 
 def test_the_crop_of_imagenet_and_the_orientation_by_hand(photograph: Path, tmp_path: Path) -> None:
-    """Shorter side to 64 / 0.8 = 80 pixels, bicubic, the centre of 64, normalised; upright first."""
+    """Turned upright, shorter side resized to 64 / 0.8 = 80 pixels (bicubic), centre crop of 64, normalised."""
     torch.manual_seed(0)
     names = ["a", "b", "c"]
     model = create_model("biformer_tiny", num_classes=3, depths=(1, 1, 1, 1), dims=(32, 64, 128, 256), num_regions=2,
@@ -146,7 +146,7 @@ def test_the_crop_of_imagenet_and_the_orientation_by_hand(photograph: Path, tmp_
 
 
 def test_multi_scale_segmentation_by_hand(train: Callable[..., Path], folders: dict[str, Path], tmp_path: Path) -> None:
-    """Mean share of six scales and their mirror images, each enlarged to the image."""
+    """Mean class probability over six scales and their mirror images, each enlarged to the size of the image."""
     run = train("segmentation", tmp_path / "run")
     source = sorted((folders["segmentation"] / "images/validation").glob("*"))[0]
     command = ["--checkpoint", run / "model", "--input", source, "--output", tmp_path / "out", "--multi-scale"]
@@ -170,5 +170,5 @@ def test_multi_scale_segmentation_by_hand(train: Callable[..., Path], folders: d
                 logits = model(x.flip(-1)).flip(-1) if mirrored else model(x)
             logits = F.interpolate(F.interpolate(logits, size, mode="bilinear"), (height, width), mode="bilinear")
             total += logits[0].softmax(dim=0)
-    # The resized images are rounded to 8 bits, half up or half to even: a few pixels may fall between classes.
+    # Resized images are rounded to 8 bits by different rules, so a few pixels can get another class.
     assert (found == total.argmax(dim=0).numpy() + 1).mean() > 0.98

@@ -1,4 +1,4 @@
-"""The published updates of the three trainers, written out in plain PyTorch, end in the weights that they export."""
+"""The published updates of the three trainers, written out in PyTorch, give the weights that they export."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SEED, UPDATES, BATCH = 3, 3, 2
 
 
 def compare(run: Path, name: str, expected: dict[str, Tensor], start: dict[str, Tensor]) -> None:
-    """The exported weights are those expected, which moved much further than the tolerance."""
+    """The exported weights equal the expected ones, which changed by much more than the tolerance."""
     exported = load_file(run / name / "model.safetensors")
     assert exported.keys() == expected.keys()
     for key, value in expected.items():
@@ -44,7 +44,7 @@ def copied(model: nn.Module) -> dict[str, Tensor]:
 
 
 def decayed(model: nn.Module, spared: Callable[[str, Tensor], bool]) -> list[dict[str, object]]:
-    """Parameters with weight decay and without, each in the network's order."""
+    """Parameters with and without weight decay, both in the order of the network."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return [
         {"params": [p for name, p in named if not spared(name, p)]},
@@ -91,14 +91,14 @@ def test_classification(train: Callable[..., Path], folders: dict[str, Path], tm
         optimizer.zero_grad()
         now = copied(model)
         floating = {name: value.is_floating_point() for name, value in now.items()}
-        # The average begins with the first update's weights.
+        # The average begins with the weights after the first update.
         average = {n: 0.9 * average[n] + 0.1 * v if floating[n] and update else v for n, v in now.items()}
     compare(run, "model", now, start)
     compare(run, "model_ema", average, start)
 
 
 def test_segmentation(train: Callable[..., Path], folders: dict[str, Path], tmp_path: Path) -> None:
-    """AdamW 6e-5, no decay on norms, linear fall after a warm-up, cross-entropy of two heads."""
+    """AdamW 6e-5, no weight decay for norms, linear decay after a warm-up, cross-entropy of two heads."""
     run = train("segmentation", tmp_path, "--seed", SEED, "--clip", 1.0)
     scenes = open_scenes(folders["segmentation"], "training")
     data = TrainingScenes(scenes, Augmentation(32, (0.5, 2.0), 0.75, flip=0.5, distort=True), SEED)
@@ -122,7 +122,7 @@ def test_segmentation(train: Callable[..., Path], folders: dict[str, Path], tmp_
 
 
 def test_the_loss_of_segmentation_by_hand(folders: dict[str, Path]) -> None:
-    """Mean over all pixels of the cross-entropy, unlabelled ones counting nothing, and 0.4 of the auxiliary head's."""
+    """Mean cross-entropy over all pixels (0 for unlabelled ones), plus 0.4 times that of the auxiliary head."""
     from biformer.segmentation.model import pixel_loss
 
     logits = torch.tensor([[[[2.0, 0.0]], [[0.0, 1.0]]]])
@@ -161,7 +161,7 @@ def total(losses: Iterable[Tensor]) -> Tensor:
 
 
 def test_layer_decay_by_hand(train: Callable[..., Path], tmp_path: Path) -> None:
-    """A block's first AdamW step is the learning rate times 0.5 for every block after it."""
+    """The first AdamW step of a block is the learning rate times 0.5 for every block after it."""
     steps = {}
     for decay in (1.0, 0.5):
         flags = ("--seed", SEED, "--layer-decay", decay, "--warmup-epochs", 0, "--max-steps", 1, "--weight-decay", 0)

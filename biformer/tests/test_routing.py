@@ -1,4 +1,4 @@
-"""Attention to routed regions, plain path: against the literal equation, and the choice of the path."""
+"""Attention to routed regions with PyTorch equals the literal equation; the selection of an implementation."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from biformer.fast.plain import plain_routed_attention
 from biformer.fast.routing import routed_attention
 from biformer.literal import literal_routed_attention
 
-# batch, regions, tokens, key tokens, heads, head width, top_k: the three stages at 224 pixels, then odd ones
+# batch, regions, tokens, key tokens, heads, head width, top_k: the three stages at 224 pixels, then unusual sizes
 STAGES = [(1, 49, 64, 64, 2, 8, 1), (1, 49, 16, 16, 4, 8, 4), (2, 49, 4, 4, 8, 8, 16)]
 ODD = [(2, 9, 6, 3, 3, 5, 2), (1, 4, 1, 1, 2, 8, 4), (2, 1, 12, 12, 1, 16, 1), (1, 25, 30, 30, 2, 6, 3)]
 
@@ -17,7 +17,7 @@ ODD = [(2, 9, 6, 3, 3, 5, 2), (1, 4, 1, 1, 2, 8, 4), (2, 1, 12, 12, 1, 16, 1), (
 def operands(
     shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """q, k and v as the attention module makes them, strided parts of one tensor where they fit, and routes."""
+    """Routes, and q, k and v as in the attention module: if possible, strided parts of one tensor."""
     batch, regions, tokens, key_tokens, heads, width, top_k = shape
     generator = torch.Generator().manual_seed(seed)
     channels = heads * width
@@ -85,7 +85,7 @@ def test_tensors_on_a_cpu_never_go_to_triton(dtype):
 
 
 class _OnGPU:
-    """Just enough of a tensor for the choice."""
+    """An object with the attributes of a tensor that the selection uses."""
 
     is_cuda, device = True, torch.device("cuda")
 

@@ -1,4 +1,4 @@
-"""The scripts as a user runs them: training, resuming, two processes, evaluation, prediction, and bad input."""
+"""The scripts as a user runs them: training, resume, two processes, evaluation, prediction, and bad input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK += ("--learning-rate", 0.05, "--ema", 0.9, "--log-every", 1)
 
 @pytest.fixture(scope="session")
 def pictures_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes in class folders: 15 images to train on, 7 to validate on."""
+    """Three classes in class folders: 15 training and 7 validation images."""
     root = tmp_path_factory.mktemp("pictures")
     for split, pictures, counts in zip(("train", "val"), demo_pictures(5, 3), ((5, 5, 5), (3, 1, 3)), strict=True):
         for name, count in zip(("brick", "cat", "grass"), counts, strict=True):
@@ -52,7 +52,7 @@ def command(root: Path, output: Path, *arguments: object) -> list[object]:
 
 
 def train(root: Path, output: Path, *arguments: object, status: int = 0) -> Finished:
-    """Train the tiny network, narrowed and with one block per stage."""
+    """Train the tiny network with fewer channels and one block per stage."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(variants._VARIANTS, "biformer_tiny", SMALL)
         return call_script(PROJECT / "train.py", *command(root, output, *arguments), status=status)
@@ -89,13 +89,13 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
 
 
 def test_two_processes_learn_what_one_learns_by_accumulation(pictures_folder: Path, tmp_path: Path) -> None:
-    """The same halves of the same global batch, each normalised by itself: the same gradients, and one writer."""
+    """Both halves of a global batch are normalised separately in both runs: equal gradients; one process writes."""
     plain = ("--mixup", 0, "--cutmix", 0, "--drop-path", 0, "--max-steps", 2)
     two = first_update(PROJECT / "train.py", *command(pictures_folder, tmp_path / "two", *plain), processes=2)
     whole = command(pictures_folder, tmp_path / "one", *plain, "--gradient-accumulation", 2)
     one = first_update(PROJECT / "train.py", *whole)
     assert two.distance(one) < 1e-5 and two.unused == 0
-    assert two.flags == {"broadcast_buffers"}  # torch's own, as in the release
+    assert two.flags == {"broadcast_buffers"}  # torch's default, as in the release
     lines = [json.loads(line) for line in (tmp_path / "two/metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "loss" in line]
     assert [line["step"] for line in lines] == [1, 2] and lines[0]["learning_rate"] == pytest.approx(0.05 * 8 / 512)
@@ -104,7 +104,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(pictures_folder: Pa
 def test_accuracy_over_two_processes_counts_every_picture_once(
     trained: Path, pictures_folder: Path, tmp_path: Path
 ) -> None:
-    """Seven images, batches of two on two processes: shares and last batches are uneven."""
+    """Seven images on two processes with batches of two, so the processes and the last batches differ in size."""
     arguments = ("--checkpoint", trained / "model", "--data-root", pictures_folder, "--batch-size", 2, "--workers", 0)
     call_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "1")
     run_script(PROJECT / "evaluate.py", *arguments, "--output", tmp_path / "2", processes=2)
@@ -134,7 +134,7 @@ def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path,
     assert "labels.csv" in again.stderr and "exist already" in again.stderr and "add --existing skip or" in again.stderr
     other = call_script(PROJECT / "predict.py", *arguments, "--existing", "skip", "--top", 1, status=2)
     assert "holds results of another model or other flags" in other.stderr
-    # Mended, only that image is done; afterwards nothing is left to do, and nothing but results is left.
+    # After a repair only this image is classified; then nothing is left to do, and only results are left.
     shutil.copy(tmp_path / "photos" / lines[0]["file"], tmp_path / "photos/broken.jpg")
     done = call_script(PROJECT / "predict.py", *arguments, "--existing", "skip")
     assert "1 of 8 images classified, 7 were there already" in done.stdout

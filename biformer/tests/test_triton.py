@@ -1,7 +1,7 @@
-"""The Triton kernels against the literal equation: interpreted on a CPU, and on a GPU if there is one.
+"""The Triton kernels equal the literal equation, in Triton's interpreter on a CPU, and on a GPU if there is one.
 
-The interpreter must be chosen before Triton is imported, so a second process runs it; this file is
-its script, too. It prints, for every case, the errors relative to the largest reference value.
+The interpreter must be selected before Triton is imported, so a second process runs this file as a script. The script
+prints the errors of every case, relative to the largest reference value.
 """
 
 import json
@@ -34,13 +34,13 @@ TOLERANCES = {"float32": 2e-6, "bfloat16": 1.5e-2, "float16": 2e-3}
 
 
 def errors(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> dict[str, float]:
-    """Errors of the output and the three gradients against float64."""
+    """Errors of the output and of the three gradients, compared with float64."""
     batch, regions, tokens, key_tokens, heads, width, top_k = shape
     generator = torch.Generator().manual_seed(0)
     channels = heads * width
 
     def parts(length: int, count: int) -> list[torch.Tensor]:
-        # Parts of one tensor, as the module cuts them: their rows do not touch.
+        # Parts of one tensor, as in the module: their rows are not contiguous.
         together = torch.randn(batch, regions, length, count * channels, generator=generator)
         return [x.requires_grad_() for x in together.to(device, dtype).split(channels, dim=-1)]
 
@@ -66,7 +66,7 @@ def interpret() -> None:
     multiply = InterpreterBuilder.create_dot
 
     def create_dot(self, a, b, *rest):
-        # The interpreter keeps bfloat16 as bit patterns, which its own product would multiply as integers.
+        # The interpreter stores bfloat16 as bit patterns, and its product would multiply these as integers.
         if a.dtype == tl.bfloat16:
             a, b = (self.cast_impl(x, tl.block_type(tl.float32, list(x.data.shape))) for x in (a, b))
         return multiply(self, a, b, *rest)
@@ -116,7 +116,7 @@ TARGETS = ("forward_kernel", "query_gradient_kernel", "key_gradient_kernel", "in
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("kernel", TARGETS)
 def test_kernels_compile_for_a_gpu_that_is_not_here(kernel):
-    """The interpreter accepts what the compiler refuses, such as a variable that changes its type in a loop."""
+    """The interpreter accepts code that the compiler refuses, such as a variable that changes its type in a loop."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

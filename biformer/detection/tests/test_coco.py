@@ -1,4 +1,4 @@
-"""Annotations: what is read from them, what becomes of them in training, and wrong ones in one sentence."""
+"""Annotations: reading, their use in training, and one-sentence errors for wrong ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_reader_gives_boxes_masks_and_numbers_without_gaps(coco: Path) -> No
             ys, xs = np.nonzero(mask)
             extent = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
             assert np.abs(np.array(extent) - box).max() <= 1
-    assert len(pictures) == 6 and len(pictures.for_training()) == 5  # the empty one is left out
+    assert len(pictures) == 6 and len(pictures.for_training()) == 5  # the image without objects is left out
 
 
 def test_degenerate_boxes_are_dropped_and_border_crossing_ones_cut(coco: Path, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_camera_picture_on_its_side_is_turned(coco: Path, tmp_path: Path) -> N
     path = root / "train2017/000000000001.jpg"
     upright = Image.open(path).convert("RGB")
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn right by 90°
+    exif[0x0112] = 6  # turned right by 90°
     upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
     read = open_split(root, "train").read(0)
     assert read.size == upright.size
@@ -190,7 +190,7 @@ ANYTHING += [float("inf"), [1e300] * 4, [[0, 0, 1e9, 0, 9, 1e9]], {"size": [96, 
 
 
 def test_no_entry_of_any_shape_ends_in_a_traceback(tmp_path: Path) -> None:
-    """Every value of every entry, and every entry, replaced by anything: one sentence, or targets and scores."""
+    """Replace every value and every entry by any JSON: the file is refused in one sentence, or can be used."""
     root = write_demo(tmp_path, training=2, validation=1)
     path = root / "annotations/instances_train2017.json"
     sound, read, sentences = json.loads(path.read_text()), 0, []
@@ -216,7 +216,7 @@ def test_no_entry_of_any_shape_ends_in_a_traceback(tmp_path: Path) -> None:
             left, top, right, bottom = target["boxes"].unbind(1)
             assert bool(((right - left >= 1) & (bottom - top >= 1) & (left >= 0) & (right <= 128)).all())
             assert bool((target["labels"] < 3).all()) and len(target["masks"]) == len(target["labels"])
-    assert read > 20  # what no one reads may be anything
+    assert read > 20  # values that are not used can be anything
     assert len(sentences) > 100 and not [s for s in sentences if "\n" in s or len(s) > 600]
 
 

@@ -1,4 +1,4 @@
-"""Networks of detection, their presets and their scores, without the scripts."""
+"""Detection networks, their presets and their scores, without the scripts."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_saved_detector_finds_the_same(tmp_path: Path) -> None:
 
 
 def test_pooled_regions_are_aligned_to_pixel_centres() -> None:
-    """On a map whose value is its column's centre in pixels, a cell's mean is the centre of the cell."""
+    """If the value of a map is the centre of its column in pixels, the mean of a cell is the centre of the cell."""
     stride, size = 4, 7
     column = stride * (torch.arange(40.0) + 0.5)
     maps = {"0": column.expand(1, 1, 40, 40)}
@@ -103,7 +103,7 @@ def test_pooled_regions_are_aligned_to_pixel_centres() -> None:
     half = {name: torch.rand(1, 1, *value.shape[-2:]).bfloat16() for name, value in maps.items()}
     box = [torch.tensor([[10.3, 10.7, 94.2, 80.1]])]
     full = AlignedRoIAlign(size)({name: value.float() for name, value in half.items()}, box, [(160, 160)])
-    assert torch.equal(AlignedRoIAlign(size)(half, box, [(160, 160)]), full)  # boxes keep their precision
+    assert torch.equal(AlignedRoIAlign(size)(half, box, [(160, 160)]), full)  # boxes are not rounded to half precision
 
 
 def test_a_pasted_mask_covers_its_share_of_the_box() -> None:
@@ -118,7 +118,7 @@ def test_a_pasted_mask_covers_its_share_of_the_box() -> None:
 
 
 class Oracle(torch.nn.Module):
-    """Returns the annotations, crowd regions too, in place of a detector; a share of them, or moved by pixels."""
+    """Returns the annotations (with crowd regions) like a detector; only a part of them, or moved by some pixels."""
 
     def __init__(self, pictures: Any, keep: int = 1, move: float = 0.0) -> None:
         super().__init__()
@@ -136,13 +136,13 @@ class Oracle(torch.nn.Module):
 
 
 def test_the_metric_is_cocos(coco: Path) -> None:
-    """All annotations found: 100; every second one: less; moved by 8 pixels: less at 0.75 than at 0.5."""
+    """100 if all annotations are found, less for every second one; if moved, less at IoU 0.75 than at 0.5."""
     pictures = open_split(coco, "train", masks=True)
     accelerator = Accelerator(cpu=True)
     perfect = score(Oracle(pictures), pictures, accelerator)  # type: ignore[arg-type]
     assert perfect.box == pytest.approx(dict.fromkeys(perfect.box, 100.0)) and perfect.pictures == 6
-    assert "AP large" not in perfect.box  # there is no such object, so no value
-    assert perfect.mask["AP50"] < 100  # boxes are no horses
+    assert "AP large" not in perfect.box  # there is no large object, so there is no value
+    assert perfect.mask["AP50"] < 100  # the box of a horse is not its mask
     some = score(Oracle(pictures, keep=2), pictures, accelerator)  # type: ignore[arg-type]
     assert 20 < some.box["AP50"] < 90
     moved = score(Oracle(pictures, move=5.0), pictures, accelerator)  # type: ignore[arg-type]
@@ -196,7 +196,7 @@ def test_presets_are_the_published_ones() -> None:
 
 
 def test_the_published_networks_have_their_heads() -> None:
-    """Parameters beside the backbone: mmdetection's R-50 detectors without their backbone's, 80 classes."""
+    """Parameters without the backbone equal those of mmdetection's R-50 detectors without theirs, for 80 classes."""
     with torch.device("meta"):
         names: dict[str, Any] = {"class_names": [str(i) for i in range(80)], "category_ids": list(range(80))}
         for method, outputs in (("mask_rcnn", 4), ("retinanet", 3)):

@@ -1,4 +1,4 @@
-"""Detection as a user runs it: training, resuming, two processes, evaluation, prediction, and bad input."""
+"""The detection scripts as a user runs them: training, resume, two processes, evaluation, prediction, bad input."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUICK += ("--mixed-precision", "no", "--warmup-steps", 0, "--learning-rate", 0.0
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six training images and three to validate on; one of each is empty."""
+    """Six training and three validation images; one of each has no object."""
     return write_demo(tmp_path_factory.mktemp("coco"), training=6, validation=3)
 
 
@@ -57,7 +57,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_an_interrupted_run_exports_the_same_weights(trained: Path, coco: Path, tmp_path: Path) -> None:
-    """With flips, drop path, and the random choice of anchors and regions inside Mask R-CNN."""
+    """With flips, drop path, and the random sampling of anchors and regions inside Mask R-CNN."""
     train(coco, tmp_path, "--max-steps", 2)
     train(coco, tmp_path, "--max-steps", 4, "--workers", 1)
     ours, straight = weights(tmp_path / "model"), weights(trained / "model")
@@ -83,7 +83,7 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
 
 
 def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_path: Path) -> None:
-    """RetinaNet, which draws no random numbers: the same images, the same gradients, and one writer."""
+    """RetinaNet uses no random numbers: the same images give the same gradients; one process writes."""
     plain = ("--method", "retinanet", "--drop-path", 0, "--max-steps", 2, "--batch-size", 1)
     two = first_update(TASK / "train.py", *command(coco, tmp_path / "two", *plain), processes=2)
     one = first_update(TASK / "train.py", *command(coco, tmp_path / "one", *plain, "--gradient-accumulation", 2))
@@ -93,7 +93,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_pat
 
 
 def test_scores_over_two_processes_count_every_picture_once(trained: Path, coco: Path, tmp_path: Path) -> None:
-    """Three images on two processes: uneven shares; every number and every box the same."""
+    """Three images on two processes give the same scores and boxes as one process."""
     arguments = ("--checkpoint", trained / "model", "--data-root", coco, "--workers", 0, "--save-pictures", 2)
     call_script(TASK / "evaluate.py", *arguments, "--output", tmp_path / "1")
     done = run_script(TASK / "evaluate.py", *arguments, "--output", tmp_path / "2", processes=2)
@@ -136,7 +136,7 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     drawn = sorted(path.relative_to(output / "pictures").as_posix() for path in (output / "pictures").rglob("*.png"))
     assert drawn == ["a.jpg.png", "a.png.png", "deep/b.png", "turned.png"]
     assert min(Image.open(output / "pictures/deep/b.png").size) >= 320
-    again = COCO(str(output / "detections.json"))  # whatever reads COCO reads it
+    again = COCO(str(output / "detections.json"))  # pycocotools can read it
     masks = [again.annToMask(annotation) for annotation in again.anns.values()]
     assert [float(mask.sum()) for mask in masks] == [annotation["area"] for annotation in again.anns.values()]
 
@@ -155,7 +155,7 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
 
 
 def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
-    """The loss falls to a third, and the boxes and masks of the training images are found again."""
+    """The loss falls to a third, and the boxes and masks of the training images are detected."""
     root = write_demo(tmp_path / "coco", training=5, validation=1)
     plain = ("--channels", 32, "--short-side", 80, "--long-side", 128, "--flip", 0, "--drop-path", 0, "--epochs", 40)
     plain += ("--steps-after", 34, "--batch-size", 4, "--learning-rate", 0.008, "--clip", 5, "--log-every", 5)
@@ -171,7 +171,7 @@ def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
 
 
 def test_a_truncated_picture_is_said_in_one_sentence(tmp_path: Path) -> None:
-    """Read in a loading process."""
+    """The image is read in a loading process."""
     root = write_demo(tmp_path / "coco", training=2, validation=1)
     path = root / "train2017/000000000001.jpg"
     path.write_bytes(path.read_bytes()[:900])

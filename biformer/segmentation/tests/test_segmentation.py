@@ -1,4 +1,4 @@
-"""The segmentation scripts as a user runs them: training, resuming, two processes, scores, labels, bad input."""
+"""The segmentation scripts as a user runs them: training, resume, two processes, scores, labels, bad input."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ QUICK += ("--validate-every", 4, "--log-every", 1, "--learning-rate", 1e-3, "--d
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six scenes to train on, five to validate on, so that two processes get unequal shares."""
+    """Six training and five validation scenes, so that two processes score different numbers of scenes."""
     return write_demo(tmp_path_factory.mktemp("data"), training=6, validation=5)
 
 
 @pytest.fixture(scope="session")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four updates, on ImageNet weights in the authors' form."""
+    """Four updates from ImageNet weights in the authors' form."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     torch.save({"model": export_released(create_model("biformer_tiny"))}, folder / "released.pth")
@@ -59,7 +59,7 @@ def parameters(folder: Path) -> torch.Tensor:
 
 
 def test_an_interrupted_run_exports_the_same_weights(trained: Path, data: Path, tmp_path: Path) -> None:
-    """With augmentation, dropout and drop path; loading processes may change."""
+    """With augmentation, dropout and drop path; the number of loading processes may change."""
     weights = ("--weights", trained.parent / "released.pth")
     train(data, tmp_path, *weights, "--max-steps", 2)
     train(data, tmp_path, *weights, "--max-steps", 4, "--workers", 1)
@@ -92,7 +92,7 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
 
 
 def test_two_processes_learn_what_one_learns_by_accumulation(data: Path, tmp_path: Path) -> None:
-    """The same halves of the same global batch, each normalised by itself: the same gradients, and one writer."""
+    """Both halves of a global batch are normalised separately in both runs: equal gradients; one process writes."""
     plain = ("--drop-path", 0, "--dropout", 0, "--max-steps", 2)
     two = first_update(TASK / "train.py", *command(data, tmp_path / "two", *plain), processes=2)
     one = first_update(TASK / "train.py", *command(data, tmp_path / "one", *plain, "--gradient-accumulation", 2))
@@ -103,7 +103,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(data: Path, tmp_pat
 def test_batch_norms_are_synchronised_where_they_can_be(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of them, those of the backbone too, as on two GPUs; without other processes torch computes as before."""
+    """All BatchNorms, also the backbone's, are synchronised as on two GPUs; with one process nothing changes."""
     held: list[nn.Module] = []
     prepare = Accelerator.prepare
     monkeypatch.setattr(Accelerator, "prepare", lambda self, *parts: held.append(parts[0]) or prepare(self, *parts))
@@ -120,7 +120,7 @@ def test_batch_norms_are_synchronised_where_they_can_be(
 
 
 def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, tmp_path: Path) -> None:
-    """Five images on two processes; every pixel counted once, in training's validation and in evaluation."""
+    """Five images on two processes: every pixel counts once, in the validation of training and in evaluation."""
     arguments = ("--checkpoint", trained / "model", "--data-root", data, "--workers", 0)
     run_script(TASK / "evaluate.py", *arguments, "--output", tmp_path, processes=2)
     one, two = read_rows(trained / "results.json"), read_rows(tmp_path / "results.json")
@@ -133,7 +133,7 @@ def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, t
 
 
 def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: Path) -> None:
-    """A folder tree with a damaged image and two names that differ in the suffix only."""
+    """A folder with a damaged image and two names that differ only in the suffix."""
     photos, output = tmp_path / "photos", tmp_path / "out"
     shutil.copytree(data / "images/validation", photos / "a")
     Image.open(photos / "a/ADE_val_00000001.jpg").resize((50, 20)).save(photos / "a/ADE_val_00000001.png")
@@ -163,7 +163,7 @@ def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: 
     error = call_script(TASK / "predict.py", *arguments, status=2).stderr
     assert "add --existing skip or --existing replace" in error
     assert (output / "a/ADE_val_00000002_labels.png").stat().st_mtime_ns == before
-    # Mended and one output lost: just these two are made.
+    # After a repair, and with one output removed, only these two are written.
     (output / "a/ADE_val_00000003_overlay.png").unlink()
     shutil.copy(photos / "a/ADE_val_00000002.jpg", photos / "broken.jpg")
     done = call_script(TASK / "predict.py", *arguments, "--existing", "skip")
@@ -205,7 +205,7 @@ def test_bad_input_ends_with_one_sentence(
 
 @pytest.fixture
 def paths(trained: Path, data: Path, tmp_path: Path) -> dict[str, Path]:
-    """A data set, one without names of its classes, a segmentation model, an ImageNet file."""
+    """A data set, a data set without class names, a segmentation model, a file of ImageNet weights."""
     (tmp_path / "other").mkdir()
     for name in ("images", "annotations"):
         (tmp_path / "other" / name).symlink_to(data / name)
@@ -218,7 +218,7 @@ def paths(trained: Path, data: Path, tmp_path: Path) -> dict[str, Path]:
 
 
 def test_training_learns_its_pictures(data: Path, tmp_path: Path) -> None:
-    """The published loop on six scenes, validated on the same six: from one class in six to most pixels."""
+    """The published loop on six scenes, validated on the same six, learns to classify most pixels."""
     root = tmp_path / "data"
     shutil.copytree(data, root)
     for kind in ("images", "annotations"):

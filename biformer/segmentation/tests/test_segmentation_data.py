@@ -1,4 +1,4 @@
-"""ADE20K's layout, what is wrong with a data set, the training transform, the presets."""
+"""ADE20K's layout, errors for bad data sets, the training transform, the presets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_demo_has_the_published_layout_and_is_the_same_every_time(demo: Path
     assert len(files) == 2 * 11 + 1
     again = photographs.write_demo(tmp_path, training=8, validation=3)
     assert all((again / name).read_bytes() == (demo / name).read_bytes() for name in files)
-    scenes = open_scenes(demo.parent, "training")  # the folder or the one above it
+    scenes = open_scenes(demo.parent, "training")  # the folder or its parent
     assert scenes.names == open_scenes(demo, "training").names and len(open_scenes(demo, "validation")) == 3
     assert scenes.classes == ["brick", "grass", "galaxies", "coin", "cat", "cup"]
     codes = set()
@@ -126,7 +126,7 @@ def test_pictures_stand_upright(demo: Path, tmp_path: Path) -> None:
 
 
 def test_labels_follow_their_pixels() -> None:
-    """Resized by 1, cropped, mirrored and padded; the image carries its labels as grey values."""
+    """Resized by 1, cropped, mirrored and padded; the grey values of the image are its labels."""
     labels = torch.randint(0, 6, (40, 70), dtype=torch.uint8)
     picture = (labels * 40)[None].expand(3, -1, -1)
     augment = Augmentation(size=40, scale=(1, 1), distort=False)
@@ -222,7 +222,7 @@ def test_colours_differ_and_label_pictures_hold_the_codes() -> None:
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_class_numbers_in_few_bits_stay_what_they_are(demo: Path, tmp_path: Path, bits: int) -> None:
-    """Programs that make PNGs small store them so, and Pillow spreads the values over 8 bits."""
+    """Some programs use few bits to make PNGs smaller, and Pillow stretches the values to 8 bits."""
     root = shutil.copytree(demo, tmp_path / "few")
     codes = np.minimum(np.arange(96 * 128, dtype=np.uint8).reshape(96, 128) % 7, 2**bits - 1)
     packed = np.zeros((96, 128 * bits // 8), np.uint8)

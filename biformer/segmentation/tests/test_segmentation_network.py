@@ -1,4 +1,4 @@
-"""The segmentation network: both heads against mmseg's equations, loss, labels at any size, and scores."""
+"""The segmentation network: both heads equal mmsegmentation's equations; loss, labels of any size, and scores."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_semantic_fpn_is_mmsegs() -> None:
 
 
 def test_upernet_is_mmsegs() -> None:
-    """The library's own LayerNorms are gone: they would change the result."""
+    """The LayerNorms of the library, which would change the result, are removed."""
     head = with_statistics(UPerNetHead(CHANNELS, 5, width=6))
     inputs, decoder = maps(), head.decoder
     pooled = [
@@ -218,7 +218,7 @@ def test_rows_are_those_of_two_interpolations() -> None:
 def test_labels_at_any_size_are_the_literal_ones(
     size: tuple[int, int], divisor: int, several: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In strips of one or a few rows, against whole maps."""
+    """Strips of one or a few rows give the same as whole maps."""
     monkeypatch.setattr(inference, "_STRIP_VALUES", 900)
     model = narrow()
     picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
@@ -237,7 +237,9 @@ def test_labels_at_any_size_are_the_literal_ones(
     found = predict_labels(model, picture, protocol)
     assert found.shape == size
     best = total.gather(0, found[None])[0]
-    torch.testing.assert_close(best, total.amax(0), rtol=1e-5, atol=1e-5)  # equal but for ties within rounding
+    torch.testing.assert_close(
+        best, total.amax(0), rtol=1e-5, atol=1e-5
+    )  # classes can differ only where scores are equal up to rounding
 
 
 def test_scores_are_counted_by_hand() -> None:
@@ -245,7 +247,7 @@ def test_scores_are_counted_by_hand() -> None:
     found = torch.tensor([[0, 0, 1, 1], [1, 3, 0, 2]])
     scores = scoring.Scores(scoring.confusion(labels, found, 5).numpy(), 1)
     assert scores.confusion.sum() == 6
-    # class 0: 2 of 3; class 1: 2 of 4; class 3: predicted once, never right; 2 and 4 nowhere
+    # class 0: 2 of 3; class 1: 2 of 4; class 3: predicted once, never correct; classes 2 and 4: nowhere
     np.testing.assert_allclose(scores.iou, [200 / 3, 50, np.nan, 0, np.nan])
     np.testing.assert_allclose(scores.accuracy, [200 / 3, 200 / 3, np.nan, np.nan, np.nan])
     assert scores.values() == pytest.approx({"mIoU": (200 / 3 + 50) / 3, "mAcc": 200 / 3, "aAcc": 400 / 6})

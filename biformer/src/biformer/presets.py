@@ -191,7 +191,7 @@ def demo() -> Config:
     """Crops of twelve photographs and textures that scikit-image installs, one class each; a minute on two CPU cores.
 
     accelerate launch biformer/train.py
-    Expected: about 80 % top-1 on other parts of the twelve images; guessing has 8 %.
+    Expected: about 80 % top-1 on other parts of the twelve images; guessing reaches 8 %.
     """
     return replace(
         _small(),
