@@ -1,4 +1,4 @@
-"""The blocks keep the contract of blocks for other networks, and without gain they are the paper's modules."""
+"""The blocks fulfil the contract of blocks for other networks; without gain they are the paper's modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scene larger than memory goes in windows, each with its own graph; one window is the scene in memory."""
+"""A scene larger than memory is processed in windows with their own graphs; one window equals the scene in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits, the choice of weights and the scores, looked at from outside of the trainer."""
+"""Splits, the choice of weights and the scores, checked independently of the trainer."""
 
 from __future__ import annotations
 

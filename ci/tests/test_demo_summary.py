@@ -1,4 +1,4 @@
-"""The demos' summary shows what they left, and says which left nothing."""
+"""The demos' summary shows their results, and names demos without results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """What the demos leave, as far as it is read."""
+    """The files of demos that the summary reads."""
     for name, demo in DEMOS.items():
         folder, paper = tmp_path / name, demo.paper
         shared: dict[str, Any] = {"paper": paper, "dataset": "made up", "split": "test", "definition": ""}

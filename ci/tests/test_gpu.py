@@ -1,4 +1,4 @@
-"""`ci/gpu.py` runs on a CPU, everything tiny: every paper leaves rows of both forms with all that they must say."""
+"""`ci/gpu.py` runs on a CPU with tiny sizes, and every paper writes complete rows of both forms."""
 
 from __future__ import annotations
 

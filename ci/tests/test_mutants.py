@@ -1,4 +1,4 @@
-"""The lists of deliberate damage fit the code: each text stands where it is to be replaced, each test exists."""
+"""The lists of mutants fit the code: each text to replace occurs exactly once, and each test exists."""
 
 import re
 import sys

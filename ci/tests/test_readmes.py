@@ -1,4 +1,4 @@
-"""The papers' READMEs tell the same things in the same order, point to code that exists, and their snippets run."""
+"""The papers' READMEs have the same sections in the same order, refer to existing code, and their snippets run."""
 
 from __future__ import annotations
 

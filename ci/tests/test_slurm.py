@@ -1,4 +1,4 @@
-"""The cluster scripts, under stand-ins for Slurm's commands: preempted, queued again, the same in the end."""
+"""The cluster script with replacements of Slurm's commands: preempted, queued again, and with the same result."""
 
 from __future__ import annotations
 

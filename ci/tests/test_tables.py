@@ -1,4 +1,4 @@
-"""The tables of the READMEs are what the rows say, and nothing without its origin gets into them."""
+"""The tables of the READMEs agree with the rows, and every row has its provenance."""
 
 from __future__ import annotations
 

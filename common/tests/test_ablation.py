@@ -1,4 +1,4 @@
-"""Ablations: flags that go on to the trainer, rows over seeds, operations counted by hand, networks from KEY=VALUE."""
+"""Ablations: flags passed to the trainer, rows over seeds, operations counted by hand, networks from KEY=VALUE."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ write_rows(folder / "results.json", [*rows, Row(preset="other", metric="size", v
 
 
 def small(folder: Path) -> nn.Module:
-    """The network that the toy trainer stands for."""
+    """The network of the toy trainer."""
     return nn.Sequential(nn.Linear(3, int((folder / "model.safetensors").read_text())), nn.BatchNorm1d(1))
 
 

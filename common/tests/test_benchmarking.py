@@ -1,4 +1,4 @@
-"""What the benchmarks count and how they race: against numbers worked out by hand."""
+"""Counts and timings of the benchmarks, compared with numbers computed by hand."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""The best weights are kept, also over a resume; networks lent for scoring come back as they were."""
+"""The best weights are kept, also after a resume; after scoring, networks are in their former mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run leaves a card in its model folder, with its scores at the end; an edited card stays as it is."""
+"""A run writes a card into its model folder, at the end with scores; an edited card is not changed."""
 
 from __future__ import annotations
 

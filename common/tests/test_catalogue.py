@@ -1,4 +1,4 @@
-"""Published scenes: real files where they are, tiny files in the published layout elsewhere."""
+"""Published scenes: real files if available, otherwise tiny files in the published layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers of a command line, and what a checkpoint's surroundings say about the run that wrote it."""
+"""Numbers on the command line, and the recorded flags of the run that wrote a checkpoint."""
 
 from __future__ import annotations
 

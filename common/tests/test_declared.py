@@ -1,4 +1,4 @@
-"""What a file declares of its numbers is honoured in the same way in memory and by windows."""
+"""Declarations of a file about its numbers have the same effect in memory and by windows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOLE = np.where(VALID[..., None], CUBE, -9999).astype(np.float32)
 
 
 def both(path: Path) -> tuple[Scene, Scene, str]:
-    """The scene as read whole and as read by windows, and all that is said of it."""
+    """Return the scene read whole and read by windows, with all notes."""
     whole, raster = open_scene(path), Raster(path)
     return (
         whole,
@@ -34,7 +34,7 @@ def both(path: Path) -> tuple[Scene, Scene, str]:
 
 
 def write_envi(path: Path, cube: np.ndarray, interleave: str = "bsq", big: bool = False, extra: str = "") -> Path:
-    """A scene after five bytes of something else; the header's path."""
+    """Write a scene after five other bytes; return the header's path."""
     values = cube.transpose({"bsq": (2, 0, 1), "bil": (0, 2, 1), "bip": (0, 1, 2)}[interleave])
     path.write_bytes(b"12345" + values.astype(cube.dtype.newbyteorder(">" if big else "<")).tobytes())
     header = path.with_suffix(".hdr")

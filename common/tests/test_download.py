@@ -1,4 +1,4 @@
-"""Downloads from a local server: a file appears whole and checked, or not at all."""
+"""Downloads from a local server: a file appears complete and verified, or not at all."""
 
 from __future__ import annotations
 

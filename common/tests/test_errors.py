@@ -1,4 +1,4 @@
-"""What is the input's or the machine's fault ends in one sentence; what is ours keeps its traceback."""
+"""Errors of the input or the machine end in one sentence; errors of this code keep their traceback."""
 
 from __future__ import annotations
 

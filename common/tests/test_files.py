@@ -1,4 +1,4 @@
-"""Files appear whole and flushed, or not at all."""
+"""Files appear complete and flushed, or not at all."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ class TestRefusals:
             read_rgb(tmp_path / "cut.jpg")
 
     def test_every_damaged_byte_is_a_sentence_or_a_picture(self) -> None:
-        """Nothing but UserError leaves the reader, whatever byte of a small file is wrong."""
+        """The reader raises only UserError, whichever byte of a small file is wrong."""
         small = Image.fromarray(EIGHT[:6, :5])
         for data in (saved(small, "PNG"), saved(small, "TIFF"), saved(small, "GIF"), saved(small, "BMP")):
             for position in range(0, len(data), 3):
@@ -233,7 +233,7 @@ class TestRefusals:
                     assert pixels_of(bytes(broken)).ndim == 3
 
     def test_a_header_that_promises_too_much(self) -> None:
-        """It would take all memory before the end of the data is noticed."""
+        """Decoding would fill the memory before the missing data is noticed."""
         data = bytearray(saved(Image.fromarray(EIGHT), "PNG"))
         data[16:24] = struct.pack(">II", 60_000, 60_000)
         data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))

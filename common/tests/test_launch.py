@@ -104,7 +104,7 @@ def test_the_recorded_command_names_the_launcher(fresh: pytest.MonkeyPatch) -> N
 
 
 def test_half_precision_needs_a_gpu() -> None:
-    """accelerate computes in float32 then, without a word."""
+    """accelerate would compute in float32 without a message."""
     for precision in ("no", "bf16"):
         launch.check_precision(precision, torch.device("cpu"))
     launch.check_precision("fp16", torch.device("cuda"))

@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN: the same numbers, and where it must stay away."""
+"""Linear layers by oneDNN: the same results, and cases in which it must not be used."""
 
 import time
 
@@ -14,7 +14,7 @@ X, WEIGHT, BIAS = torch.randn(3, 5, 7, 24), torch.randn(40, 24), torch.randn(40)
 
 
 def operators(run) -> set[str]:
-    """Names of what runs, and the result's."""
+    """Return the names of the jobs that run, and the result."""
     with profile(activities=[ProfilerActivity.CPU]) as watched:
         run()
     return {event.key for event in watched.key_averages()}

@@ -1,4 +1,4 @@
-"""Sizes as text; the peak of a process: reached by what lives at once, forgotten on request."""
+"""Sizes as text, and the peak memory of a process, which can be reset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 2**20
 
 
 def touch(mebibytes: int) -> None:
-    """Fill so much memory, and let it go."""
+    """Allocate an amount of memory and free it."""
     torch.ones(mebibytes * MIB, dtype=torch.uint8)
 
 

@@ -1,4 +1,4 @@
-"""Rows keep where they come from; tables leave unmeasured and unpublished cells empty."""
+"""Rows keep their provenance; unmeasured and unpublished cells of tables are empty."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def test_a_worker_s_error_stays_one_sentence(tmp_path: Path) -> None:
 
 def test_help_lists_presets_and_defaults() -> None:
     output = toy("--help")
-    assert "demo: A line through noise." in output and "--learning-rate" in output and "0.05" in output
+    assert "demo: A short training on noise." in output and "--learning-rate" in output and "0.05" in output
     assert "choose one of demo" in toy("--preset", "nonsense", status=2)
 
 
@@ -228,7 +228,7 @@ class Part:
 
 
 def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
-    """The file size limit stands for a full disk: torch reports both in the same way."""
+    """The file size limit imitates a full disk: torch reports both in the same way."""
     checkpoints.save(tmp_path / "step_00000001", {"part": Part()}, {"step": 1})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
@@ -242,7 +242,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_save_killed_at_any_file_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop the save at each of its system steps in turn, as SIGKILL would, and look at what is found."""
+    """Stop the save at each of its system calls in turn, as SIGKILL would, and check which checkpoint is found."""
 
     class Killed(BaseException):
         pass

@@ -133,7 +133,7 @@ def test_windows_of_another_command_are_not_mixed_in(source: Path, tmp_path: Pat
 def test_only_the_command_that_finished_is_told_so(
     processes: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was killed while its windows were removed; every process is told the same."""
+    """It was killed while its windows were removed; every process prints the same."""
     output = tmp_path / "out.tif"
     with monkeypatch.context() as patch:
         patch.setattr(streaming, "remove_windows", lambda folder: None)

@@ -1,4 +1,4 @@
-"""Foreign files are read without running anything from them; folders are strict and whole."""
+"""Foreign files are read without executing code in them; folders are complete and loaded strictly."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Smooth a scene on disk, window by window: toy_stream.py INPUT OUTPUT KILL NUMBER EXISTING [--cog].
 
-KILL windows are computed before it kills itself, with -1 all; NUMBER stands for a flag that changes the result.
+It kills itself after KILL windows, with -1 never; NUMBER represents a flag that changes the result.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REACH = 3
 
 @command
 def main() -> None:
-    """Write the means of 7 × 7 pixels; and, twice as large, where the first band's are above the scene's median."""
+    """Write the means of 7 × 7 pixels, and a mask of twice the size: first band's mean above the scene's median."""
     output, left = Path(sys.argv[2]), int(sys.argv[3])
     if not is_wanted(output, sys.argv[5], windows=True):
         return

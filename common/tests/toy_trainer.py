@@ -34,7 +34,7 @@ class Config(LoaderConfig):
 
 
 def demo() -> Config:
-    """A line through noise."""
+    """A short training on noise."""
     return Config(batch_size=4, workers=0, save_every=5, log_every=2)
 
 

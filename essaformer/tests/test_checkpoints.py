@@ -22,7 +22,7 @@ CASE = ReferenceCase.load(Path(__file__).parent / "golden" / "essaformer_x2.npz"
 
 
 class Hostile:
-    """Unpickling it the usual way runs a command."""
+    """The usual unpickling of this object runs a command."""
 
     def __init__(self, command: str) -> None:
         self.command = command

@@ -76,7 +76,7 @@ def test_chikusei_is_cropped_and_cut_as_published(tmp_path: Path, monkeypatch: p
 
 
 class OneBand(contextlib.ExitStack):
-    """The file, whose one band stands for all 128: the full crop has 600 MB."""
+    """Write the file with one band instead of 128, because the full crop has 600 MB."""
 
     shape = (128, 2335, 2517)
 

@@ -20,7 +20,7 @@ NO_EFFECT_ON_RESULTS = {
     "preset", "data_root", "output", "resume", "compile", "workers", "save_every", "log_every",
     "gradient_checkpointing",  # less memory; tests/test_model.py shows that the gradients stay
 }  # fmt: skip
-"""Fields that must not change results, or that name places."""
+"""Fields that must not change results, or that name files and folders."""
 OTHER: dict[str, tuple[object, ...]] = {
     "model": ("essaformer",),
     "network": ("refinements=1",),
@@ -49,7 +49,7 @@ OTHER: dict[str, tuple[object, ...]] = {
     "epochs": (1,),
     "validate_every": (1,),
 }
-"""Another value of the fields whose type does not suggest one."""
+"""Another value for fields whose type does not suggest one."""
 BASE = {
     "preset": "abu_x2", "dim": 4, "crop": 12, "stride": 1, "batch_size": 2, "workers": 0, "log_every": 1,
     "iterations": 3, "validate_every": 0,
@@ -62,7 +62,7 @@ BEFORE = {
     "spectral_tv": {"learning_rate": 1e-2},
     "spatial_tv": {"learning_rate": 1e-2},
 }
-"""What else stands on both command lines, where a flag acts only together with others."""
+"""Further flags for both command lines, for flags that act only together with others."""
 
 
 def other_value(field: dataclasses.Field) -> tuple[object, ...]:
@@ -96,7 +96,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Outcomes:
-    """What a run leaves, each command line run once."""
+    """Return the results of a run; each command line runs once."""
 
     def __init__(self, verb, places: dict[str, Path], folder: Path) -> None:
         self.verb, self.places, self.folder = verb, places, folder

@@ -1,4 +1,4 @@
-"""The attention against the N × N kernel, the network against its literal form, and what both refuse."""
+"""The attention against the N × N kernel, the network against its literal form, and the errors of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scene with pixels without data is, elsewhere, the scene without them."""
+"""A scene with pixels without data gives, elsewhere, the result of the scene without them."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_built_on_the_meta_device_and_loaded_it_is_the_same(case: str) -> None:
 
 @pytest.mark.parametrize(("case", "dynamo"), [("attention", True), ("attention", False), ("network", False)])
 def test_onnx_runtime_agrees_on_another_input_of_another_size(case: str, dynamo: bool, tmp_path: Path) -> None:
-    """The network through the newer exporter takes a quarter of a minute: tests/test_model.py has one size of it."""
+    """Exporting the network with the newer exporter takes 15 seconds: tests/test_model.py tests one size."""
     pytest.importorskip("onnxscript", reason="onnxscript is not installed")
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     build, shape = CASES[case]

@@ -1,4 +1,4 @@
-"""Splits and scores from outside: what is tested on changes nothing that is trained, and the best weights are kept."""
+"""Splits and scores seen from outside: test pixels do not change the training, and the best weights are kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLAGS = (
 
 
 def scene(folder: Path, nonsense: str | None = None) -> Path:
-    """60 rows: 24 train, 12 validate, 24 are tested on; with nonsense in one of these parts if asked for."""
+    """60 rows: 24 for training, 12 for validation, 24 for test; optionally with nonsense in one of these parts."""
     cube = np.random.default_rng(0).integers(1, 4000, (60, 40, 4)).astype(np.uint16)
     parts = {"train": slice(0, 24), "validation": slice(24, 36), "test": slice(36, None)}
     if nonsense:
@@ -73,7 +73,7 @@ def test_nonsense_in_the_test_region_changes_no_weight(run, sound: Path) -> None
 
 
 def test_nonsense_in_the_validation_region_changes_the_choice_only(verb, sound: Path) -> None:
-    """The scene's percentile sees training and validation, so it is a constant here."""
+    """The scene's percentile is computed from training and validation rows, so a constant is used here."""
     constant = ("--scaling", "constant", "--scaling-value", 4000)
     folders = []
     for nonsense in (None, "validation"):
@@ -100,7 +100,7 @@ def test_the_rows_are_those_of_the_test_region(sound: Path) -> None:
 
 
 def psnr_of(model: Path, run_folder: Path, top: int, bottom: int) -> float:
-    """PSNR (sspsr) of rows top:bottom, worked out apart from the trainer."""
+    """PSNR (sspsr) of rows top:bottom, computed independently of the trainer."""
     cube = np.load(run_folder.parent / "scene.npy").astype(np.float64)
     divisor = np.percentile(cube[:36], 99.9)
     truth = np.clip(cube[top:bottom] / divisor, 0, 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The project's commands, called in this process: a process of its own costs seconds for each."""
+"""The project's commands, called in this process, because each new process would take seconds."""
 
 from __future__ import annotations
 

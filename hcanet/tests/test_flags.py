@@ -65,7 +65,7 @@ OTHER: dict[str, tuple[tuple, tuple, str]] = {
 
 @dataclasses.dataclass
 class Left:
-    """What a run left."""
+    """The results of a run."""
 
     weights: str
     rows: list

@@ -1,4 +1,4 @@
-"""A scene larger than memory, window by window, is the scene in memory."""
+"""A scene larger than memory, processed by windows, gives the result of the scene in memory."""
 
 from __future__ import annotations
 

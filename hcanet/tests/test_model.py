@@ -1,4 +1,4 @@
-"""The fast and plain forms against the published 3-D one, and what a module must do besides."""
+"""The fast and the normal form against the published 3-D form, and other properties of the modules."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_parameter_count_of_pavia() -> None:
 
 
 def test_a_network_narrower_than_its_bands_keeps_noise() -> None:
-    """The sentence is true: outside the stem's row space the output is the input."""
+    """The warning is true: outside of the first convolution's row space the output is the input."""
     with pytest.warns(UserWarning, match="take dim >= bands"):
         model = HCANet(bands=20, dim=8, num_blocks=(1, 1, 1)).eval()
     stem = model.patch_embed["proj"].weight.detach().sum((2, 3))  # of an image that is constant in space

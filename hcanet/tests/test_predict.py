@@ -26,7 +26,7 @@ WAVELENGTHS = np.linspace(400, 900, 9)
 
 
 class Twice(torch.nn.Module):
-    """Stands for a network of four bands whose result depends on the place within its own four."""
+    """Replaces a network of four bands whose result depends on the position among its four bands."""
 
     bands = 4
 

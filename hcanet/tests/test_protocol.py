@@ -1,4 +1,4 @@
-"""What is tested never trains and never chooses; the kept weights are the best recorded ones."""
+"""Test pixels are never used for training or for the choice of weights; the exported weights are the best."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_a_run_leaves_everything_a_user_looks_for(trained: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_an_interrupted_run_exports_the_same_weights(trained: Path, scene: Path, verb: Verb, tmp_path: Path) -> None:
-    """Stopped in the second stage, and gone on with loading processes."""
+    """Stopped in the second stage, and continued with loading processes."""
     flags = ("--cube", scene, "--output", tmp_path, *QUICK, "--validate-every", 1)
     verb("train", *flags, "--max-steps", 3, "--save-every", 1)
     verb("train", *flags, "--workers", 1, "--save-every", 1)

@@ -10,7 +10,7 @@ import pytest
 from common.hyperspectral.synthetic import synthetic_scene
 
 CROPS = (3301010101, 3302020202, 99_000_000_001)
-"""Codes as crop catalogues have them, beyond 16 and 32 bits."""
+"""Class codes beyond 16 and 32 bits, as in crop catalogues."""
 
 
 @pytest.fixture(scope="session")

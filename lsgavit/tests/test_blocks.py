@@ -1,4 +1,4 @@
-"""The block keeps the contract of blocks for other networks, and without gain it is the paper's module."""
+"""The block fulfils the contract of blocks for other networks; without gain it is the paper's module."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_the_flag_acts(
 
 
 def test_the_same_flags_give_the_same(trainer: ModuleType, folder: Path, scenes: dict[str, Any]) -> None:
-    """Without this, the test above would pass for a trainer that is never the same twice."""
+    """Without this, the test above would pass for a trainer whose runs always differ."""
     assert outcome(trainer, folder / "again", scenes) == outcome(trainer, folder / "base", scenes)
 
 

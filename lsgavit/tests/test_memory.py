@@ -1,4 +1,4 @@
-"""A scene of Pavia University's size stays under 2 GB, in a process of its own."""
+"""A scene of Pavia University's size needs less than 2 GB, in its own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scene with a border without data is, inside, the scene without the border."""
+"""A scene with a border without data gives, inside the border, the result of the scene without the border."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def labels(scenes: dict[str, Any], tmp_path: Path) -> np.ndarray:
 
 
 def parts(run: Path) -> dict[str, set[int]]:
-    """Pixels of each part as the run wrote them down."""
+    """Return the pixels of each part that the run recorded."""
     with np.load(run / "model" / "split.npz") as file:
         return {part: set(file[part].tolist()) for part in PARTS}
 

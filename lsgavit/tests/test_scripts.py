@@ -92,7 +92,7 @@ def test_two_processes_share_the_seeds_out(finished: Path, flags: list[str], tmp
 
 
 def test_two_processes_share_the_batches_of_one_seed(flags: list[str], tmp_path: Path) -> None:
-    """Each normalised by itself, as a CPU must: the same gradients as by accumulation, and one writer."""
+    """Each process normalises by itself, as on every CPU: the same gradients as by accumulation, and one writer."""
     options = [*flags, "--seeds", "--seed", "1", "--network", "drop_path=0", "--output"]
     two = first_update(TRAIN, *options, tmp_path / "two", processes=2)
     one = first_update(TRAIN, *options, tmp_path / "one", "--gradient-accumulation", 2)
@@ -134,7 +134,7 @@ def test_batch_norms_are_synchronised_where_they_can_be(
 
 
 def call(capsys: pytest.CaptureFixture[str], script: str, *arguments: object, status: int = 0) -> tuple[str, str]:
-    """A script in this process; what it printed and what it complained about."""
+    """Run a script in this process; return its output and its warnings."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(PROJECT / script), *map(str, arguments)])
         patch.setenv("ACCELERATE_USE_CPU", "true")
@@ -163,7 +163,7 @@ def test_evaluation_repeats_the_scores_of_training(finished: Path, capsys: pytes
 def test_codes_of_crops_come_back(
     finished: Path, scene_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Codes beyond 32 bits, in every format of the map, which lies where its input lies."""
+    """Codes beyond 32 bits in every format of the map, which has the georeference of its input."""
     utm = (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32615)
     place = Georeference({33550: (2.5, 2.5, 0.0), 33922: (0.0, 0.0, 0.0, 271e3, 3290e3, 0.0), 34735: utm})
     with np.load(scene_file) as file:

@@ -1,4 +1,4 @@
-"""The trainer in this process, on a scene of 20 × 20 pixels; figures are left blank."""
+"""Run the trainer in this process, on a scene of 20 × 20 pixels and without figures."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def train(module: ModuleType, folder: Path, flags: dict[str, Any]) -> dict[str, 
 
 
 def forget_launcher() -> None:
-    """accelerate allows one precision per process, but for this."""
+    """accelerate allows only one precision per process, unless its state is reset."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()

@@ -1,4 +1,4 @@
-"""The rivals learn, see the splits they say, and HybridSN is the published network."""
+"""The rivals learn and use the splits that they report, and HybridSN is the published network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_hybridsn_has_the_published_parameters() -> None:
 @pytest.mark.parametrize("method", [spectra.svm, spectra.forest])
 @pytest.mark.parametrize("ratio", [0.001, 0.05])
 def test_spectra_are_classified(method, ratio: float, scene) -> None:
-    """Far better than the most frequent class, also where a class is too small for cross-validation."""
+    """Far better than the most frequent class, even if a class is too small for cross-validation."""
     split = per_class_split(scene.labels, ratio=ratio, seed=0)
     found = method(*spectra_of(scene, split.train), spectra_of(scene, split.test)[0], 0)
     truth = spectra_of(scene, split.test)[1]

@@ -26,7 +26,7 @@ SIZES = ((1, 1), (1, 5), (7, 7), (13, 17), (20, 20), (21, 16), (37, 53), (64, 64
 
 
 class BlockContract:
-    """Inherit and name the block.
+    """A test class to inherit from; the subclass sets `block`.
 
     Attributes:
         block: channels and keywords → a block.
@@ -47,7 +47,7 @@ class BlockContract:
     keywords: ClassVar[dict[str, Any]] = {}
 
     def bare(self, block: nn.Module, x: Tensor) -> Tensor | None:
-        """What the paper's own module, taken out of a block without gain, makes of maps; None: not compared."""
+        """Return the result of the paper's own module, taken from a block without gain; None: not compared."""
         del block, x
         return None
 

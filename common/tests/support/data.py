@@ -1,4 +1,4 @@
-"""Real data of the test suites: found through one environment variable, skipped without it."""
+"""Real data for tests: an environment variable names its folder; without it these tests are skipped."""
 
 from __future__ import annotations
 

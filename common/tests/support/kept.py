@@ -1,4 +1,4 @@
-"""What a training step keeps in memory between its forward and its backward pass."""
+"""The memory that a training step stores between its forward and its backward pass."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 
 def kept_for_backward(run: Callable[[Tensor], Tensor], module: nn.Module, x: Tensor) -> int:
-    """Bytes that the forward pass of `run` leaves for the backward pass, the weights of `module` excepted."""
+    """Return the bytes that the forward pass of `run` stores for the backward pass, without the weights of `module`."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
     storages = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            storages[storage.data_ptr()] = storage  # kept alive, so that no address comes twice
+            storages[storage.data_ptr()] = storage  # stored, so that no address is used twice
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

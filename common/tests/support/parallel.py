@@ -1,7 +1,7 @@
-"""A trainer's first update, in one process or several: its gradients, and what DistributedDataParallel held.
+"""A trainer's first update, in one process or several: its gradients and the settings of DistributedDataParallel.
 
-Weights would not do: the length of Adam's first step says nothing about the length of the gradient. Started as a
-script by `first_update`: FILE TRAINER FLAGS.
+Weights are not compared, because the length of Adam's first step does not depend on the length of the gradient.
+`first_update` starts this file as a script: FILE TRAINER FLAGS.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _FLAGS = ("broadcast_buffers", "find_unused_parameters", "static_graph", "gradie
 
 @dataclass(frozen=True)
 class FirstUpdate:
-    """What the optimiser of the main process was given.
+    """The gradients that the optimiser of the main process received.
 
     Attributes:
-        gradient: of everything that is trained, in one vector.
-        unused: how many parameters had none.
-        flags: of DistributedDataParallel that are on; None where there is none.
+        gradient: gradients of all trained parameters in one vector.
+        unused: number of parameters without a gradient.
+        flags: flags of DistributedDataParallel that are on; None without it.
     """
 
     gradient: Tensor
@@ -39,7 +39,7 @@ class FirstUpdate:
     flags: set[str] | None
 
     def distance(self, other: FirstUpdate) -> float:
-        """Norm of the difference of two gradients, as a share of the other's norm."""
+        """Return the norm of the difference of two gradients, divided by the other's norm."""
         return ((self.gradient - other.gradient).norm() / other.gradient.norm()).item()
 
 

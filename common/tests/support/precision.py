@@ -1,4 +1,4 @@
-"""Training in half precision beside float32."""
+"""Compare training in half precision with float32."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from common import launch, run
 
 
 def check_half_precision(train: Callable[..., Path], *, alike: float = 0.7, losses: float = 0.05) -> None:
-    """A few updates in bfloat16, and in float16 with its loss scaled, have finite losses near float32's and move the
-    weights the same way. Updates whose gradients overflow leave the weights alone, and count.
+    """Check a few updates in bfloat16, and in float16 with a scaled loss.
+
+    Losses are finite and near those of float32, and the weights move in the same direction. Updates whose gradients
+    overflow do not change weights, but count.
 
     Args:
         train: name of a folder, flags → the run's folder.
-        alike: the least cosine between the two moves. Adam's first steps have the length of the learning rate in
-            every weight, so small gradients whose sign is lost in rounding keep it below one.
-        losses: how far a loss may be from float32's, relative to it.
+        alike: least cosine between the two changes of the weights. Adam's first steps change every weight by the
+            learning rate, so the cosine is below one if rounding changes the sign of small gradients.
+        losses: largest relative difference of a loss from that of float32.
     """
     still, precise, rounded = (
         train("still", "--learning-rate", 1e-12),
@@ -58,10 +60,10 @@ def check_half_precision(train: Callable[..., Path], *, alike: float = 0.7, loss
 
 @contextmanager
 def float16_on_cpu(scale: float) -> Iterator[list[GradScaler]]:
-    """Make "fp16" act on a CPU, where accelerate would leave it out: autocast and loss scaling as on a GPU.
+    """Enable "fp16" on a CPU, where accelerate would ignore it: autocast and loss scaling as on a GPU.
 
     Args:
-        scale: of the first update's loss.
+        scale: scale of the first update's loss.
 
     Yields:
         The scalers, in the order in which runs make them.

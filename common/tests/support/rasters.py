@@ -1,4 +1,4 @@
-"""Small GeoTIFF and ENVI scenes, and the means to take them for large ones."""
+"""Small GeoTIFF and ENVI scenes, and a fixture by which they count as large."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.hyperspectral import streaming
 
 
 def write_raster(path: Path, cube: np.ndarray, *, driver: str = "GTiff", **profile: Any) -> Path:
-    """A scene at a place, with names and wavelengths of its bands; other creation options as keywords."""
+    """Write a scene with a georeference, names and wavelengths of its bands; `profile` has further creation options."""
     size = {"height": cube.shape[0], "width": cube.shape[1], "count": cube.shape[2], "dtype": cube.dtype}
     place = {"crs": "EPSG:32632", "transform": from_origin(500_000, 5_400_000, 4, 4)}
     with warnings.catch_warnings():
@@ -29,7 +29,7 @@ def write_raster(path: Path, cube: np.ndarray, *, driver: str = "GTiff", **profi
 
 
 def smooth_scene(rows: int, columns: int, bands: int, *, dtype: str = "uint16") -> np.ndarray:
-    """Waves and noise, values of about 100 to 2,000."""
+    """Return waves with noise, values of about 100 to 2,000."""
     down, across, band = np.ogrid[:rows, :columns, :bands]
     waves = np.sin(down / 9 + band) * np.cos(across / 7) + np.random.default_rng(0).normal(
         0, 0.1, (rows, columns, bands)
@@ -39,6 +39,6 @@ def smooth_scene(rows: int, columns: int, bands: int, *, dtype: str = "uint16") 
 
 @pytest.fixture
 def only_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of `--memory` nothing goes to libraries, so that a few megabytes suffice, and small scenes are larger."""
+    """Subtract no memory for libraries from `--memory`, so that a few megabytes suffice for small scenes by windows."""
     monkeypatch.setattr(streaming, "LIBRARIES", {"cpu": 0})
     monkeypatch.setattr(streaming, "CACHE", 0)

@@ -1,8 +1,8 @@
 """Reference cases: what the authors' released networks compute.
 
-A case is one `.npz` that holds what a released network computes in float64 for weights and inputs
-that are rebuilt from a seed: every tensor is drawn from its own generator, seeded by the case's
-seed and the CRC-32 of the tensor's published name, so no checkpoint file is needed.
+A case is one `.npz` file with the results of a released network in float64, for weights and inputs that are generated
+from a seed. Every tensor has its own generator, seeded by the case's seed and the CRC-32 of the tensor's published
+name, so no checkpoint file is needed.
 """
 
 from __future__ import annotations

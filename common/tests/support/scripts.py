@@ -1,4 +1,4 @@
-"""A project's scripts in real processes, one or several, started as a launcher starts them."""
+"""Run a project's scripts, in this process or in one or several processes as a launcher starts them."""
 
 from __future__ import annotations
 
@@ -77,8 +77,9 @@ class Script:
 
 
 def forkserver() -> multiprocessing.context.ForkServerContext:
-    """Where every process of the tests is forked from: there is one server, and whoever asks first decides what it has
-    imported."""
+    """Return the context from which all processes of the tests are forked.
+
+    There is one server; its first caller determines what it has imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["support.scripts", "common.run", "common.figures", "torch._dynamo"])
     return context

@@ -1,4 +1,4 @@
-"""Whether the borders of tiles show."""
+"""Measure whether the borders of tiles are visible."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from torch import Tensor
 from common.tiling import Places, Tiling, tiled
 
 TOLERANCE = 1.5
-"""So many times a step elsewhere is the largest step at the border of a tile."""
+"""Limit for the largest step at the border of a tile, as a multiple of the largest step elsewhere."""
 
 
 def seams(network: Callable[[Tensor], Tensor], image: Tensor, tiling: Tiling) -> tuple[float, float]:
-    """Steps at the borders of tiles, in the difference from the result without tiles.
+    """Measure steps at the borders of tiles, in the difference from the result without tiles.
 
     A step is the mean of one channel over 16 pixels along a row or column: texture cancels, an edge does not.
 
     Returns:
-        The largest over the largest elsewhere, and their mean over that of the same tiles without blending.
+        The largest step at borders divided by the largest elsewhere, and the mean step at borders divided by that of
+        the same tiles without blending.
     """
     plain = replace(tiling, ramp=lambda distances, _, __: np.ones_like(distances))
     with torch.inference_mode():
@@ -35,7 +36,7 @@ def seams(network: Callable[[Tensor], Tensor], image: Tensor, tiling: Tiling) ->
 
 
 def _steps(difference: Tensor, places: Places, scale: int) -> tuple[Tensor, Tensor]:
-    """All steps at borders, and all elsewhere."""
+    """Return all steps at borders, and all elsewhere."""
     at_borders, elsewhere = [], []
     for axis, spans in enumerate(places, start=1):
         steps = difference.diff(dim=axis).movedim(axis, 0)
