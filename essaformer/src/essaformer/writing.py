@@ -18,10 +18,6 @@ from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.outputs import output_files
 from common.hyperspectral.stored import Georeference
 
-_ENVI_TYPES = {
-    "uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12, "uint32": 13, "int64": 14,
-    "uint64": 15,
-}  # fmt: skip
 _KEPT_LISTS = (
     "wavelength", "fwhm", "bbl", "band names", "default bands", "data gain values", "data offset values",
     "data reflectance gain values", "data reflectance offset values", "coordinate system string",
@@ -87,7 +83,7 @@ def check_type(path: Path, dtype: np.dtype) -> None:
         UserError: the format does not support the type, or the suffix is unknown.
     """
     header = output_files(path)[0]
-    if header.suffix == ".hdr" and dtype.name not in _ENVI_TYPES:
+    if header.suffix == ".hdr" and dtype.name not in envi.CODES:
         raise UserError(f"{path}: ENVI has no type {dtype}; choose .npy or .tif for --output")
 
 
@@ -134,7 +130,7 @@ def _write_envi(  # noqa: PLR0917
         f"bands = {cube.shape[2]}",
         "header offset = 0",
         "file type = ENVI Standard",
-        f"data type = {_ENVI_TYPES[cube.dtype.name]}",
+        f"data type = {envi.CODES[cube.dtype.name]}",
         "interleave = bsq",
         "byte order = 0",
     ]

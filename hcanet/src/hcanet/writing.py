@@ -19,10 +19,6 @@ from common.hyperspectral.no_data import value_for
 from common.hyperspectral.outputs import FORMATS, output_files
 from common.hyperspectral.scene import Scene
 
-ENVI_TYPES = {
-    "uint8": 1, "int16": 2, "int32": 3, "float32": 4, "float64": 5, "uint16": 12, "uint32": 13, "int64": 14,
-    "uint64": 15,
-}  # fmt: skip
 ENVI, TIFF = FORMATS[:3], (".tif", ".tiff")
 KEPT = ("map info", "coordinate system string", "wavelength units", "wavelength", "fwhm", "band names", "sensor type")
 """Fields of an ENVI header that a denoised scene shares with its input."""
@@ -34,7 +30,7 @@ def check_output(path: Path, dtype: np.dtype) -> None:
     Raises:
         UserError: names the type.
     """
-    if path.suffix.lower() in ENVI and dtype.name not in ENVI_TYPES:
+    if path.suffix.lower() in ENVI and dtype.name not in envi.CODES:
         raise UserError(f"{path}: ENVI has no type {dtype}; choose .npy or .tif for --output")
 
 
@@ -99,7 +95,7 @@ def _write_envi(path: Path, cube: np.ndarray, scene: Scene, declared: float | No
         "bands": cube.shape[2],
         "header offset": 0,
         "file type": "ENVI Standard",
-        "data type": ENVI_TYPES[cube.dtype.name],
+        "data type": envi.CODES[cube.dtype.name],
         "interleave": "bsq",
         "byte order": 0,
     } | _of_input(scene)

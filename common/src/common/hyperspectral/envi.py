@@ -19,6 +19,8 @@ from common.errors import UserError
 from common.hyperspectral.stored import Georeference, Stored
 
 _TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 6: "c8", 9: "c16", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
+CODES = {np.dtype(kind).name: code for code, kind in _TYPES.items() if kind[0] != "c"}
+"""Name of a real NumPy type → its code as `data type` in a header."""
 # Order of the axes in the file, and the positions of rows, columns and bands in that order.
 _INTERLEAVES: dict[str, tuple[str, tuple[int, int, int]]] = {
     "bsq": ("brc", (1, 2, 0)),
