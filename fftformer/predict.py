@@ -126,7 +126,10 @@ def list_jobs(source: Path, output: Path) -> list[tuple[Path, Path]]:
         raise UserError(f"{output}: is the input folder itself; choose another --output")
     # The output may lie inside the input folder; a second run must not read it or its figure.
     sheet = os.path.realpath(sheet_path(output))
-    found = list_images(source, outside=output, suffixes=FORMATS)
+    images = list_images(source, outside=output)
+    found = [path for path in images if path.suffix.lower() in FORMATS]
+    if len(images) > len(found) and os.environ.get("RANK", "0") == "0":
+        print(f"note: {len(images) - len(found)} images that are no JPEG, PNG or TIFF are left out")
     found = [path for path in found if path.name != Path(sheet).name or os.path.realpath(path) != sheet]
     if not found:
         raise UserError(f"{printable(source)}: found no images, expected files ending in {', '.join(FORMATS)}")

@@ -57,6 +57,8 @@ def main() -> None:
         detector.category_ids,
         whose=f"{pictures.annotation_file} (for {options.checkpoint})",
     )
+    if not any(len(one.labels) for one in pictures.objects):
+        raise UserError(f"{pictures.annotation_file}: has no object to score; annotate some")
     found = scoring.detect(detector, pictures, accelerator, workers=options.workers)
     if accelerator.is_main_process:
         scores = scoring.average_precision(found, pictures, detector)

@@ -44,6 +44,7 @@ class Numbers(LoaderConfig):
         (["--gradient-accumulation", "0"], "--gradient-accumulation 0: expected a number above 0"),
         (["--max-steps", "0"], "--max-steps 0: expected a number above 0"),
         (["--workers", "-1"], "--workers -1: expected a number of at least 0"),
+        (["--workers", "4000"], "--workers 4000: expected a number of at least 0 and of at most 256"),
         (["--save-every", "-1"], "--save-every -1: expected a number of at least 0"),
         (["--log-every", "-3"], "--log-every -3: expected a number of at least 0"),
         (["--seed", "-1"], "--seed -1: expected a number of at least 0 and of at most 2147483647"),

@@ -171,6 +171,12 @@ def test_a_saved_split_comes_back_for_its_own_labels_only(tmp_path):
     ("draw", "sentence"),
     [
         (lambda: per_class_split(label_map((9, 1)), ratio=0.1, seed=0), "class 2 has 1 labelled pixel; expected at"),
+        (lambda: per_class_split(label_map((9,)), ratio=0.1, seed=0), "the labels hold a single class; expected at"),
+        (lambda: stratified_split(label_map((9,)), 0.1, seed=0), "the labels hold a single class; expected at least"),
+        (
+            lambda: disjoint_split(np.ones((9, 9), int), 0.1, window=9, seed=0),
+            "the labels hold a single class; expected",
+        ),
         (lambda: stratified_split(label_map((9, 1)), 0.1, seed=0), "class 2 has 1 labelled pixel; expected at least"),
         (lambda: stratified_split(label_map((90, 3)), 0.1, seed=0), "ratio of 0.1 leaves class 2 with its 3 labelled"),
         (lambda: stratified_split(label_map((90, 3)), 1.0, seed=0), "expected more than 0 and less than 1"),
@@ -178,7 +184,7 @@ def test_a_saved_split_comes_back_for_its_own_labels_only(tmp_path):
         (lambda: per_class_split(label_map((9, 9)), ratio=0.5, validation=0.5, seed=0), "validation asks for 9 pixels"),
         (lambda: disjoint_split(stripes(), 0.1, window=61, seed=0), "window of 61 pixels is larger than the scene"),
         (
-            lambda: disjoint_split(np.ones((9, 9), int), 0.1, window=9, seed=0),
+            lambda: disjoint_split(np.repeat([[1], [1], [2]], 9, axis=1).repeat(3, axis=0), 0.1, window=9, seed=0),
             "every labelled pixel is within 9 pixels",
         ),
     ],

@@ -8,7 +8,9 @@ import torch
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from common.errors import UserError
 from fftformer.metrics import psnr, quantise, ssim_2d, ssim_3d
+from fftformer.scoring import score_pictures
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +61,12 @@ def test_ssim_3d_is_scikit_image_s_on_the_volume(pair) -> None:
 
 def test_the_two_ssims_differ(pair) -> None:
     assert abs(ssim_2d(*pair) - ssim_3d(*pair)) > 1e-3
+
+
+def test_images_that_are_too_small_for_ssim_are_named() -> None:
+    image = torch.rand(3, 20, 10)
+    with pytest.raises(UserError, match="scene7: has a side below 11 pixels, which SSIM needs; remove the pair"):
+        score_pictures([{"name": "scene7", "blurred": image, "sharp": image}], lambda x: x, "pairs")
 
 
 def test_shapes_must_agree(pair) -> None:

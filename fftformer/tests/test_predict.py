@@ -121,9 +121,10 @@ def test_bad_images_are_reported_and_the_others_restored(run, tree: Path, tmp_pa
     (tree / "cut.png").write_bytes(data[: len(data) // 2])
     jpeg = (tree / "a.jpg").read_bytes()
     (tree / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (tree / "deep" / "moving.gif").touch()
     status, said, error = run(tree, tmp_path / "restored", "--no-sheet")
     assert status == 2
-    assert "4 of 6 images restored" in said
+    assert "4 of 6 images restored" in said and "note: 1 images that are no JPEG, PNG or TIFF are left out" in said
     assert "cut.png" in said + error and "cut.jpg" in said + error
     assert "2 of 6 images could not be restored" in error.splitlines()[-1]
     names = {path.name for path in (tmp_path / "restored").rglob("*") if path.is_file()}

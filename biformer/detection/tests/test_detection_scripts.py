@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -208,6 +209,15 @@ def test_bad_input_is_refused_before_the_first_step(tmp_path: Path, problem: str
     with pytest.raises(UserError) as caught:
         call()
     assert words in str(caught.value)
+
+
+def test_images_without_objects_are_not_scored(trained: Path, coco: Path, tmp_path: Path) -> None:
+    shutil.copytree(coco, tmp_path / "coco")
+    path = tmp_path / "coco/annotations/instances_val2017.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    arguments = ("--checkpoint", trained, "--data-root", tmp_path / "coco", "--workers", 0)
+    done = call_script(TASK / "evaluate.py", *arguments, status=2)
+    assert "instances_val2017.json: has no object to score; annotate some" in done.stderr
 
 
 def test_a_checkpoint_of_another_model_is_refused(trained: Path, coco: Path, tmp_path: Path) -> None:

@@ -132,6 +132,15 @@ def test_scores_over_two_processes_are_those_of_one(trained: Path, data: Path, t
     assert sum(int(line["labelled pixels"]) for line in table) == labelled
 
 
+def test_images_without_labels_are_not_scored(trained: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    for path in (tmp_path / "data/annotations/validation").iterdir():
+        Image.new("L", Image.open(path).size).save(path)
+    arguments = ("--checkpoint", trained / "model", "--data-root", tmp_path / "data", "--workers", 0)
+    done = call_script(TASK / "evaluate.py", *arguments, status=2)
+    assert "data: no pixel of the 5 images is labelled; annotate some" in done.stderr
+
+
 def test_prediction_agrees_with_evaluation(trained: Path, data: Path, tmp_path: Path) -> None:
     """A folder with a damaged image and two names that differ only in the suffix."""
     photos, output = tmp_path / "photos", tmp_path / "out"

@@ -55,6 +55,12 @@ def test_class_names_come_from_the_published_table(tmp_path: Path) -> None:
         "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.15\t11664\t1172\t1\twall\n2\t0.1\t6046\t612\t1\tbuilding, edifice\n"
     )
     assert read_classes(table) == ["wall", "building"]
+    table.write_text("1\twall\n2\tfloor\n", encoding="utf-8-sig")
+    assert read_classes(table) == ["wall", "floor"]
+    for numbers in ((2, 1), (1, 1), (1, 3)):
+        table.write_text("".join(f"{number}\twall\n" for number in numbers))
+        with pytest.raises(UserError, match=rf"numbers its classes \[{numbers[0]}, {numbers[1]}\]; expected 1 to 2"):
+            read_classes(table)
     table.write_text("nothing\n")
     with pytest.raises(UserError, match=r"objectInfo150\.txt: names 0 classes"):
         read_classes(table)
@@ -67,6 +73,8 @@ def test_class_names_come_from_the_published_table(tmp_path: Path) -> None:
         ("folder", r"annotations/training: no such folder; expected images/training and annotations"),
         ("empty", "images/training: has no images"),
         ("annotation", r"1 of 8 images have no annotation \(first: ADE_train_00000003\.png\)"),
+        ("picture", r"images/training: 1 of 8 annotations have no image \(first: ADE_train_00000003\.png\)"),
+        ("suffix", r"ADE_train_00000003\.jpe?g differs from another image in its suffix alone"),
         ("size", r"00000003\.png: has 100x96 pixels, its image has 128x96"),
         ("label", r"00000003\.png: has the label 7, expected 0 for unlabelled and 1 to 6"),
         ("colour", r"00000003\.png: has pixels of mode RGB, expected 8-bit class numbers"),
@@ -88,6 +96,10 @@ def test_what_is_wrong_is_said_in_one_sentence(demo: Path, tmp_path: Path, probl
         picture.parent.mkdir()
     elif problem == "annotation":
         annotation.unlink()
+    elif problem == "picture":
+        picture.unlink()
+    elif problem == "suffix":
+        shutil.copy(picture, picture.with_suffix(".jpeg"))
     elif problem == "size":
         Image.open(annotation).crop((0, 0, 100, 96)).save(annotation)
     elif problem == "label":

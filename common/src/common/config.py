@@ -188,7 +188,8 @@ def check_numbers(config: Any) -> None:
     hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        bound = next(_bounds(hints[field.name]), Bound())
+        # So many processes would fill the machine's memory before one of them loads anything.
+        bound = next(_bounds(hints[field.name]), Bound(high=256) if field.name == "workers" else Bound())
         if field.name == "seeds" and len(set(value)) < len(value):  # their mean would count a run twice
             raise UserError(f"--seeds {' '.join(map(str, value))}: names a seed twice; expected different ones")
         for number in value if isinstance(value, tuple) else (value,):

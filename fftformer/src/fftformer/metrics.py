@@ -14,6 +14,8 @@ PSNR = "PSNR over all channels and pixels, data range 1, no border left out"
 SSIM_3D = "SSIM with an 11x11x11 Gaussian (sigma 1.5) over height, width and channels, replicated borders"
 SSIM_2D = "SSIM with an 11x11 Gaussian (sigma 1.5) per channel, valid positions, mean over channels"
 
+LEAST_SIDE = 11
+"""Side of SSIM's window, in pixels."""
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -70,7 +72,7 @@ def ssim_2d(output: Tensor, target: Tensor) -> float:
     """SSIM of Wang et al. (2004) per channel, averaged over the channels.
 
     Args:
-        output, target: `(C, H, W)` in [0, 1], at least 11 x 11 pixels.
+        output, target: `(C, H, W)` in [0, 1], of at least `LEAST_SIDE` pixels on each side.
 
     Raises:
         ValueError: the shapes differ.

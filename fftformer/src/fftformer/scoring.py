@@ -17,7 +17,7 @@ from common.files import atomic_path
 from common.photographs.images import printable
 from common.results import Row
 from fftformer import alignment
-from fftformer.metrics import PSNR, SSIM_2D, SSIM_3D, psnr, quantise, ssim_2d, ssim_3d
+from fftformer.metrics import LEAST_SIDE, PSNR, SSIM_2D, SSIM_3D, psnr, quantise, ssim_2d, ssim_3d
 from fftformer.published import PUBLISHED
 
 Scores = dict[str, float]
@@ -93,10 +93,15 @@ def score_pictures(
 
     Returns:
         the scores of all images in the order of `items`, the same in every process.
+
+    Raises:
+        UserError: an image is too small for SSIM.
     """
     mine = []
     for index in tqdm(range(rank, len(items), processes), unit="image", disable=rank > 0, leave=False):
         item = items[index]
+        if min(item["sharp"].shape[1:]) < LEAST_SIDE:
+            raise UserError(f"{item['name']}: has a side below {LEAST_SIDE} pixels, which SSIM needs; remove the pair")
         restored = restore(item["blurred"])
         restored_scores = score_pair(restored, item["sharp"], layout)
         score = PictureScore(item["name"], restored_scores, score_pair(item["blurred"], item["sharp"], layout))

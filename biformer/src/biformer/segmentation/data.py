@@ -88,7 +88,8 @@ def open_scenes(root: Path, split: str) -> Scenes:
         split: "training" or "validation".
 
     Raises:
-        UserError: a folder is missing or empty, images have no annotation, or the table of classes cannot be read.
+        UserError: a folder is missing or empty, images have no annotation or annotations no image, or the table of
+            classes cannot be read.
     """
     root = data_folder(root)
     images, annotations = root / "images" / split, root / "annotations" / split
@@ -101,12 +102,21 @@ def open_scenes(root: Path, split: str) -> Scenes:
     names = sorted(path.relative_to(images).as_posix() for path in list_images(images))
     if not names:
         raise UserError(f"{images}: has no images, expected files ending in {', '.join(SUFFIXES)}")
-    annotated = {path.relative_to(annotations).as_posix() for path in list_images(annotations, suffixes=(".png",))}
-    missing = [name for name in names if annotation_of(Path(), name).as_posix() not in annotated]
+    there = {path.relative_to(annotations).as_posix() for path in list_images(annotations, suffixes=(".png",))}
+    wanted = {annotation_of(Path(), name).as_posix(): name for name in names}
+    missing = [name for annotation, name in wanted.items() if annotation not in there]
     if missing:
         raise UserError(
             f"{annotations}: {len(missing)} of {len(names)} images have no annotation (first: "
             f"{annotation_of(Path(), missing[0])}); copy the rest of the data set"
+        )
+    if len(wanted) < len(names):
+        twice = next(name for name in names if name not in wanted.values())
+        raise UserError(f"{images}: {twice} differs from another image in its suffix alone; keep one of the two")
+    if alone := sorted(there - wanted.keys()):
+        raise UserError(
+            f"{images}: {len(alone)} of {len(there)} annotations have no image (first: {alone[0]}); "
+            "finish copying the data set, or remove them"
         )
     return Scenes(root, names, split, read_classes(root / _TABLE))
 
@@ -134,18 +144,21 @@ def read_classes(table: Path) -> list[str]:
         the names; "class 1" to "class 150" if the table does not exist.
 
     Raises:
-        UserError: the table has no class or too many.
+        UserError: the table has no class or too many, or they are not numbered from 1.
     """
     if not table.exists():
         return [f"class {i}" for i in range(1, 151)]
-    lines = table.read_text(encoding="utf-8", errors="replace").splitlines()
-    cells = [line.rstrip().split("\t") for line in lines]
-    names = [line[-1].split(",")[0].split(";")[0].strip() for line in cells if line[0].strip().isdigit()]
+    lines = table.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    cells = [cells for cells in (line.rstrip().split("\t") for line in lines) if cells[0].strip().isdigit()]
+    names = [line[-1].split(",")[0].split(";")[0].strip() for line in cells]
     if not 1 <= len(names) < IGNORED or not all(names):
         raise UserError(
             f"{table}: names {len(names)} classes, expected 1 to {IGNORED - 1} lines of number, tab, ..., tab, name; "
             "copy it again or remove it"
         )
+    numbers = [int(line[0]) for line in cells]
+    if numbers != list(range(1, len(names) + 1)):
+        raise UserError(f"{table}: numbers its classes {numbers}; expected 1 to {len(names)} in this order")
     return names
 
 

@@ -202,9 +202,11 @@ def class_members(labels: np.ndarray) -> list[np.ndarray]:
 
 
 def check_classes(counts: np.ndarray, ratio: float) -> None:
-    """Refuse a class of fewer than two pixels, and a ratio outside (0, 1), with a `UserError`."""
+    """Refuse a single class, a class of fewer than two pixels and a ratio outside (0, 1), with a `UserError`."""
     if not 0 < ratio < 1:
         raise UserError(f"a training ratio of {ratio:g} was asked for; expected more than 0 and less than 1")
+    if len(counts) < 2:
+        raise UserError("the labels hold a single class; expected at least two, with 0 for unlabelled pixels")
     if (counts < 2).any():
         index = int(np.argmax(counts < 2))
         raise UserError(
