@@ -32,6 +32,7 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.files import is_wanted
+from common.hyperspectral.display import shown_bands
 from common.hyperspectral.layers import make_cog
 from common.hyperspectral.no_data import value_for
 from common.hyperspectral.outputs import output_files, refuse_inputs
@@ -42,7 +43,7 @@ from essaformer.checkpoints import load_model, load_scaling
 from essaformer.large import enlarge_raster
 from essaformer.metrics import METRICS, score
 from essaformer.model import ESSAformer
-from essaformer.pictures import ERROR_SHOWN, colours, draw_spectra, error_map, shown_bands, stretch
+from essaformer.pictures import ERROR_SHOWN, colours, draw_spectra, error_map, stretch
 from essaformer.resize import imresize
 from essaformer.scaling import Scaling, restored, scaled
 from essaformer.tiling import check_bands, enlarge_tiled, tile_for_memory

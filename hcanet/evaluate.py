@@ -24,6 +24,7 @@ from common.config import AnyNumber, Positive, Seed
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
+from common.hyperspectral.display import shown_bands
 from common.hyperspectral.scene import BandAxis
 from common.networks.weights import beside, locate
 from common.results import markdown, measured, write_rows
@@ -33,7 +34,7 @@ from hcanet.denoising import denoise_scene, released_mix, tile_for_memory
 from hcanet.metrics import DEFINITIONS
 from hcanet.model import HCANet
 from hcanet.noise import Noisy
-from hcanet.pictures import colours, difference, draw_spectra, shown_bands, stretch
+from hcanet.pictures import colours, difference, draw_spectra, stretch
 from hcanet.published import published_lines
 from hcanet.scenes import TITLES, IcvlPreparation, Region, icvl_names, icvl_test_region, load_regions, require_root
 

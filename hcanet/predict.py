@@ -33,6 +33,7 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
 from common.files import is_wanted
+from common.hyperspectral.display import shown_bands
 from common.hyperspectral.layers import make_cog
 from common.hyperspectral.outputs import output_files, refuse_inputs
 from common.hyperspectral.raster import TIFF, larger_than
@@ -42,7 +43,7 @@ from hcanet.checkpoints import load_model, load_preparation
 from hcanet.denoising import band_groups, denoise_scene, released_mix, tile_for_memory
 from hcanet.large import denoise_raster
 from hcanet.noise import estimated_sigmas
-from hcanet.pictures import colours, draw_spectra, grey, shown_bands, stretch, worst_band
+from hcanet.pictures import colours, draw_spectra, grey, stretch, worst_band
 from hcanet.scenes import Scaling, limits
 from hcanet.writing import check_output, restored, write_scene
 

@@ -27,6 +27,7 @@ from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import write_json
+from common.hyperspectral.display import shown_bands
 from common.memory import parse_size
 from common.networks.cards import publish
 from common.results import measured
@@ -39,7 +40,7 @@ from hcanet.eigen import OUTLIERS
 from hcanet.losses import objective
 from hcanet.model import HCANet, create_model, narrow
 from hcanet.noise import Noisy, check
-from hcanet.pictures import colours, difference, shown_bands, stretch
+from hcanet.pictures import colours, difference, stretch
 from hcanet.presets import PRESETS, Config
 from hcanet.scenes import TITLES, Region
 from hcanet.schedule import factor, stage_starts

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from common.figures import save
+from common.hyperspectral import display
 from common.hyperspectral.scene import Scene
 
 ERROR_SHOWN = 0.1
 """Mean absolute difference that is drawn in white."""
-
-
-def shown_bands(scene: Scene) -> list[int]:
-    """Return red, green and blue band: nearest to 640, 550 and 460 nm, the scene's own, or at 5/6, 1/2, 1/6."""
-    if scene.wavelengths is not None:
-        return [int(np.abs(scene.wavelengths - wanted).argmin()) for wanted in (640.0, 550.0, 460.0)]
-    return list(scene.composite_bands or [scene.bands * part // 6 for part in (5, 3, 1)])
 
 
 def stretch(image: np.ndarray, bands: list[int]) -> np.ndarray:
@@ -48,26 +39,14 @@ def grey(image: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return np.clip((image - limits[0]) / max(limits[1] - limits[0], 1e-12), 0, 1)
 
 
-def draw_spectra(path: Path, scene: Scene, images: dict[str, np.ndarray], pixels: int = 4) -> Path:
+def draw_spectra(path: Path, scene: Scene, images: dict[str, np.ndarray]) -> Path:
     """Draw the spectra of a few pixels, spread over the range of brightness of the clean or the last image.
 
     Args:
         scene: the scene, for its wavelengths.
         images: name → `(bands, H, W)`; "clean" is drawn in black.
     """
-    reference = images["clean"] if "clean" in images else list(images.values())[-1]
-    order = np.argsort(reference.mean(axis=0), axis=None)
-    places = order[((np.arange(pixels) + 0.5) / pixels * len(order)).astype(int)]
-    axis = np.arange(len(reference)) if scene.wavelengths is None else scene.wavelengths
-    figure = Figure(figsize=(4.2 * pixels, 3.4), dpi=100, layout="constrained")
-    styles: dict[str, dict[str, Any]] = {
-        "clean": {"color": "black", "linewidth": 1.8}, "noisy": {"color": "0.7", "linewidth": 0.8},
-    }  # fmt: skip
-    for panel, place in zip(figure.subplots(1, pixels, squeeze=False)[0], places, strict=True):
-        row, column = np.unravel_index(place, reference.shape[1:])
-        for name, image in images.items():
-            panel.plot(axis, image[:, row, column], label=name, **styles.get(name, {"linewidth": 1.2}))
-        panel.set(title=f"row {row}, column {column}", xlabel="band" if scene.wavelengths is None else "nm")
-        panel.grid(alpha=0.3)
-    figure.axes[0].legend()
-    return save(figure, path)
+    cubes = {name: np.moveaxis(image, 0, -1) for name, image in images.items()}
+    reference = "clean" if "clean" in images else list(images)[-1]
+    styles = {"clean": {"color": "black", "linewidth": 1.8}, "noisy": {"color": "0.7", "linewidth": 0.8}}
+    return display.draw_spectra(path, scene, cubes, reference=reference, styles=styles)

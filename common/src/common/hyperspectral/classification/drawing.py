@@ -15,6 +15,7 @@ from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from common.hyperspectral.display import shown_bands
 from common.hyperspectral.scene import Scene
 
 UNLABELLED = "#1A1A1A"
@@ -28,14 +29,9 @@ PALETTE = (
 def composite(scene: Scene) -> np.ndarray:
     """Return three bands as an image `(H, W, 3)`, float32 in [0, 1]; pixels without data are black.
 
-    The bands are those nearest to 640, 550 and 460 nm; without wavelengths the scene's composite bands, else those at
-    5/6, 1/2 and 1/6 of the spectrum. Each is stretched between its 2nd and 98th percentile.
+    Each band is stretched between its 2nd and 98th percentile.
     """
-    if scene.wavelengths is not None:
-        bands = [int(np.abs(scene.wavelengths - wavelength).argmin()) for wavelength in (640.0, 550.0, 460.0)]
-    else:
-        bands = list(scene.composite_bands or [scene.bands * part // 6 for part in (5, 3, 1)])
-    image = scene.cube[..., bands].astype(np.float32)
+    image = scene.cube[..., shown_bands(scene)].astype(np.float32)
     low, high = np.percentile(image[scene.valid], (2, 98), axis=0)
     image = np.clip((image - low) / np.maximum(high - low, 1e-12), 0, 1)
     return np.where(scene.valid[..., None], image, 0).astype(np.float32)
