@@ -176,7 +176,8 @@ class BiFormer(Pretrained, nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier and remove the class names."""
         self.num_classes, self.class_names = num_classes, None
-        self.head.reset(num_classes, global_pool, in_features=self.num_features)
+        self.head.in_features = self.num_features  # fewer if `features_only` has removed the last stages
+        self.head.reset(num_classes, global_pool)
         if isinstance(self.head.fc, nn.Linear):
             init_linear(self.head.fc)
         saved: Any = self._hub_mixin_config  # `save_pretrained` writes it

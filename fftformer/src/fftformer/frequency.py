@@ -109,10 +109,10 @@ def constant(name: str, like: Tensor) -> Tensor:
 def quarter_matrices(name: str, like: Tensor, *, transposed: bool = False) -> Tensor:
     """Matrices `(4, 16, 16)` for even and odd u and v and the upper left quarter of the pixels: a quarter of the work.
 
-    With a = upper left + lower left and b = upper right + lower right pixels, `quarter_matrices("analysis")` takes
-    a + b to the coefficients of even u and v, and a - b to those of even u and odd v. For odd u, a and b are differences
-    of upper and lower pixels. `quarter_matrices("synthesis")` returns the four sums and differences, each divided by
-    four. `transposed` gives the matrices of the transposed transforms.
+    Let a be the sum of the upper left and the lower left pixels, and b the same on the right. The "analysis" matrices
+    turn a + b into the coefficients of even u and v, and a - b into those of even u and odd v. For odd u, a and b are
+    the differences of upper and lower pixels. The "synthesis" matrices turn the coefficients into these four sums and
+    differences, divided by four. `transposed` gives the matrices of the transposed transforms.
     """
     matrix = constant(name, like)
     if name == "synthesis":

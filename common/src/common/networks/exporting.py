@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 
 from common.files import atomic_path
+
+ONNXSCRIPT = "0.7.1"
+"""The earliest version that may be used: 0.7.0 writes an ESSAformer that computes other numbers, without an error."""
 
 
 def write_onnx(model: nn.Module, example: Tensor, path: str | Path, *, argument: str, input: str, output: str) -> Path:
@@ -22,7 +27,19 @@ def write_onnx(model: nn.Module, example: Tensor, path: str | Path, *, argument:
 
     Returns:
         the path.
+
+    Raises:
+        ImportError: onnxscript is missing or too old.
     """
+    try:
+        found = version("onnxscript")
+    except PackageNotFoundError:
+        found = "0"
+    if Version(found) < Version(ONNXSCRIPT):
+        raise ImportError(
+            f"writing ONNX files needs onnxscript {ONNXSCRIPT} or later; "
+            f"found {'none' if found == '0' else found}; pip install onnx 'onnxscript>={ONNXSCRIPT}'"
+        )
     path = Path(path)
     with torch.no_grad():
         program = torch.onnx.export(
