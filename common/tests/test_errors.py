@@ -49,7 +49,10 @@ def cpu_memory() -> BaseException:
         (lambda: MemoryError("Unable to allocate 9 TiB"), "error: the memory is full (Unable to allocate 9 TiB); use"),
         (cpu_memory, "error: the memory is full ("),
         (lambda: torch.OutOfMemoryError("CUDA out of memory."), "error: the memory is full (CUDA out of memory.); use"),
-        (lambda: OSError(28, "No space left on device", "a.png"), "error: a.png: No space left on device\n"),
+        (
+            lambda: OSError(28, "No space left on device", "a.png"),
+            "error: a.png: No space left on device; free some disk space, then run the same command\n",
+        ),
     ],
     ids=["user", "memory", "numpy", "torch", "gpu", "disk"],
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from common import files
-from common.errors import UserError
+from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
 from common.files import PLAN, atomic_path, finished_windows, is_wanted, printable, remove_partial, write_json
 
@@ -64,6 +66,37 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_half()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+@pytest.mark.parametrize("form", ["numpy", "safetensors", "text"])
+def test_a_full_disk_is_reported_with_the_file_s_name(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = np.zeros(1 << 17)
+
+    def write(path: Path) -> None:
+        if form == "safetensors":
+            save_file({"a": values}, path)
+        elif form == "numpy":
+            np.save(path, values)
+        else:
+            path.write_text("x" * values.nbytes)
+
+    @command
+    def main() -> None:
+        with atomic_path(tmp_path / "a.npy") as temporary:
+            write(temporary)
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with pytest.raises(SystemExit, match="2"):
+            main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'a.npy'}: ") and said.count("\n") == 1 and "partial" not in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ exit status 2. Any other exception is a bug in this code and keeps its traceback
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
 import sys
@@ -61,7 +62,8 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         except OSError as error:
             if error.errno is None:
                 raise
-            sys.exit(_say(f"error: {error.filename or 'the system'}: {error.strerror}"))
+            remedy = "; free some disk space, then run the same command" if error.errno == errno.ENOSPC else ""
+            sys.exit(_say(f"error: {error.filename or 'the system'}: {error.strerror}{remedy}"))
 
     return guarded
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ import shutil
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from common.errors import UserError
 
@@ -25,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     old content or the whole new one. Parent folders are made.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; `path` is untouched.
+        OSError: the folder cannot be written or the disk is full; it names `path`, which is untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +38,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+        if getattr(error, "filename", None) not in (None, str(temporary)):
+            raise
+        # NumPy and safetensors report a full disk without its number.
+        raise OSError(number or errno.EIO, reason or f"could not be written ({error})", str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)

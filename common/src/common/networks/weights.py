@@ -14,7 +14,6 @@ from typing import Any, Self, TypeVar
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -43,18 +42,15 @@ class Pretrained(PyTorchModelHubMixin):
             hub: `push_to_hub=True` and the keywords of the mixin's `push_to_hub`.
 
         Raises:
-            UserError: the disk is full.
+            OSError: the disk is full.
         """
         assert isinstance(self, nn.Module)
         folder = Path(folder)
         arguments: Any = self._hub_mixin_config or {}
         write_json(folder / "config.json", {"architecture": type(self).__name__, **arguments})
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        try:
-            with atomic_path(folder / WEIGHTS) as temporary:
-                save_file(tensors, temporary, metadata={"format": "pt"})
-        except SafetensorError as error:  # how a full disk is reported
-            raise UserError(f"{folder / WEIGHTS}: could not be written ({error})") from None
+        with atomic_path(folder / WEIGHTS) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
         if hub.pop("push_to_hub", False):
             self.push_to_hub(**hub)
 
