@@ -110,9 +110,9 @@ def main() -> None:
 def save_pictures(pictures: Pictures, count: int, folder: Path) -> None:
     """Write some images as PNG, as input for `predict.py` for example."""
     for index in range(0, len(pictures), -(-len(pictures) // count)):
-        picture, label = pictures.read(index)
+        image, label = pictures.read(index)
         with atomic_path(folder / pictures.classes[label] / f"{index:05d}.png") as temporary:
-            picture.save(temporary)
+            image.save(temporary)
 
 
 def pictures_to_score(options: EvaluateConfig) -> Pictures:

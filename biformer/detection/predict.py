@@ -80,8 +80,8 @@ def main() -> None:
     with share.progress("detecting") as bar:
         for file, name, target in share.mine:
             with share.reported(file):
-                picture = read(file, detector)
-                journal.add(name, detect(picture, detector, options, share.device, target), share.rank)
+                image = read(file, detector)
+                journal.add(name, detect(image, detector, options, share.device, target), share.rank)
             bar.update()
     share.wait()  # until the journals of all processes are complete
     if share.is_main and journal.files:
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def detect(
-    picture: Image.Image, detector: Detector, options: PredictConfig, device: torch.device, target: Path
+    image: Image.Image, detector: Detector, options: PredictConfig, device: torch.device, target: Path
 ) -> dict[str, Any]:
     """Detect the objects in an image, and draw them if `options.draw`.
 
@@ -100,19 +100,19 @@ def detect(
         width and height of the image, and COCO's annotations without their numbers.
     """
     with torch.inference_mode():
-        (found,) = detector([to_tensor(picture).to(device)])
+        (found,) = detector([to_tensor(image).to(device)])
     keep = found["scores"] >= options.score
     found = {name: value[keep] for name, value in found.items()}
-    annotations = results_of(found, detector, 0, picture.height, picture.width)
+    annotations = results_of(found, detector, 0, image.height, image.width)
     for annotation in annotations:
         width, height = annotation["bbox"][2:]
         area = float(coco_mask().area(annotation["segmentation"])) if "segmentation" in annotation else width * height
         annotation |= {"area": area, "iscrowd": 0}
     if options.draw:
-        drawing = draw_found(picture, found, detector.class_names, score=options.score)
+        drawing = draw_found(image, found, detector.class_names, score=options.score)
         with atomic_path(target) as temporary:
             drawing.save(temporary)
-    return {"width": picture.width, "height": picture.height, "annotations": annotations}
+    return {"width": image.width, "height": image.height, "annotations": annotations}
 
 
 def read(file: Path, detector: Detector) -> Image.Image:
@@ -122,9 +122,9 @@ def read(file: Path, detector: Detector) -> Image.Image:
         UnreadablePicture: the image cannot be decoded, or is too narrow for the detector.
     """
     with reading(file):
-        picture = read_rgb(file)
-        check_size(picture.size, detector, file)
-    return picture
+        image = read_rgb(file)
+        check_size(image.size, detector, file)
+    return image
 
 
 def drawn_names(names: list[str]) -> list[str]:

@@ -72,12 +72,12 @@ def main() -> None:
     with share.progress("segmenting") as bar:
         for source, stem in share.mine:
             with share.reported(source):
-                picture = read_picture(source)
-                labels = predict_labels(model, picture.to(share.device), protocol).cpu().numpy()
+                image = read_picture(source)
+                labels = predict_labels(model, image.to(share.device), protocol).cpu().numpy()
                 with atomic_path(labels_of(stem)) as temporary:
                     label_picture(labels, model.num_classes).save(temporary)
                 if options.overlay:
-                    photograph = Image.fromarray(picture.permute(1, 2, 0).numpy())
+                    photograph = Image.fromarray(image.permute(1, 2, 0).numpy())
                     with atomic_path(overlay_of(stem)) as temporary:
                         overlay(photograph, labels, model.class_names).save(temporary)
             bar.update()

@@ -31,9 +31,9 @@ def by_definition(attention: BiLevelRoutingAttention, x: Tensor) -> Tensor:
     tall, wide = x.shape[1] // side, x.shape[2] // side
     q, k, v = F.linear(x, attention.qkv.weight, attention.qkv.bias).split(DIM, dim=-1)
 
-    def region(of: Tensor, picture: int, r: int) -> Tensor:
+    def region(of: Tensor, image: int, r: int) -> Tensor:
         top, left = r // side * tall, r % side * wide
-        return of[picture, top : top + tall, left : left + wide]
+        return of[image, top : top + tall, left : left + wide]
 
     def pooled(tokens: Tensor) -> Tensor:
         if attention.pooling == "none":
@@ -48,8 +48,8 @@ def by_definition(attention: BiLevelRoutingAttention, x: Tensor) -> Tensor:
 
     out = torch.zeros_like(v)
     scale = DIM**-0.5  # of the full width, not of a head
-    for picture in range(len(x)):
-        means = [torch.stack([region(of, picture, r).mean((0, 1)) for r in range(side**2)]) for of in (q, k)]
+    for image in range(len(x)):
+        means = [torch.stack([region(of, image, r).mean((0, 1)) for r in range(side**2)]) for of in (q, k)]
         if not attention.differentiable_routing:
             means = [mean.detach() for mean in means]
         if attention.routing is not None:
@@ -58,15 +58,15 @@ def by_definition(attention: BiLevelRoutingAttention, x: Tensor) -> Tensor:
         for r in range(side**2):
             chosen = affinity[r].argsort(descending=True)[: attention.top_k].tolist()
             weights = affinity[r][chosen].softmax(0) if attention.soft_routing else torch.ones(len(chosen))
-            keys = torch.cat([pooled(region(k, picture, c)) * w for c, w in zip(chosen, weights, strict=True)])
-            values = torch.cat([pooled(region(v, picture, c)) * w for c, w in zip(chosen, weights, strict=True)])
-            queries = region(q, picture, r).reshape(-1, DIM)
+            keys = torch.cat([pooled(region(k, image, c)) * w for c, w in zip(chosen, weights, strict=True)])
+            values = torch.cat([pooled(region(v, image, c)) * w for c, w in zip(chosen, weights, strict=True)])
+            queries = region(q, image, r).reshape(-1, DIM)
             heads = [
                 (a * scale @ b.T).softmax(-1) @ c
                 for a, b, c in zip(*(t.chunk(attention.num_heads, -1) for t in (queries, keys, values)), strict=True)
             ]
             top, left = r // side * tall, r % side * wide
-            out[picture, top : top + tall, left : left + wide] = torch.cat(heads, -1).reshape(tall, wide, DIM)
+            out[image, top : top + tall, left : left + wide] = torch.cat(heads, -1).reshape(tall, wide, DIM)
     if attention.lepe is not None:
         out = out + attention.lepe(v.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     return attention.out(out)[:, :height, :width]
@@ -94,7 +94,7 @@ def test_equals_the_definition_forward_and_backward(options: dict, size: tuple[i
         torch.testing.assert_close(gradient, theirs_p[name], rtol=1e-9, atol=1e-11, msg=name)
 
 
-def test_no_gradient_flows_through_the_hard_choice() -> None:
+def test_no_gradient_flows_through_the_hard_selection() -> None:
     """If the compared means are scaled, only the affinities change."""
     attention = BiLevelRoutingAttention(DIM, HEADS, SIDE, 2)
     q = torch.randn(1, 9, 4, DIM, requires_grad=True)

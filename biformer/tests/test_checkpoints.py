@@ -45,7 +45,7 @@ def test_every_form_of_a_checkpoint_loads(model: BiFormer, form: str, tmp_path: 
         assert not loaded.training and torch.equal(loaded(x), model(x))
 
 
-def test_raw_or_averaged_weights_are_a_choice(model: BiFormer, tmp_path: Path) -> None:
+def test_raw_or_averaged_weights_can_be_selected(model: BiFormer, tmp_path: Path) -> None:
     raw = export_released(model)
     averaged = {f"module.{name}": value + 1 for name, value in raw.items() if value.is_floating_point()}
     averaged |= {f"module.{name}": value for name, value in raw.items() if not value.is_floating_point()}
@@ -58,7 +58,7 @@ def test_raw_or_averaged_weights_are_a_choice(model: BiFormer, tmp_path: Path) -
         load_model(tmp_path / "raw.pth", ema=True)
 
 
-def test_one_error_names_all_that_is_wrong(model: BiFormer) -> None:
+def test_one_error_names_all_wrong_tensors(model: BiFormer) -> None:
     released = export_released(model)
     del released["norm.bias"]
     released["stages.0.gamma"] = torch.zeros(2)

@@ -51,7 +51,7 @@ def test_class_folders_are_read(root: Path) -> None:
     assert picture.getpixel((0, 0)) == (80, 40, 60)
 
 
-def test_zips_hold_the_same_as_folders(root: Path, tmp_path: Path) -> None:
+def test_zips_give_the_same_as_folders(root: Path, tmp_path: Path) -> None:
     zipped = tmp_path / "zipped"
     zipped.mkdir()
     for split in ("train", "val"):
@@ -120,7 +120,7 @@ def test_a_split_that_links_to_the_other_is_refused(root: Path) -> None:
         open_both(root)
 
 
-def test_class_folders_of_one_name_are_not_joined(tmp_path: Path) -> None:
+def test_class_folders_with_the_same_name_are_not_joined(tmp_path: Path) -> None:
     for name in ("cat/left", "cat/right", "dog/left"):
         write_folder(tmp_path / "train" / name.split("/")[0], {name.split("/")[1]: 1})
     with pytest.raises(UserError, match="several class folders have the same name"):
@@ -205,7 +205,7 @@ def draw() -> tuple[float, float, float]:
     return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
 
 
-def test_repeated_augmentation_shows_a_third_of_the_pictures_three_times_side_by_side() -> None:
+def test_repeated_augmentation_uses_a_third_of_the_images_three_times_in_succession() -> None:
     count, repeats = 30, 3
     pictures = Pictures([str(i) for i in range(count)], [0] * count, ["a", "b"], lambda i: (noise(i), i))
     data = TrainingPictures(pictures, training_transform(config()), seed=5, repeats=repeats)
@@ -241,7 +241,7 @@ def damage(root: Path) -> None:
     (root / "val/cat/0.png").write_text("this is no image")
 
 
-def test_damaged_pictures_are_skipped_and_counted(root: Path) -> None:
+def test_damaged_images_are_skipped_and_counted(root: Path) -> None:
     damage(root)
     training, validation = open_both(root)
     index = training.names.index("train/dog/2.png")
@@ -255,7 +255,7 @@ def test_damaged_pictures_are_skipped_and_counted(root: Path) -> None:
     assert [label for _, label, _ in items] == [-1, 0, 1, 2]
 
 
-def test_damaged_pictures_are_refused_if_strict(root: Path) -> None:
+def test_damaged_images_are_refused_if_strict(root: Path) -> None:
     damage(root)
     training, validation = open_both(root)
     data = TrainingPictures(training, training_transform(config()), seed=0, strict=True)
@@ -267,7 +267,7 @@ def test_damaged_pictures_are_refused_if_strict(root: Path) -> None:
         validation.read(0)
 
 
-def test_ten_damaged_pictures_in_a_row_end_the_run() -> None:
+def test_ten_damaged_images_in_a_row_end_the_run() -> None:
     def broken(_: int) -> tuple[Image.Image, int]:
         raise OSError("truncated")
 
@@ -301,7 +301,7 @@ def test_presets_are_the_published_experiments() -> None:
         assert ("unconfirmed" in (preset.__doc__ or "")) == (name in ("imagenet_tiny", "imagenet_base"))
 
 
-def test_only_pictures_are_listed_links_are_followed_and_orientation_is_a_choice(root: Path, tmp_path: Path) -> None:
+def test_only_images_are_listed_links_are_followed_and_upright_is_optional(root: Path, tmp_path: Path) -> None:
     class_folder = root / "train" / "cat"
     names = open_split(root, "train").names
     (class_folder / "._0.png").write_bytes(b"macOS")
@@ -327,7 +327,7 @@ def _exif(orientation: int) -> Image.Exif:
     return exif
 
 
-def test_randaugment_s_strongest_posterising_is_black() -> None:
+def test_the_strongest_posterising_of_randaugment_is_black() -> None:
     operations = [
         op for step in training_transform(config()).transforms for op in getattr(step, "ops", ()) if "Poster" in op.name
     ]

@@ -55,7 +55,7 @@ def test_the_maps_are_the_stages_outputs_each_normalised_over_its_channels(model
         torch.testing.assert_close(after, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_norms_touch_only_the_outputs(model: DenseBiFormer) -> None:
+def test_the_norms_change_only_the_outputs(model: DenseBiFormer) -> None:
     """A stage gets the map of the stage before without the norm; a norm changes only its own map."""
     model.eval()
     seen: dict[str, torch.Tensor] = {}
@@ -156,7 +156,7 @@ def test_norms_have_no_weight_decay_and_nothing_is_left_out(model: DenseBiFormer
     assert len(everything["params"]) == len(names)
 
 
-def test_what_cannot_work_is_refused_in_words() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="no variant 'resnet'"):
         DenseBiFormer("resnet", num_regions=8)
     with pytest.raises(ValueError, match="BiFormer has no window"):

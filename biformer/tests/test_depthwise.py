@@ -22,7 +22,7 @@ def test_gradients_are_those_of_conv2d(kernel):
         torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-12)
 
 
-def test_it_steps_in_for_float32_training_only():
+def test_it_is_used_for_float32_training_only():
     conv = nn.Conv2d(4, 4, 5, padding=2, groups=4)
     x = torch.randn(1, 4, 8, 8)
     assert depthwise(conv, x).grad_fn.name().startswith("DepthwiseConv")

@@ -40,7 +40,7 @@ def test_onnx_runtime_computes_the_same(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
-def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
+def test_wrong_exports_are_refused(tmp_path: Path) -> None:
     model = BiFormer(depths=(1, 1, 1, 1), dims=(32, 64, 128, 256), num_classes=2)
     with pytest.raises(ValueError, match="training mode"):
         export_onnx(model, tmp_path / "biformer.onnx")

@@ -19,7 +19,7 @@ def operands(device: str, dtype: torch.dtype, *, tokens: int = 16, heads: int = 
 
 
 @needs_compiler
-def test_flex_attention_finds_what_the_literal_equation_says():
+def test_flex_attention_equals_the_literal_equation():
     q, k, v, routes = operands("cpu", torch.float32)
     literal = literal_routed_attention(q.double(), k.double(), v.double(), routes, 2, 0.125)
     judged = flex_routed_attention(q, k, v, routes, 2, 0.125)
@@ -30,7 +30,7 @@ def test_flex_attention_finds_what_the_literal_equation_says():
 
 
 @pytest.mark.parametrize(("tokens", "fits"), [(4, False), (16, True), (49, False), (64, True)])
-def test_it_takes_regions_of_a_power_of_two_from_16_on(tokens, fits):
+def test_it_accepts_regions_of_a_power_of_two_of_at_least_16_tokens(tokens, fits):
     q = torch.empty(1, 4, tokens, 32)
     assert flex_fits(q, q) is fits
 

@@ -17,7 +17,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_a_cut_line_is_done_again_and_the_order_is_the_folders(model: Path, tmp_path: Path) -> None:
+def test_an_incomplete_line_is_computed_again_and_the_order_is_the_folders(model: Path, tmp_path: Path) -> None:
     output = tmp_path / "out/found.json"
     first, second = (Journal(output, model, {"top": 2}, "refuse") for _ in range(2))
     first.add("c", {"of": "c"}, 0)

@@ -130,11 +130,11 @@ def test_other_channels_and_no_classes() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (50, 70), (33, 129)])
-def test_a_batch_is_its_pictures_one_by_one(model: BiFormer, size: tuple[int, int]) -> None:
+def test_a_batch_gives_the_same_as_single_images(model: BiFormer, size: tuple[int, int]) -> None:
     x = torch.rand(3, 3, *size, dtype=torch.float64)
     model = model.double()
     with torch.no_grad():
-        together, alone = model(x), torch.cat([model(picture[None]) for picture in x])
+        together, alone = model(x), torch.cat([model(image[None]) for image in x])
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-12)
 
 
@@ -204,7 +204,7 @@ def test_a_folder_of_another_project_is_refused(tmp_path: Path) -> None:
         BiFormer.from_pretrained(tmp_path)
 
 
-def test_what_cannot_work_is_refused_in_words() -> None:
+def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match=r"no variant 'biformer_huge'; there are biformer_tiny"):
         create_model("biformer_huge")
     with pytest.raises(ValueError, match=r"no widths; its keywords are .*dims"):
@@ -215,7 +215,7 @@ def test_what_cannot_work_is_refused_in_words() -> None:
         BiFormer(num_classes=3, class_names=["a", "b"])
 
 
-def test_a_picture_smaller_than_the_region_grid_is_refused() -> None:
+def test_an_image_smaller_than_the_region_grid_is_refused() -> None:
     model = BiFormer(depths=(1, 1, 1, 1), dims=(32, 64, 128, 256), num_classes=2).eval()
     with pytest.raises(
         ValueError,

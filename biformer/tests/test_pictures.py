@@ -29,7 +29,7 @@ def test_routes_of_every_attention_in_order(model: BiFormer) -> None:
     assert not model.stages[0].blocks[0].attn._forward_pre_hooks
 
 
-def test_regions_tile_the_picture() -> None:
+def test_regions_cover_the_image_once() -> None:
     """Also for a padded map: 70 pixels are 18 tokens of the first map, and a region has 5."""
     covered = np.zeros((70, 64), int)
     for region in range(16):
@@ -61,7 +61,7 @@ def test_the_chosen_regions_are_the_bright_ones(model: BiFormer) -> None:
         assert f"{count} of 16 regions" in axis.get_title() and len(axis.patches) == 1
 
 
-def test_sheets_are_drawn(model: BiFormer, tmp_path: Path) -> None:
+def test_figures_are_drawn(model: BiFormer, tmp_path: Path) -> None:
     _, test = demo_pictures(2, 2)
     arguments = (model, test, evaluation_transform(64), torch.device("cpu"))
     for draw, name in ((routing_sheet, "routing.png"), (prediction_sheet, "classes.png")):

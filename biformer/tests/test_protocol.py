@@ -52,7 +52,7 @@ def damage(task: str, root: Path) -> None:
 
 
 @pytest.mark.parametrize("task", CHOSEN_BY)
-def test_nonsense_in_the_validation_labels_changes_no_trained_weight(
+def test_wrong_validation_labels_change_no_trained_weight(
     task: str, train: Callable[..., Path], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folders[task], tmp_path / "data")
@@ -65,7 +65,7 @@ def test_nonsense_in_the_validation_labels_changes_no_trained_weight(
 
 
 @pytest.mark.parametrize("task", CHOSEN_BY)
-def test_the_kept_weights_are_those_of_the_best_recorded_line(
+def test_the_kept_weights_have_the_best_recorded_score(
     task: str, train: Callable[..., Path], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     metric, names, flags = CHOSEN_BY[task]
@@ -85,7 +85,7 @@ def test_the_kept_weights_are_those_of_the_best_recorded_line(
 
 
 @pytest.mark.parametrize("better", ["model", "model_ema"])
-def test_of_raw_and_averaged_weights_the_better_are_kept(
+def test_the_better_of_raw_and_averaged_weights_are_kept(
     better: str, train: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Raw and averaged weights are scored in turns; the scores in this test are invented."""
@@ -111,12 +111,12 @@ def test_a_split_file_keeps_training_and_validation_apart(
 def photograph(tmp_path: Path) -> Path:
     """An image that is wider than high, with an EXIF orientation that turns it."""
     rows, columns = np.mgrid[:50, :90]
-    picture = np.stack([rows * 5, columns * 2, (rows * columns) % 256], axis=-1).astype(np.uint8)
+    image = np.stack([rows * 5, columns * 2, (rows * columns) % 256], axis=-1).astype(np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
     path = tmp_path / "photographs" / "turned.png"
     path.parent.mkdir()
-    Image.fromarray(picture).save(path, exif=exif)
+    Image.fromarray(image).save(path, exif=exif)
     return path
 
 
@@ -154,14 +154,14 @@ def test_multi_scale_segmentation_by_hand(train: Callable[..., Path], folders: d
     found = np.asarray(Image.open(tmp_path / "out" / f"{source.stem}_labels.png"))
 
     model = load_segmenter(run / "model")
-    picture = torch.from_numpy(np.array(Image.open(source))).permute(2, 0, 1)
-    height, width = picture.shape[1:]
+    image = torch.from_numpy(np.array(Image.open(source))).permute(2, 0, 1)
+    height, width = image.shape[1:]
     total = torch.zeros(model.num_classes, height, width)
     for scale in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75):
         short = int(32 * scale)
         factor = short / min(height, width)
         size = (int(height * factor + 0.5), int(width * factor + 0.5))
-        view = F.interpolate(picture[None].float(), size, mode="bilinear").round()
+        view = F.interpolate(image[None].float(), size, mode="bilinear").round()
         x = (view / 255 - torch.from_numpy(MEAN).float().view(3, 1, 1)) / torch.from_numpy(DEVIATION).float().view(
             3, 1, 1
         )

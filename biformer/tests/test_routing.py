@@ -56,7 +56,7 @@ def test_masking_and_selecting_agree_in_float32_and_bfloat16(attend):
             assert (mine - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
-def test_only_small_maps_are_attended_to_as_a_whole(monkeypatch):
+def test_only_small_maps_are_computed_with_a_mask(monkeypatch):
     taken = []
     monkeypatch.setattr(plain, "_masked", lambda *_: taken.append("masked"))
     monkeypatch.setattr(plain, "_selected", lambda *_: taken.append("selected"))
@@ -107,7 +107,7 @@ class _OnGPU:
         ([_OnGPU()] * 3, 2, (9, 0), False, False),
     ],
 )
-def test_triton_is_chosen_where_it_runs(  # noqa: PLR0917
+def test_triton_is_used_where_it_runs(  # noqa: PLR0917
     tensors, heads, capability, triton, expected, monkeypatch
 ):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
@@ -124,7 +124,7 @@ def test_the_operator_has_shapes_and_a_gradient_without_running():
     assert (q.grad.shape, k.grad.shape) == (q.shape, k.shape)
 
 
-def test_the_plain_path_compiles_to_the_same_numbers():
+def test_the_plain_path_computes_the_same_when_compiled():
     *tensors, routes = operands(ODD[0], torch.float32)
     compiled = torch.compile(routed_attention, backend="aot_eager", fullgraph=True)
     for mine, theirs in zip(

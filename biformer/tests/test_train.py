@@ -101,7 +101,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(pictures_folder: Pa
     assert [line["step"] for line in lines] == [1, 2] and lines[0]["learning_rate"] == pytest.approx(0.05 * 8 / 512)
 
 
-def test_accuracy_over_two_processes_counts_every_picture_once(
+def test_accuracy_over_two_processes_counts_every_image_once(
     trained: Path, pictures_folder: Path, tmp_path: Path
 ) -> None:
     """Seven images on two processes with batches of two, so the processes and the last batches differ in size."""
@@ -155,8 +155,8 @@ def test_prediction_agrees_with_evaluation(trained: Path, pictures_folder: Path,
 def test_released_files_predict_with_imagenets_names(pictures_folder: Path, tmp_path: Path) -> None:
     torch.save({"model": export_released(create_model("biformer_tiny", **SMALL))}, tmp_path / "released.pth")
     arguments = ("--checkpoint", tmp_path / "released.pth", "--image-size", 64)
-    picture = pictures_folder / "val/cat/0.png"
-    call_script(PROJECT / "predict.py", *arguments, "--input", picture, "--output", tmp_path / "labels.csv")
+    image = pictures_folder / "val/cat/0.png"
+    call_script(PROJECT / "predict.py", *arguments, "--input", image, "--output", tmp_path / "labels.csv")
     line = next(csv.DictReader((tmp_path / "labels.csv").open()))
     from timm.data import ImageNetInfo
 
@@ -175,7 +175,7 @@ def test_training_lowers_the_loss(pictures_folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("problem", ["classes", "damaged strict", "damaged", "odd batch", "no data", "small"])
-def test_bad_input_is_said_in_one_sentence(pictures_folder: Path, tmp_path: Path, problem: str) -> None:
+def test_bad_input_is_refused_in_one_sentence(pictures_folder: Path, tmp_path: Path, problem: str) -> None:
     root = tmp_path / "data"
     shutil.copytree(pictures_folder, root)
     arguments: tuple[object, ...] = ("--max-steps", 1)
@@ -214,7 +214,7 @@ def test_help_is_worth_reading(script: str) -> None:
     assert f"biformer/{script}" in done.stdout and len(done.stdout.splitlines()) > 15
 
 
-def test_a_list_never_replaces_a_picture(tmp_path: Path) -> None:
+def test_a_csv_never_replaces_an_image(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     before, flags = (tmp_path / "a.png").read_bytes(), ("--checkpoint", tmp_path / "none", "--existing", "replace")
     for source in (tmp_path, tmp_path / "a.png"):

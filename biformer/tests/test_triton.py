@@ -115,7 +115,7 @@ TARGETS = ("forward_kernel", "query_gradient_kernel", "key_gradient_kernel", "in
 
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
 @pytest.mark.parametrize("kernel", TARGETS)
-def test_kernels_compile_for_a_gpu_that_is_not_here(kernel):
+def test_kernels_compile_without_the_gpu(kernel):
     """The interpreter accepts code that the compiler refuses, such as a variable that changes its type in a loop."""
     import triton
     from triton.backends.compiler import GPUTarget

@@ -21,25 +21,25 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_psnr_is_scikit_image_s(pair) -> None:
-    picture, target = pair
-    assert psnr(picture, target) == pytest.approx(
-        peak_signal_noise_ratio(target.numpy(), picture.numpy(), data_range=1), abs=1e-9
+    image, target = pair
+    assert psnr(image, target) == pytest.approx(
+        peak_signal_noise_ratio(target.numpy(), image.numpy(), data_range=1), abs=1e-9
     )
     assert psnr(target, target) == float("inf")
 
 
 def test_psnr_under_a_mask_counts_only_the_mask(pair) -> None:
-    picture, target = pair
+    image, target = pair
     mask = torch.zeros(target.shape[1:])
     mask[:30, :40] = 1
-    assert psnr(picture, target, mask) == pytest.approx(psnr(picture[:, :30, :40], target[:, :30, :40]), abs=1e-9)
+    assert psnr(image, target, mask) == pytest.approx(psnr(image[:, :30, :40], target[:, :30, :40]), abs=1e-9)
 
 
 def test_ssim_2d_is_the_gaussian_one_of_scikit_image(pair) -> None:
-    picture, target = pair
+    image, target = pair
     _, similarity = structural_similarity(
         target.numpy(),
-        picture.numpy(),
+        image.numpy(),
         channel_axis=0,
         gaussian_weights=True,
         sigma=1.5,
@@ -47,14 +47,14 @@ def test_ssim_2d_is_the_gaussian_one_of_scikit_image(pair) -> None:
         data_range=1,
         full=True,
     )
-    assert ssim_2d(picture, target) == pytest.approx(similarity[:, 5:-5, 5:-5].mean(), abs=1e-9)
+    assert ssim_2d(image, target) == pytest.approx(similarity[:, 5:-5, 5:-5].mean(), abs=1e-9)
 
 
 def test_ssim_3d_is_scikit_image_s_on_the_volume(pair) -> None:
     """The window is longer than the number of channels, so the replicated borders matter."""
-    picture, target = (np.pad(p.numpy(), 5, mode="edge") for p in pair)
+    image, target = (np.pad(p.numpy(), 5, mode="edge") for p in pair)
     _, similarity = structural_similarity(
-        target, picture, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True
+        target, image, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True
     )
     assert ssim_3d(*pair) == pytest.approx(similarity[5:-5, 5:-5, 5:-5].mean(), abs=1e-9)
 

@@ -77,7 +77,7 @@ def test_run_lengths_of_every_form_decode_alike() -> None:
         assert (coco_mask.decode(run_lengths(shape, 8, 10)) == mask).all()
 
 
-def test_a_flip_moves_boxes_and_masks_with_the_picture_and_repeats_exactly(coco: Path) -> None:
+def test_a_flip_moves_boxes_and_masks_with_the_image_and_can_be_repeated(coco: Path) -> None:
     pictures = open_split(coco, "train", masks=True).for_training()
     plain, flipped = (TrainingPictures(pictures, seed=1, flip=p, masks=True)[0, 0] for p in (0.0, 1.0))
     assert torch.equal(plain[0].flip(-1), flipped[0])
@@ -93,7 +93,7 @@ def test_a_flip_moves_boxes_and_masks_with_the_picture_and_repeats_exactly(coco:
     assert kept == [torch.equal(half[epoch, 0][0], plain[0]) for epoch in range(12)]
 
 
-def test_batches_hold_pictures_of_different_sizes(coco: Path) -> None:
+def test_batches_have_images_of_different_sizes(coco: Path) -> None:
     training = TrainingPictures(open_split(coco, "train", masks=True).for_training(), seed=0, masks=True)
     loader = iter(endless_loader(training, batch_size=3, workers=0, seed=0))
     images, targets = unstacked(next(loader))
@@ -103,7 +103,7 @@ def test_batches_hold_pictures_of_different_sizes(coco: Path) -> None:
         assert target["masks"].shape == (len(target["labels"]), *image.shape[-2:])
 
 
-def test_a_camera_picture_on_its_side_is_turned(coco: Path, tmp_path: Path) -> None:
+def test_an_image_with_an_orientation_is_turned(coco: Path, tmp_path: Path) -> None:
     root = write_demo(tmp_path, training=1, validation=1)
     path = root / "train2017/000000000001.jpg"
     upright = Image.open(path).convert("RGB")
@@ -173,7 +173,7 @@ PROBLEMS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_wrong_annotations_are_said_in_one_sentence(tmp_path: Path, problem: str) -> None:
+def test_wrong_annotations_are_refused_in_one_sentence(tmp_path: Path, problem: str) -> None:
     root = write_demo(tmp_path, training=2, validation=1)
     edit, words = PROBLEMS[problem]
     change(root, "train", edit)

@@ -62,7 +62,7 @@ def test_every_parameter_learns_and_sizes_are_free(method: str) -> None:
         assert bool((found["boxes"][:, 2] <= shape[2]).all()) and bool((found["boxes"][:, 3] <= shape[1]).all())
 
 
-def test_batch_norms_stay_frozen_and_imagenet_weights_arrive(tmp_path: Path) -> None:
+def test_batch_norms_stay_frozen_and_imagenet_weights_are_loaded(tmp_path: Path) -> None:
     classifier = create_model("biformer_tiny", depths=(1, 1, 1, 1), num_classes=7)
     with torch.no_grad():
         for name, buffer in classifier.named_buffers():
@@ -80,7 +80,7 @@ def test_batch_norms_stay_frozen_and_imagenet_weights_arrive(tmp_path: Path) -> 
     assert torch.equal(model.body.backbone.state_dict()["stem.1.running_mean"], before)
 
 
-def test_a_saved_detector_finds_the_same(tmp_path: Path) -> None:
+def test_a_saved_detector_detects_the_same(tmp_path: Path) -> None:
     model = detector().eval()
     model.save_pretrained(tmp_path)
     again = load_detector(tmp_path)
@@ -151,7 +151,7 @@ def test_the_metric_is_cocos(coco: Path) -> None:
     assert nothing.box["AP"] == 0 and nothing.mask["AP"] == 0
 
 
-def test_detections_in_a_crowd_count_neither_way(coco: Path) -> None:
+def test_detections_in_a_crowd_region_are_ignored(coco: Path) -> None:
     pictures = open_split(coco, "train", masks=True)
     content = json.loads(pictures.annotation_file.read_text())
     real = [a for a in content["annotations"] if not a["iscrowd"]]
@@ -167,7 +167,7 @@ def test_detections_in_a_crowd_count_neither_way(coco: Path) -> None:
     assert alone == pytest.approx(100) and with_crowd == pytest.approx(alone) and wrong < alone - 1
 
 
-def test_rows_stand_beside_both_published_values() -> None:
+def test_rows_have_both_published_values() -> None:
     scores = Scores({"AP": 47.0, "AP50": 69.0}, {"AP": 42.0}, 5000)
     small = detector()
     small.variant = "biformer_small"
@@ -237,7 +237,7 @@ def test_the_learning_rate_warms_up_and_falls_twice() -> None:
     assert rates == pytest.approx([0.001, 0.5005, 1, 1, 0.1, 0.1, 0.01])
 
 
-def test_pictures_show_boxes_and_masks(coco: Path, tmp_path: Path) -> None:
+def test_figures_show_boxes_and_masks(coco: Path, tmp_path: Path) -> None:
     pictures = open_split(coco, "train", masks=True)
     plain, drawn = np.array(pictures.read(0)).astype(int), np.array(draw_annotated(pictures, 0)).astype(int)
     factor = drawn.shape[0] // plain.shape[0]

@@ -93,7 +93,7 @@ def test_two_processes_learn_what_one_learns_by_accumulation(coco: Path, tmp_pat
     assert [line["step"] for line in lines if "loss" in line] == [1, 2]
 
 
-def test_scores_over_two_processes_count_every_picture_once(trained: Path, coco: Path, tmp_path: Path) -> None:
+def test_scores_over_two_processes_count_every_image_once(trained: Path, coco: Path, tmp_path: Path) -> None:
     """Three images on two processes give the same scores and boxes as one process."""
     arguments = ("--checkpoint", trained / "model", "--data-root", coco, "--workers", 0, "--save-pictures", 2)
     call_script(TASK / "evaluate.py", *arguments, "--output", tmp_path / "1")
@@ -107,7 +107,7 @@ def test_scores_over_two_processes_count_every_picture_once(trained: Path, coco:
     assert len(list((tmp_path / "1/pictures").glob("*.png"))) == 2
 
 
-def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_path: Path) -> None:
+def test_prediction_agrees_with_evaluation(trained: Path, coco: Path, tmp_path: Path) -> None:
     photos, output = tmp_path / "photos", tmp_path / "found"
     (photos / "deep").mkdir(parents=True)
     first, second = (Image.open(path).convert("RGB") for path in sorted((coco / "val2017").iterdir())[:2])
@@ -155,7 +155,7 @@ def test_prediction_writes_what_evaluation_finds(trained: Path, coco: Path, tmp_
     assert {path.name for path in output.iterdir()} == {"detections.json", "pictures"}
 
 
-def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
+def test_four_images_can_be_learned(tmp_path: Path) -> None:
     """The loss falls to a third, and the boxes and masks of the training images are detected."""
     root = write_demo(tmp_path / "coco", training=5, validation=1)
     plain = ("--channels", 32, "--short-side", 80, "--long-side", 128, "--flip", 0, "--drop-path", 0, "--epochs", 40)
@@ -171,7 +171,7 @@ def test_four_pictures_are_learned_by_heart(tmp_path: Path) -> None:
     assert scores["box AP50"] > 80 and scores["mask AP50"] > 80, scores
 
 
-def test_a_truncated_picture_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_a_truncated_image_is_refused_in_one_sentence(tmp_path: Path) -> None:
     """The image is read in a loading process."""
     root = write_demo(tmp_path / "coco", training=2, validation=1)
     path = root / "train2017/000000000001.jpg"

@@ -226,7 +226,7 @@ def paths(trained: Path, data: Path, tmp_path: Path) -> dict[str, Path]:
     }
 
 
-def test_training_learns_its_pictures(data: Path, tmp_path: Path) -> None:
+def test_training_learns_its_images(data: Path, tmp_path: Path) -> None:
     """The published loop on six scenes, validated on the same six, learns to classify most pixels."""
     root = tmp_path / "data"
     shutil.copytree(data, root)

@@ -38,10 +38,8 @@ def test_the_demo_has_the_published_layout_and_is_the_same_every_time(demo: Path
     assert scenes.classes == ["brick", "grass", "galaxies", "coin", "cat", "cup"]
     codes = set()
     for index in range(len(scenes)):
-        picture, labels = scenes.read(index)
-        assert (
-            picture.shape == (3, 96, 128) and labels.shape == (96, 128) and picture.dtype == labels.dtype == torch.uint8
-        )
+        image, labels = scenes.read(index)
+        assert image.shape == (3, 96, 128) and labels.shape == (96, 128) and image.dtype == labels.dtype == torch.uint8
         raw = np.asarray(Image.open(demo / f"annotations/training/ADE_train_{index + 1:08d}.png"))
         assert np.array_equal((labels.numpy().astype(int) + 1) % 256, raw)
         codes |= set(labels.unique().tolist())
@@ -82,18 +80,18 @@ def test_class_names_come_from_the_published_table(tmp_path: Path) -> None:
         ("truncated annotation", r"00000003\.png: cannot be read as an image"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(demo: Path, tmp_path: Path, problem: str, words: str) -> None:
+def test_bad_data_is_refused_in_one_sentence(demo: Path, tmp_path: Path, problem: str, words: str) -> None:
     root = tmp_path / "data"
     shutil.copytree(demo, root)
-    picture = root / "images/training/ADE_train_00000003.jpg"
+    image = root / "images/training/ADE_train_00000003.jpg"
     annotation = root / "annotations/training/ADE_train_00000003.png"
     if problem == "root":
         root = tmp_path / "nowhere"
     elif problem == "folder":
         shutil.rmtree(annotation.parent)
     elif problem == "empty":
-        shutil.rmtree(picture.parent)
-        picture.parent.mkdir()
+        shutil.rmtree(image.parent)
+        image.parent.mkdir()
     elif problem == "annotation":
         annotation.unlink()
     elif problem == "picture":
@@ -107,14 +105,14 @@ def test_what_is_wrong_is_said_in_one_sentence(demo: Path, tmp_path: Path, probl
     elif problem == "colour":
         Image.open(annotation).convert("RGB").save(annotation)
     else:
-        victim = picture if "image" in problem else annotation
+        victim = image if "image" in problem else annotation
         victim.write_bytes(victim.read_bytes()[:200])
     with pytest.raises(UserError, match=words) as caught:
         open_scenes(root, "training").read(2)
     assert "\n" not in str(caught.value)
 
 
-def test_from_a_loading_process_it_is_one_sentence_too(demo: Path, tmp_path: Path) -> None:
+def test_an_error_in_a_loading_process_is_one_sentence_too(demo: Path, tmp_path: Path) -> None:
     shutil.copytree(demo, tmp_path / "data")
     for annotation in (tmp_path / "data/annotations/training").iterdir():
         annotation.write_bytes(annotation.read_bytes()[:80])
@@ -124,7 +122,7 @@ def test_from_a_loading_process_it_is_one_sentence_too(demo: Path, tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_pictures_stand_upright(demo: Path, tmp_path: Path) -> None:
+def test_images_are_turned_upright(demo: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(demo, root)
     path = root / "images/training/ADE_train_00000001.jpg"
@@ -140,27 +138,27 @@ def test_pictures_stand_upright(demo: Path, tmp_path: Path) -> None:
 def test_labels_follow_their_pixels() -> None:
     """Resized by 1, cropped, mirrored and padded; the grey values of the image are its labels."""
     labels = torch.randint(0, 6, (40, 70), dtype=torch.uint8)
-    picture = (labels * 40)[None].expand(3, -1, -1)
+    image = (labels * 40)[None].expand(3, -1, -1)
     augment = Augmentation(size=40, scale=(1, 1), distort=False)
     for seed in range(8):
-        x, y = augment(picture, labels, np.random.default_rng(seed))
+        x, y = augment(image, labels, np.random.default_rng(seed))
         assert x.shape == (3, 40, 40) and y.shape == (40, 40)
         grey = ((x[0] * 0.229 + 0.485) * 255 / 40).round()
         assert torch.equal(grey.to(torch.uint8), y)
-    small, where = Augmentation(size=40, scale=(0.5, 0.5), distort=False)(picture, labels, np.random.default_rng(0))
+    small, where = Augmentation(size=40, scale=(0.5, 0.5), distort=False)(image, labels, np.random.default_rng(0))
     assert (where[20:] == 255).all() and (where[:20, :35] < 6).all() and (where[:, 35:] == 255).all()
     assert not small[:, 20:].any() and small[:, :20, :35].any()
 
 
-def test_crops_that_one_class_fills_are_tried_again() -> None:
+def test_crops_with_one_class_are_drawn_again() -> None:
     labels = torch.zeros(64, 256, dtype=torch.uint8)
     labels[:, 128:] = 1
     labels[:, :20] = 255
-    picture = torch.zeros(3, 64, 256, dtype=torch.uint8)
+    image = torch.zeros(3, 64, 256, dtype=torch.uint8)
 
     def shares(limit: float) -> list[float]:
         augment = Augmentation(size=64, scale=(1, 1), category_share=limit, distort=False)
-        crops = [augment(picture, labels, np.random.default_rng(seed))[1] for seed in range(40)]
+        crops = [augment(image, labels, np.random.default_rng(seed))[1] for seed in range(40)]
         return [(crop == 0).sum().item() / (crop != 255).sum().item() for crop in crops]
 
     assert np.mean([0.25 < share < 0.75 for share in shares(0.75)]) > 0.8
@@ -219,7 +217,7 @@ def test_presets_are_the_published_experiments() -> None:
     )
 
 
-def test_colours_differ_and_label_pictures_hold_the_codes() -> None:
+def test_colours_differ_and_label_images_have_the_codes() -> None:
     colours = pictures.palette(150).astype(int)
     apart = np.abs(colours[:, None] - colours[None]).sum(-1) + 1000 * np.eye(150, dtype=int)
     assert apart.min() >= 10 and apart[:20, :20].min() > 60
@@ -233,7 +231,7 @@ def test_colours_differ_and_label_pictures_hold_the_codes() -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_class_numbers_in_few_bits_stay_what_they_are(demo: Path, tmp_path: Path, bits: int) -> None:
+def test_class_numbers_in_few_bits_are_kept(demo: Path, tmp_path: Path, bits: int) -> None:
     """Some programs use few bits to make PNGs smaller, and Pillow stretches the values to 8 bits."""
     root = shutil.copytree(demo, tmp_path / "few")
     codes = np.minimum(np.arange(96 * 128, dtype=np.uint8).reshape(96, 128) % 7, 2**bits - 1)

@@ -146,7 +146,7 @@ def test_the_loss_is_divided_by_all_pixels_and_the_auxiliary_counts_four_tenths(
     assert pixel_loss(model(x), torch.full_like(labels, 255)).item() == 0
 
 
-def test_frozen_batch_norm_is_the_backbones_only() -> None:
+def test_only_the_backbones_batch_norms_are_frozen() -> None:
     model = narrow(freeze_batch_norm=True).train()
     modes = {name: m.training for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     assert modes and all(mode == name.startswith("head.") for name, mode in modes.items())
@@ -221,12 +221,12 @@ def test_labels_at_any_size_are_the_literal_ones(
     """Strips of one or a few rows give the same as whole maps."""
     monkeypatch.setattr(inference, "_STRIP_VALUES", 900)
     model = narrow()
-    picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     protocol = Protocol(24, divisor, MULTI_SCALE if several else (1.0,), several)
     total = torch.zeros(5, *size)
     for scale in protocol.scales:
         fit = fitted(*size, 24, scale)
-        view = inference.resized(picture, *fit)
+        view = inference.resized(image, *fit)
         aligned = tuple(-(-max(s, model.least_size) // divisor) * divisor for s in fit)
         view = normalised(view if aligned == fit else inference.resized(view, *aligned))[None]
         for mirror in (False, True)[: 1 + several]:
@@ -234,7 +234,7 @@ def test_labels_at_any_size_are_the_literal_ones(
                 logits = enlarge(enlarge(model(view.flip(-1) if mirror else view), aligned), size)
             shares = logits.softmax(1)[0]
             total += shares.flip(-1) if mirror else shares
-    found = predict_labels(model, picture, protocol)
+    found = predict_labels(model, image, protocol)
     assert found.shape == size
     best = total.gather(0, found[None])[0]
     torch.testing.assert_close(
@@ -253,7 +253,7 @@ def test_scores_are_counted_by_hand() -> None:
     assert scores.values() == pytest.approx({"mIoU": (200 / 3 + 50) / 3, "mAcc": 200 / 3, "aAcc": 400 / 6})
 
 
-def test_published_values_stand_beside_ade20k_only() -> None:
+def test_only_ade20k_rows_have_published_values() -> None:
     model = narrow("upernet")
     model.variant = "biformer_small"
     scores = scoring.Scores(np.eye(5, dtype=np.int64), 2000)
@@ -271,7 +271,7 @@ def test_autocast_and_batches() -> None:
     model = narrow("upernet").double()
     x = torch.rand(3, 3, 33, 50, dtype=torch.float64)
     with torch.no_grad():
-        together, alone = model(x), torch.cat([model(picture[None]) for picture in x])
+        together, alone = model(x), torch.cat([model(image[None]) for image in x])
         torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-12)
         exact = model.float()(x.float())
         with torch.autocast("cpu", dtype=torch.bfloat16):

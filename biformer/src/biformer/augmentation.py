@@ -51,9 +51,9 @@ def training_transform(config: Config) -> Transform:
     return transform
 
 
-def posterize(picture: Image.Image, bits: int, **_: Any) -> Image.Image:
+def posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     """timm's `posterize`; for 0 bits, its strongest form, which Pillow 13 refuses, the image is black."""
-    return auto_augment.posterize(picture, bits) if bits else Image.new(picture.mode, picture.size)
+    return auto_augment.posterize(image, bits) if bits else Image.new(image.mode, image.size)
 
 
 def evaluation_transform(image_size: int = 224, crop_pct: float = CROP_SHARE) -> Transform:
@@ -116,9 +116,9 @@ class TrainingPictures(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key
-        picture, label = self._read(self._source(epoch, index))
+        image, label = self._read(self._source(epoch, index))
         with seeded(self.seed, epoch, index):
-            return self.transform(picture), label
+            return self.transform(image), label
 
     def skipped(self) -> list[str]:
         """Names of the unreadable images that all loading processes have found so far."""
@@ -179,12 +179,12 @@ class EvaluationPictures(Dataset[tuple[Tensor, int, int]]):
     def __getitem__(self, position: int) -> tuple[Tensor, int, int]:
         index = self.indices[position]
         try:
-            picture, label = self.pictures.read(index)
+            image, label = self.pictures.read(index)
         except UnreadablePicture as error:
             if self.strict:
                 raise UserError(f"{error}, or remove --strict to skip it") from None
             return self.blank, -1, index
-        return self.transform(picture), label, index
+        return self.transform(image), label, index
 
 
 @contextlib.contextmanager

@@ -66,8 +66,8 @@ class Pictures:
             UnreadablePicture: the image cannot be decoded.
         """
         with reading(self.names[index]):
-            picture, label = self.load(index)
-            return picture if picture.mode == "RGB" else picture.convert("RGB"), label
+            image, label = self.load(index)
+            return image if image.mode == "RGB" else image.convert("RGB"), label
 
     def subset(self, indices: Sequence[int]) -> Pictures:
         """The images at `indices`, with all classes."""

@@ -54,10 +54,10 @@ def part(name: str, split: str) -> tuple[int, int]:
 def photograph(name: str) -> Image.Image:
     """An image in RGB; large images are reduced."""
     with Image.open(Path(skimage.__file__).parent / "data" / FILES[name]) as file:
-        picture = file.convert("RGB")
-    if picture.height > _HEIGHT:
-        picture = picture.resize((round(picture.width * _HEIGHT / picture.height), _HEIGHT), Image.Resampling.BICUBIC)
-    return picture
+        image = file.convert("RGB")
+    if image.height > _HEIGHT:
+        image = image.resize((round(image.width * _HEIGHT / image.height), _HEIGHT), Image.Resampling.BICUBIC)
+    return image
 
 
 def corner(name: str, split: str, number: int) -> tuple[int, int]:

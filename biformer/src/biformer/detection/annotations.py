@@ -83,14 +83,14 @@ def check_annotation(
         UserError: a value is missing or wrong.
     """
     box: Any = annotation.get("bbox")
-    picture: Any = annotation.get("image_id")
+    image: Any = annotation.get("image_id")
     category: Any = annotation.get("category_id")
-    for name, value in (("image_id", picture), ("category_id", category)):
+    for name, value in (("image_id", image), ("category_id", category)):
         if type(value) is not int:
             raise UserError(f"{where}: has the {name} {as_text(value)}; expected a whole number, the id of an entry")
-    if picture not in sizes:
+    if image not in sizes:
         raise UserError(
-            f"{where}: belongs to image {as_text(picture)}, which the file does not list; correct its image_id"
+            f"{where}: belongs to image {as_text(image)}, which the file does not list; correct its image_id"
         )
     if category not in labels:
         raise UserError(
@@ -103,10 +103,10 @@ def check_annotation(
         raise UserError(
             f"{where}: has the box {as_text(box)}, expected left, top, width and height in pixels; correct it"
         )
-    (left, top, width, height), (down, across) = box, sizes[picture]
+    (left, top, width, height), (down, across) = box, sizes[image]
     inside = [max(left, 0.0), max(top, 0.0), min(left + width, across), min(top + height, down)]
     degenerate = min(width, height, inside[2] - inside[0], inside[3] - inside[1]) < 1
-    return picture, None if degenerate else inside, labels[category]
+    return image, None if degenerate else inside, labels[category]
 
 
 def shape_of(segmentation: Any, where: str, size: tuple[int, int]) -> Any:

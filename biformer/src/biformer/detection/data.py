@@ -85,11 +85,11 @@ class CocoPictures:
         path, (height, width) = self.folder / self.names[index], self.sizes[index]
         # If EXIF says that the image must be turned, the annotated size shows whether it was annotated upright.
         for upright in (False, True):
-            picture = read_rgb(path, upright=upright)
-            if picture.size == (width, height):
-                return picture
+            image = read_rgb(path, upright=upright)
+            if image.size == (width, height):
+                return image
         raise UserError(
-            f"{path}: has {picture.width}x{picture.height} pixels, {self.annotation_file.name} says "
+            f"{path}: has {image.width}x{image.height} pixels, {self.annotation_file.name} says "
             f"{width}x{height}; copy the images that belong to the annotations"
         )
 
@@ -144,13 +144,13 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
         raise UserError(f"{folder}: no such folder of images; {LAYOUT}")
     categories = {c["id"]: c["name"] for c in sorted(content["categories"], key=lambda c: c["id"])}
     labels = {number: label for label, number in enumerate(categories)}
-    by_picture: dict[int, list[tuple[list[float], int, Any]]] = {image["id"]: [] for image in content["images"]}
+    by_image: dict[int, list[tuple[list[float], int, Any]]] = {image["id"]: [] for image in content["images"]}
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     crowds = degenerate = 0
     for annotation in content["annotations"]:
         where = f"{path}: annotation {as_text(annotation['id']) if 'id' in annotation else 'without an id'}"
-        picture, box, label = check_annotation(annotation, where, labels, sizes)
-        shape = shape_of(annotation.get("segmentation"), where, sizes[picture])
+        number, box, label = check_annotation(annotation, where, labels, sizes)
+        shape = shape_of(annotation.get("segmentation"), where, sizes[number])
         if annotation.get("iscrowd"):
             crowds += 1
         elif box is None or (masks and shape == []):
@@ -158,7 +158,7 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
         elif masks and shape is None:
             raise UserError(f"{where}: has no segmentation, which Mask R-CNN needs; add it, or use --method retinanet")
         else:
-            by_picture[picture].append((box, label, shape))
+            by_image[number].append((box, label, shape))
     names = [image["file_name"] for image in content["images"]]
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
@@ -174,9 +174,9 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
         folder,
         path,
         names,
-        list(by_picture),
+        list(by_image),
         list(sizes.values()),
-        [_objects(found) for found in by_picture.values()],
+        [_objects(found) for found in by_image.values()],
         list(categories),
         list(categories.values()),
         crowds,

@@ -44,10 +44,10 @@ def write_demo(folder: Path, *, training: int = 97, validation: int = 8) -> Path
         annotations: list[dict[str, Any]] = []
         for number in range(count):
             name = f"{number + 1:012d}.jpg"
-            picture, found = _compose(split, number, empty=number == count - 1)
+            image, found = _compose(split, number, empty=number == count - 1)
             with atomic_path(folder / SPLITS[split] / name) as temporary:
-                picture.save(temporary, quality=95)
-            images.append({"id": 100 + number, "file_name": name, "width": picture.width, "height": picture.height})
+                image.save(temporary, quality=95)
+            images.append({"id": 100 + number, "file_name": name, "width": image.width, "height": image.height})
             annotations += [
                 {"id": len(annotations) + i + 1, "image_id": 100 + number, **a} for i, a in enumerate(found)
             ]
@@ -63,7 +63,7 @@ def _compose(split: str, number: int, *, empty: bool) -> tuple[Image.Image, list
     name, tints = list(_GROUNDS.items())[number % len(_GROUNDS)]
     ground = ImageOps.colorize(_installed(name).convert("L"), *tints).resize((320, 320))
     left, top = (int(random.integers(0, 320 - length + 1)) for length in (width, height))
-    picture = ground.crop((left, top, left + width, top + height))
+    image = ground.crop((left, top, left + width, top + height))
     owner = np.full((height, width), -1)  # which object a pixel shows
     placed: list[tuple[int, bool, int]] = []  # category, in the heap or not, pixels before any were covered
     heap = [(3, (0.5 + 0.09 * dx, 0.5 + 0.1 * dy)) for dx in (-1, 1) for dy in (-1, 0, 1)]
@@ -80,7 +80,7 @@ def _compose(split: str, number: int, *, empty: bool) -> tuple[Image.Image, list
         hidden = [(owner[mask] == i).sum() / pixels for i, (_, crowd, pixels) in enumerate(placed) if not crowd]
         if place is None and (mask.sum() < 150 or max(hidden, default=0) > 1 - _LEAST_VISIBLE):
             continue
-        picture.paste(cut_out.convert("RGB"), (left, top), cut_out.getchannel("A"))
+        image.paste(cut_out.convert("RGB"), (left, top), cut_out.getchannel("A"))
         owner[mask] = len(placed)
         placed.append((category, place is not None, int(mask.sum())))
     crowd = np.isin(owner, [i for i, (_, in_heap, _) in enumerate(placed) if in_heap])
@@ -88,7 +88,7 @@ def _compose(split: str, number: int, *, empty: bool) -> tuple[Image.Image, list
     for i, (category, in_heap, pixels) in enumerate(placed):
         if not in_heap and (owner == i).sum() >= 0.3 * pixels:
             found.append(_annotation(category, owner == i))
-    return picture, found
+    return image, found
 
 
 def _annotation(category: int, mask: np.ndarray, *, crowd: bool = False) -> dict[str, Any]:
@@ -151,8 +151,8 @@ def _cut_outs(name: str) -> list[Image.Image]:
     return cut_outs
 
 
-def _transparent(picture: Image.Image, shape: np.ndarray) -> Image.Image:
-    cut_out = picture.convert("RGBA")
+def _transparent(image: Image.Image, shape: np.ndarray) -> Image.Image:
+    cut_out = image.convert("RGBA")
     cut_out.putalpha(Image.fromarray((255 * shape).astype(np.uint8)))
     return cut_out.crop(cut_out.getchannel("A").getbbox())
 

@@ -23,7 +23,7 @@ _LEAST_SIDE = 320
 
 
 def draw(
-    picture: Image.Image,
+    image: Image.Image,
     boxes: np.ndarray,
     labels: Sequence[int],
     captions: Sequence[str],
@@ -34,17 +34,17 @@ def draw(
     Images with a side below 320 pixels are enlarged by a whole factor, so that the names can be read.
 
     Args:
-        picture: an RGB image.
+        image: an RGB image.
         boxes: `(N, 4)`, left, top, right, bottom in pixels.
         labels: class numbers of the objects.
         captions: a text for each object.
         masks: for each object `(H, W)` of booleans.
     """
-    plain = np.array(picture, dtype=np.float32)
+    plain = np.array(image, dtype=np.float32)
     pixels = plain.copy()
     for mask, label in zip(masks or [], labels, strict=False):
         pixels[mask] = (1 - _SHADE) * plain[mask] + _SHADE * np.array(colour(label))
-    factor = max(1, -(-_LEAST_SIDE // min(picture.size)))
+    factor = max(1, -(-_LEAST_SIDE // min(image.size)))
     drawn = Image.fromarray(pixels.round().astype(np.uint8).repeat(factor, axis=0).repeat(factor, axis=1))
     brush = ImageDraw.Draw(drawn)
     line = max(1, round(min(drawn.size) / 250))
@@ -63,12 +63,12 @@ def draw(
 
 
 def draw_found(
-    picture: Image.Image, found: dict[str, Tensor], classes: Sequence[str], *, score: float = SCORE
+    image: Image.Image, found: dict[str, Tensor], classes: Sequence[str], *, score: float = SCORE
 ) -> Image.Image:
     """Draw the detections that have at least this score in [0, 1]; the best is on top.
 
     Args:
-        picture: an RGB image.
+        image: an RGB image.
         found: the output of `Detector` for this image.
         classes: names of the classes.
         score: lowest score that is drawn.
@@ -77,9 +77,9 @@ def draw_found(
     labels = found["labels"].tolist()
     masks = None
     if "masks" in found:
-        masks = [pasted(found["masks"][i], found["boxes"][i], picture.height, picture.width).numpy() for i in keep]
+        masks = [pasted(found["masks"][i], found["boxes"][i], image.height, image.width).numpy() for i in keep]
     captions = [f"{classes[labels[i]]} {100 * float(found['scores'][i]):.0f} %" for i in keep]
-    return draw(picture, found["boxes"].cpu().numpy()[keep], [labels[i] for i in keep], captions, masks)
+    return draw(image, found["boxes"].cpu().numpy()[keep], [labels[i] for i in keep], captions, masks)
 
 
 def draw_annotated(pictures: CocoPictures, index: int) -> Image.Image:
@@ -97,11 +97,11 @@ def detection_sheet(
     """Write a figure with the annotated and the detected objects of the first images of a split; return its path."""
     rows = []
     for index in range(min(count, len(pictures))):
-        picture = pictures.read(index)
+        image = pictures.read(index)
         with torch.inference_mode():
-            found = detector([to_tensor(picture).to(device)])
+            found = detector([to_tensor(image).to(device)])
         assert isinstance(found, list)
-        both = (draw_annotated(pictures, index), draw_found(picture, found[0], detector.class_names))
+        both = (draw_annotated(pictures, index), draw_found(image, found[0], detector.class_names))
         rows.append([np.array(each) / 255 for each in both])
     return comparison_sheet(rows, ["annotated", f"found with a score of {SCORE} or more"], path)
 

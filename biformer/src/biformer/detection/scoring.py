@@ -111,13 +111,13 @@ def detect(detector: Detector, pictures: CocoPictures, accelerator: Accelerator,
     return [result for _, found in sorted(everything, key=lambda pair: pair[0]) for result in found]
 
 
-def results_of(found: dict[str, Tensor], detector: Detector, picture: int, height: int, width: int) -> list[Result]:
+def results_of(found: dict[str, Tensor], detector: Detector, image_id: int, height: int, width: int) -> list[Result]:
     """The detections of one image in COCO's results format.
 
     Args:
         found: the output of the detector.
         detector: for the category numbers.
-        picture: number of the image in the data set.
+        image_id: number of the image in the data set.
         height, width: of the image, in pixels.
     """
     results = []
@@ -127,7 +127,7 @@ def results_of(found: dict[str, Tensor], detector: Detector, picture: int, heigh
     ):
         left, top, right, bottom = box.tolist()
         result: Result = {
-            "image_id": picture,
+            "image_id": image_id,
             "category_id": detector.category_ids[label],
             "bbox": [left, top, right - left, bottom - top],
             "score": confidence,

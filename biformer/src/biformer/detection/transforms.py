@@ -90,6 +90,6 @@ def unstacked(batch: tuple[list[Tensor], list[Target]]) -> tuple[list[Tensor], l
     return [image[0] for image in images], [{key: value[0] for key, value in target.items()} for target in targets]
 
 
-def to_tensor(picture: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
     """Convert an RGB image to `(3, H, W)` float32 in [0, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255

@@ -46,19 +46,19 @@ class Augmentation:
     flip: float = 0.5
     distort: bool = True
 
-    def __call__(self, picture: Tensor, labels: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, labels: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """`(3, H, W)` uint8 and `(H, W)` uint8 → `(3, size, size)` normalised and `(size, size)` uint8.
 
         Pixels outside the image are 0 after normalisation, and their label is 255.
         """
         height, width = fitted(labels.shape[0], labels.shape[1], self.size, random.uniform(*self.scale))
-        picture = resized(picture, height, width)
+        image = resized(image, height, width)
         labels = TF.resize(labels[None], [height, width], InterpolationMode.NEAREST)[0]
         crop = self._crop(labels, random)
-        picture, labels = picture[:, *crop], labels[crop]
+        image, labels = image[:, *crop], labels[crop]
         if random.random() < self.flip:
-            picture, labels = picture.flip(-1), labels.flip(-1)
-        colours = picture.float() / 255
+            image, labels = image.flip(-1), labels.flip(-1)
+        colours = image.float() / 255
         x = normalised(distorted(colours, random) if self.distort else colours)
         padding = (0, self.size - labels.shape[1], 0, self.size - labels.shape[0])
         return F.pad(x, padding), F.pad(labels, padding, value=IGNORED)
@@ -135,5 +135,5 @@ class TrainingScenes(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = key
-        picture, labels = self.scenes.read(index)
-        return self.augmentation(picture, labels, np.random.default_rng([self.seed, epoch, index]))
+        image, labels = self.scenes.read(index)
+        return self.augmentation(image, labels, np.random.default_rng([self.seed, epoch, index]))

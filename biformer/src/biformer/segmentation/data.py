@@ -57,16 +57,16 @@ class Scenes:
         """
         path = annotation_of(self.root / "annotations" / self.split, self.names[index])
         try:
-            picture = read_picture(self.root / "images" / self.split / self.names[index])
+            image = read_picture(self.root / "images" / self.split / self.names[index])
             labels = _read_annotation(path, len(self.classes))
         except UnreadablePicture as error:
             raise UserError(str(error)) from None
-        if labels.shape != picture.shape[1:]:
+        if labels.shape != image.shape[1:]:
             raise UserError(
                 f"{path}: has {labels.shape[1]}x{labels.shape[0]} pixels, its image has "
-                f"{picture.shape[2]}x{picture.shape[1]}; copy both again"
+                f"{image.shape[2]}x{image.shape[1]}; copy both again"
             )
-        return picture, labels
+        return image, labels
 
 
 def open_both(root: Path) -> tuple[Scenes, Scenes]:

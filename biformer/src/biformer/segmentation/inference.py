@@ -71,36 +71,36 @@ def fitted(height: int, width: int, image_size: int, scale: float = 1.0) -> tupl
     return max(1, int(height * factor + 0.5)), max(1, int(width * factor + 0.5))
 
 
-def normalised(picture: Tensor) -> Tensor:
+def normalised(image: Tensor) -> Tensor:
     """Normalise `(..., 3, H, W)`, uint8 or floats in [0, 1], with ImageNet's mean and standard deviation."""
-    if not picture.is_floating_point():
-        picture = picture.float() / 255
-    return TF.normalize(picture, list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD))
+    if not image.is_floating_point():
+        image = image.float() / 255
+    return TF.normalize(image, list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD))
 
 
-def resized(picture: Tensor, height: int, width: int) -> Tensor:
+def resized(image: Tensor, height: int, width: int) -> Tensor:
     """Resize `(3, H, W)` uint8 bilinearly without antialiasing, as OpenCV in the release, to `(3, height, width)`."""
-    return TF.resize(picture, [height, width], InterpolationMode.BILINEAR, antialias=False)
+    return TF.resize(image, [height, width], InterpolationMode.BILINEAR, antialias=False)
 
 
 @torch.inference_mode()
-def predict_labels(model: Segmenter, picture: Tensor, protocol: Protocol) -> Tensor:
+def predict_labels(model: Segmenter, image: Tensor, protocol: Protocol) -> Tensor:
     """Predict the most probable class of every pixel.
 
     Args:
         model: in evaluation mode.
-        picture: `(3, H, W)` uint8, on the model's device, of any size. A resized side below `model.least_size` is
+        image: `(3, H, W)` uint8, on the model's device, of any size. A resized side below `model.least_size` is
             stretched to this size.
         protocol: sizes and views.
 
     Returns:
         `(H, W)` int64.
     """
-    height, width = picture.shape[-2:]
+    height, width = image.shape[-2:]
     views: list[tuple[Tensor, tuple[int, int]]] = []
     for scale in protocol.scales:
         size = fitted(height, width, protocol.image_size, scale)
-        view = resized(picture, *size)
+        view = resized(image, *size)
         aligned = [-(-max(side, model.least_size) // protocol.size_divisor) * protocol.size_divisor for side in size]
         if tuple(aligned) != size:
             view = resized(view, *aligned)  # a second time, as the release's AlignResize
@@ -108,7 +108,7 @@ def predict_labels(model: Segmenter, picture: Tensor, protocol: Protocol) -> Ten
         views.append((model(x)[0].float(), (aligned[0], aligned[1])))
         if protocol.flip:
             views.append((model(x.flip(-1))[0].float().flip(-1), (aligned[0], aligned[1])))
-    labels = torch.empty(height, width, dtype=torch.int64, device=picture.device)
+    labels = torch.empty(height, width, dtype=torch.int64, device=image.device)
     rows = max(1, _STRIP_VALUES // (model.num_classes * width))
     for first in range(0, height, rows):
         last = min(first + rows, height)

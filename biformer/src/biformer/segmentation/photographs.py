@@ -46,10 +46,10 @@ def write_demo(root: Path, *, training: int = 96, validation: int = 16) -> Path:
         return folder
     for split, count in (("training", training), ("validation", validation)):
         for number in range(1, count + 1):
-            picture, labels = scene(split, number)
+            image, labels = scene(split, number)
             name = f"ADE_{_SPLITS[split]}_{number:08d}"
             with atomic_path(folder / "images" / split / f"{name}.jpg") as temporary:
-                Image.fromarray(picture).save(temporary, quality=95)
+                Image.fromarray(image).save(temporary, quality=95)
             with atomic_path(folder / "annotations" / split / f"{name}.png") as temporary:
                 Image.fromarray(labels).save(temporary)
     lines = [f"{i}\t0\t0\t0\t0\t{name}" for i, name in enumerate(CLASSES, start=1)]
@@ -63,7 +63,7 @@ def scene(split: str, number: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng([number, split == "training"])
     ground = number % len(_GROUNDS)
     width, height = SIZE
-    picture = _ground(_GROUNDS[ground], split, random)
+    image = _ground(_GROUNDS[ground], split, random)
     labels = np.full((height, width), ground + 1, dtype=np.uint8)
     for _ in range(int(random.integers(2, 4))):
         kind = str(random.choice(["coin", "coin", "cat", "cup"]))
@@ -77,11 +77,11 @@ def scene(split: str, number: int) -> tuple[np.ndarray, np.ndarray]:
         top = int(random.integers(0, height - cut.height + 1))
         here = (slice(top, top + cut.height), slice(left, left + cut.width))
         inside = np.asarray(cut)[..., 3] > 127
-        picture[here][inside] = np.asarray(cut)[inside][:, :3]
+        image[here][inside] = np.asarray(cut)[inside][:, :3]
         ring = morphology.dilation(inside) & ~morphology.erosion(inside)
         labels[here] = np.where(inside, CLASSES.index(kind) + 1, labels[here])
         labels[here] = np.where(ring, 0, labels[here])
-    return picture, labels
+    return image, labels
 
 
 def _photograph(name: str) -> Image.Image:

@@ -40,32 +40,32 @@ def label_picture(labels: np.ndarray, classes: int) -> Image.Image:
         classes: number of classes; the palette has their colours.
     """
     codes = (labels.astype(np.uint8) + np.uint8(1)).astype(np.uint8)
-    picture = Image.fromarray(codes)
-    picture.putpalette([0, 0, 0, *palette(classes).flatten().tolist()])
-    return picture
+    image = Image.fromarray(codes)
+    image.putpalette([0, 0, 0, *palette(classes).flatten().tolist()])
+    return image
 
 
-def blended(picture: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+def blended(image: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Blend the colours of the labels `(H, W)` into an image `(H, W, 3)` uint8; unlabelled pixels do not change."""
     colours = np.vstack([palette(classes), np.zeros((IGNORED + 1 - classes, 3), np.uint8)])[labels]
-    mixed = (1 - _OPACITY) * picture + _OPACITY * colours
-    return np.where((labels == IGNORED)[..., None], picture, mixed.round()).astype(np.uint8)
+    mixed = (1 - _OPACITY) * image + _OPACITY * colours
+    return np.where((labels == IGNORED)[..., None], image, mixed.round()).astype(np.uint8)
 
 
-def overlay(picture: Image.Image, labels: np.ndarray, names: Sequence[str]) -> Image.Image:
+def overlay(image: Image.Image, labels: np.ndarray, names: Sequence[str]) -> Image.Image:
     """A photograph with the colours of its classes, and a legend at the right with the largest class first.
 
     Args:
-        picture: RGB; it is reduced if a side is longer than 1600 pixels.
+        image: RGB; it is reduced if a side is longer than 1600 pixels.
         labels: `(H, W)` class numbers from 0, of the size of the image.
         names: names of the classes.
     """
     shares = np.bincount(labels.flatten(), minlength=len(names))[: len(names)] / labels.size
     found = [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] > 0]
-    factor = min(1.0, _LARGEST / max(picture.size))
-    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    factor = min(1.0, _LARGEST / max(image.size))
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     small = np.asarray(Image.fromarray(labels.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
-    shown = Image.fromarray(blended(np.asarray(picture.resize(size, Image.Resampling.BICUBIC)), small, len(names)))
+    shown = Image.fromarray(blended(np.asarray(image.resize(size, Image.Resampling.BICUBIC)), small, len(names)))
     letter = int(np.clip(size[1] // 28, 12, 28))
     font = ImageFont.load_default(letter)
     line, colours = round(1.5 * letter), palette(len(names))
@@ -90,9 +90,9 @@ def prediction_sheet(
     figure = Figure(figsize=(9, 2.4 * len(indices) + 0.6), dpi=100, layout="constrained")
     axes = figure.subplots(len(indices), 3, squeeze=False)
     for row, index in zip(axes, indices, strict=True):
-        picture, labels = scenes.read(index)
-        found = predict_labels(model, picture.to(device), protocol).cpu().numpy()
-        pixels, expected = picture.permute(1, 2, 0).numpy(), labels.numpy()
+        image, labels = scenes.read(index)
+        found = predict_labels(model, image.to(device), protocol).cpu().numpy()
+        pixels, expected = image.permute(1, 2, 0).numpy(), labels.numpy()
         right = 100 * (found == expected)[expected != IGNORED].mean() if (expected != IGNORED).any() else np.nan
         for axis, shown in zip(
             row, (pixels, blended(pixels, expected, classes), blended(pixels, found, classes)), strict=True

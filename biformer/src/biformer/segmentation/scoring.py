@@ -104,9 +104,9 @@ def score(
         share, batch_size=None, num_workers=workers, worker_init_fn=begin_worker, generator=torch.Generator()
     )
     total = torch.zeros(model.num_classes, model.num_classes, dtype=torch.int64, device=device)
-    for picture, labels in tqdm(loader, unit="image", disable=rank > 0, leave=False):
+    for image, labels in tqdm(loader, unit="image", disable=rank > 0, leave=False):
         with accelerator.autocast():
-            found = predict_labels(model, picture.to(device), protocol)
+            found = predict_labels(model, image.to(device), protocol)
         total += confusion(labels.to(device), found, model.num_classes)
     if processes > 1:
         total = accelerator.reduce(total, reduction="sum")
