@@ -95,9 +95,9 @@ def test_bad_data_is_refused_in_one_sentence(demo: Path, tmp_path: Path, problem
     elif problem == "annotation":
         annotation.unlink()
     elif problem == "picture":
-        picture.unlink()
+        image.unlink()
     elif problem == "suffix":
-        shutil.copy(picture, picture.with_suffix(".jpeg"))
+        shutil.copy(image, image.with_suffix(".jpeg"))
     elif problem == "size":
         Image.open(annotation).crop((0, 0, 100, 96)).save(annotation)
     elif problem == "label":
