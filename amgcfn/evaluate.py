@@ -63,6 +63,8 @@ class EvaluateConfig:
 def main() -> None:
     """Load, score, print, write."""
     options = parse(EvaluateConfig, __doc__)
+    if options.output is not None and options.output.suffix.lower() != ".json":
+        raise UserError(f"--output {options.output}: expected the name of a file for the rows, ending in .json")
     device = choose_device(options.device)
     budget = memory.budget(options.memory, device)
     checkpoint = locate(options.checkpoint)

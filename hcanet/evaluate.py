@@ -95,6 +95,7 @@ def main() -> None:
     accelerator = launch.accelerator()
     device = accelerator.device if options.device == "auto" else choose_device(options.device)
     budget = memory.budget(options.memory, device)
+    load_model(checkpoints[0])  # refuses another project's before the flags of its run are read
     trained = config.recorded(checkpoints[0])
     regions, title = test_regions(options, trained, checkpoints[0])
     cases = scoring.cases_to_test(

@@ -201,6 +201,13 @@ def test_one_checkpoint_for_many_seeds_is_refused(scene, tmp_path):
     assert "names one seed's checkpoint" in message
 
 
+def test_rows_do_not_replace_other_files(tmp_path):
+    (tmp_path / "scene.npz").write_bytes(b"mine")
+    message = _refused("evaluate.py", "--checkpoint", tmp_path, "--output", tmp_path / "scene.npz")
+    assert "scene.npz: expected the name of a file for the rows, ending in .json" in message
+    assert (tmp_path / "scene.npz").read_bytes() == b"mine"
+
+
 def test_a_folder_without_model_is_refused(tmp_path):
     assert "holds no model" in _refused("evaluate.py", "--checkpoint", tmp_path)
 

@@ -92,6 +92,8 @@ def test_files_and_folders_from_elsewhere_are_told_apart(tmp_path: Path) -> None
     assert recorded(tmp_path / "model") == {"preset": "unknown"}
     write_json(tmp_path / "config.json", ["no run"])
     assert recorded(tmp_path / "model") == {"preset": "unknown"}
+    write_json(tmp_path / "config.json", {"config": {"preset": 3}})
+    assert recorded(tmp_path / "model") == {"preset": "unknown"}
     write_json(tmp_path / "config.json", {"config": {"seed": 3}})
     assert recorded(tmp_path / "model") == {"preset": "unknown", "seed": 3}
     (tmp_path / "config.json").write_text('{"config": {"seed"')

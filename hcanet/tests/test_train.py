@@ -74,6 +74,15 @@ def test_evaluate_finds_what_the_run_was_to_be_tested_on(trained: Path, verb: Ve
     assert {"pictures.png", "spectra.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_evaluate_refuses_another_project_s_run(verb: Verb, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "config.json").write_text('{"config": {"order": 2}}')
+    (tmp_path / "model" / "config.json").write_text('{"architecture": "ESSAformer"}')
+    (tmp_path / "model" / "model.safetensors").touch()
+    done = verb("evaluate", "--checkpoint", tmp_path, status=2)
+    assert "holds a ESSAformer, expected a HCANet" in done.stderr
+
+
 def test_evaluate_takes_other_noise_and_whole_scenes(trained: Path, verb: Verb, tmp_path: Path) -> None:
     flags = ("--checkpoint", trained, "--output", tmp_path, "--methods", "outliers", "--whole")
     done = verb("evaluate", *flags, "--cases", "gaussian", "complex", "--sigma", 20)

@@ -232,7 +232,8 @@ def recorded(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint.parent / "config.json"
     preset = {"preset": "released" if checkpoint.is_file() else "unknown"}
     try:
-        return preset | dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+        found = preset | dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+        return found if isinstance(found["preset"], str) else preset
     except (OSError, KeyError, TypeError):
         return preset
     except ValueError as error:
