@@ -13,7 +13,7 @@ import torch
 from common.errors import UserError
 from common.hyperspectral.classification.disjoint import overlap
 from common.hyperspectral.synthetic import synthetic_scene
-from lsgavit.data import PreparedScene, TrainingPixels, find_scene, turned
+from lsgavit.data import CLASSES, PreparedScene, TrainingPixels, find_scene, recorded_classes, turned
 from lsgavit.presets import PRESETS, Config
 from support.data import real_data
 
@@ -148,3 +148,22 @@ def test_the_fixed_split_defines_its_labels() -> None:
     config = replace(PRESETS["pavia_university_fixed"](), data_root=root)
     with pytest.raises(UserError, match=r"PaviaU.mat of pavia_university was not found"):
         find_scene(config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[1]",
+        "{}",
+        '{"names": 3, "codes": "x"}',
+        '{"names": ["a"], "codes": [1, 2]}',
+        '{"names": ["a", "b"], "codes": [1, -1]}',
+        '{"names": ["a"], "codes": [1.5]}',
+    ],
+)
+def test_damaged_class_names_of_a_model_are_one_sentence(text: str, tmp_path: Path) -> None:
+    (tmp_path / CLASSES).write_text(text)
+    with pytest.raises(UserError, match=r"classes\.json: does not hold class names .*keep a model's folder together"):
+        recorded_classes(tmp_path)

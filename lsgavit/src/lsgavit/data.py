@@ -158,13 +158,16 @@ def recorded_classes(model_folder: Path) -> tuple[tuple[str, ...], tuple[int, ..
     """Return names and codes of the classes that a model was trained on.
 
     Raises:
-        UserError: the model folder does not contain them.
+        UserError: the model folder does not contain them, or they are damaged.
     """
     path = model_folder / CLASSES
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(found["names"]), tuple(found["codes"])
-    except (OSError, ValueError, KeyError) as error:
+        names, codes = tuple(found["names"]), tuple(found["codes"])
+        if len(names) != len(codes) or not all(type(code) is int and code > 0 for code in codes):
+            raise ValueError(f"{len(names)} names and the codes {found['codes']}")
+        return names, codes
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: does not hold class names ({error}); keep a model's folder together") from None
 
 
