@@ -35,13 +35,13 @@ from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path, is_wanted
 from common.hyperspectral.classification.drawing import composite, sheet
-from common.hyperspectral.classification.seeds import model_folders, recorded_config
+from common.hyperspectral.classification.seeds import one_model, recorded_config
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.labels import in_codes
 from common.hyperspectral.layers import make_cog
 from common.hyperspectral.raster import larger_than
 from common.hyperspectral.scene import BandAxis, open_scene
-from common.networks.weights import finite, locate
+from common.networks.weights import finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,27 +84,20 @@ def main() -> None:
     target = options.output / ("classes.tif" if by_windows else "classes.npy")
     if not is_wanted(target, options.existing, windows=large):
         return
-    checkpoint = locate(options.checkpoint)
-    if checkpoint.is_file():
-        raise UserError(
-            f"{checkpoint}: the authors' file has no graph and no components; expected the model folder of a run"
-        )
-    folders = model_folders(checkpoint)
-    if len(folders) > 1:
-        raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
-    config = recorded_config(folders[0], Config)
+    folder = one_model(options.checkpoint, "no graph and no components")
+    config = recorded_config(folder, Config)
     if options.input is not None and large:
-        classify_raster(folders[0], options.input, options.output, config, options, rows=options.rows)
+        classify_raster(folder, options.input, options.output, config, options, rows=options.rows)
         return
     if options.input is not None:
         scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
     else:
         given = {name: getattr(options, name) for name in ("data_root", "band_axis", "no_data")}
         scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
-    model = load_model(folders[0]).float().to(device)
+    model = load_model(folder).float().to(device)
     if model.bands != scene.bands:
         raise UserError(f"{scene.source}: has {scene.bands} bands, but the model needs {model.bands}")
-    _, graph, names, codes = load_graph(folders[0], scene)
+    _, graph, names, codes = load_graph(folder, scene)
     scene = replace(scene, class_names=names)
 
     for note in scene.notes:

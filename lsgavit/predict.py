@@ -28,18 +28,17 @@ from tqdm.auto import tqdm
 from common import memory
 from common.config import AnyNumber, Positive, parse
 from common.environment import choose_device
-from common.errors import UserError, command
+from common.errors import command
 from common.figures import save
 from common.files import atomic_path, is_wanted
 from common.hyperspectral.classification.drawing import sheet
-from common.hyperspectral.classification.seeds import model_folders, recorded_config
+from common.hyperspectral.classification.seeds import one_model, recorded_config
 from common.hyperspectral.classification.transforms import SpectralTransform
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.labels import in_codes
 from common.hyperspectral.layers import make_cog
 from common.hyperspectral.raster import larger_than
 from common.hyperspectral.scene import BandAxis, open_scene
-from common.networks.weights import locate
 from lsgavit.checkpoints import load_model
 from lsgavit.data import COMPONENTS, find_scene, recorded_classes
 from lsgavit.fast.prediction import predict_pixels
@@ -88,28 +87,21 @@ def main() -> None:
     target = options.output / ("classes.tif" if by_windows else "classes.npy")
     if not is_wanted(target, options.existing, windows=large):
         return
-    checkpoint = locate(options.checkpoint)
-    if checkpoint.is_file():
-        raise UserError(
-            f"{checkpoint}: the authors' file has no principal components; expected the model folder of a run"
-        )
-    folders = model_folders(checkpoint)
-    if len(folders) > 1:
-        raise UserError(f"{options.checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
+    folder = one_model(options.checkpoint, "no principal components")
     if options.input is not None and large:
-        classify_raster(folders[0], options.input, options.output, options, batch_size=options.batch_size)
+        classify_raster(folder, options.input, options.output, options, batch_size=options.batch_size)
         return
     if options.input is not None:
         scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
     else:
-        config = recorded_config(folders[0], Config)
+        config = recorded_config(folder, Config)
         given = {name: getattr(options, name) for name in ("data_root", "band_axis", "no_data")}
         scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
     if scene.note:
         print(scene.note)
-    names, codes = recorded_classes(folders[0])
-    components = SpectralTransform.load(folders[0] / COMPONENTS)
-    model = load_model(folders[0]).to(device)
+    names, codes = recorded_classes(folder)
+    components = SpectralTransform.load(folder / COMPONENTS)
+    model = load_model(folder).to(device)
 
     windows = SceneWindows(components.apply(scene.cube), model.image_size).to(device)
     probabilities = classify(model, windows, options.batch_size)

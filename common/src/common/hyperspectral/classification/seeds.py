@@ -12,6 +12,7 @@ from common.config import RunConfig
 from common.errors import UserError
 from common.files import write_json
 from common.hyperspectral.classification.scores import Scores, from_confusion
+from common.networks.weights import locate
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -37,6 +38,24 @@ def model_folders(checkpoint: Path) -> list[Path]:
     if not found:
         raise UserError(f"{checkpoint}: holds no model; expected a run's folder, its model folder, or a released file")
     return found
+
+
+def one_model(checkpoint: str, missing: str) -> Path:
+    """Return the only model folder that `--checkpoint` means.
+
+    Args:
+        missing: what a prediction needs and the authors' files do not hold, for the message.
+
+    Raises:
+        UserError: it is one of the authors' files, or there is no model folder, or there are several.
+    """
+    found = locate(checkpoint)
+    if found.is_file():
+        raise UserError(f"{found}: the authors' file has {missing}; expected the model folder of a run")
+    folders = model_folders(found)
+    if len(folders) > 1:
+        raise UserError(f"{checkpoint}: holds {len(folders)} models; choose one, for example {folders[0]}")
+    return folders[0]
 
 
 def recorded_config(model_folder: Path, kind: type[Config]) -> Config:
