@@ -300,5 +300,5 @@ def test_an_existing_map_is_kept_unless_told(trained, tmp_path):
 @pytest.mark.parametrize("script", ["predict.py", "evaluate.py"])
 @pytest.mark.parametrize(("flag", "value"), [("--memory", "4"), ("--memory", "nanG"), ("--device", "gpu")])
 def test_sizes_and_devices_that_are_none_are_named(script, flag, value, trained, tmp_path):
-    message = _refused(script, "--checkpoint", trained[0], "--output", tmp_path / "out", flag, value)
+    message = _refused(script, "--checkpoint", trained[0], "--output", tmp_path / "out.json", flag, value)
     assert f"{flag} {value}: " in message and "expected" in message
