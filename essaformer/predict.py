@@ -4,15 +4,15 @@
     python essaformer/predict.py --checkpoint DIR --input scene.mat:cube --output large.mat --memory 2G
     python essaformer/predict.py --checkpoint DIR --input TRUTH.tif --reduce --output again.tif    reduce first, compare
 
-MATLAB, NumPy, ENVI and GeoTIFF in, the same or another of them out, in the input's type (integers are rounded
-and clipped to their range), with wavelengths, and the georeference scaled with the pixels. Pixels without data stay so,
-with the value that the input declares for them. Beside the output lie a false-colour before/after sheet and
-spectra of a few pixels; with --truth or --reduce also an error map.
+Input and output are MATLAB, NumPy, ENVI or GeoTIFF files, also of different formats. The output has the input's type
+(integers are rounded and clipped to their range) and wavelengths; its georeference fits the smaller pixels. Pixels
+without data stay without data and keep the value that the input declares for them. The script also draws a false-colour
+before/after sheet and the spectra of a few pixels, and with --truth or --reduce an error map.
 
-Scenes larger than --memory allows go in overlapping tiles, blended without seams. The attention meets all of a
-tile, so another tile size gives slightly different values; the message says which was used. GeoTIFF and ENVI scenes
-that do not fit in memory at all are read and written by windows, in one or several processes, into a GeoTIFF without
-sheet and spectra; after an interruption the same command continues.
+Scenes that need more than --memory are computed in overlapping tiles, which are blended without seams. The attention
+covers one tile, so another tile size gives slightly different values; the script prints the size. GeoTIFF and ENVI
+scenes that do not fit into memory at all are read and written window by window, in one or several processes, into a
+GeoTIFF without sheet and spectra. If this is interrupted, the same command continues.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class PredictConfig:
     truth: str | None = None
     """FILE[:KEY] of the true large scene, for scores and an error map."""
     reduce: bool = False
-    """Take --input as the truth: reduce it first by the checkpoint's scale, as the protocols do."""
+    """First reduce the input by the checkpoint's scale, as the protocols do, then compare the output with the input."""
     band_axis: BandAxis | None = None
     """Where the bands of --input and --truth are: first or last."""
     no_data: AnyNumber[float] | None = None
@@ -74,8 +74,8 @@ class PredictConfig:
     scaling: Literal["checkpoint", "maximum", "percentile"] = "checkpoint"
     """How values are divided: as in training, or by the scene's maximum or 99.9 percentile."""
     memory: str | None = None
-    """For the network on one tile, and for the whole process where a scene is read by windows: 800M or 4G, by
-    default a quarter of the device's."""
+    """Memory such as 800M or 4G; by default a quarter of the device's. It limits the network on one tile, and the whole
+    process if the scene is read by windows."""
     tile: Positive[int] | None = None
     """Side of the tiles in pixels of the input, instead of --memory."""
     device: str = "auto"
@@ -83,9 +83,9 @@ class PredictConfig:
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the network."""
     existing: Literal["refuse", "skip", "replace"] = "refuse"
-    """What to do where an output exists: refuse to start, skip the work, or replace it. The input is never replaced."""
+    """What to do if an output exists: refuse to start, skip the work, or replace it. The input is never replaced."""
     cog: bool = False
-    """Write GeoTIFFs as cloud-optimised ones, with overviews."""
+    """Write cloud-optimised GeoTIFFs with overviews."""
 
 
 @command
@@ -96,7 +96,7 @@ def main() -> None:
     device = choose_device(options.device)
     budget = memory.budget(options.memory, device)
     if options.reduce and options.truth:
-        raise UserError("--reduce takes --input as the truth; leave --truth away")
+        raise UserError("--reduce compares with --input; leave out --truth")
     drawn = {name: options.output.with_name(f"{options.output.stem}_{name}.png") for name in DRAWN}
     outputs = [*output_files(options.output), *drawn.values()]
     model = load_model(options.checkpoint).float().to(device)

@@ -167,7 +167,7 @@ PROBLEMS = {
     "format": ("unknown kind of file", ()),
     "exists": ("exists; add --existing replace", ()),
     "truth": ("expected (40, 52, 4), 2 × the input", ("--truth", "scene.npy")),
-    "both": ("leave --truth away", ("--truth", "scene.npy", "--reduce")),
+    "both": ("leave out --truth", ("--truth", "scene.npy", "--reduce")),
     "input": ("would replace a file of the input", ("--existing", "replace")),
     "tile": ("--tile -5: expected a number above 0", ("--tile", "-5")),
     "no tile": ("--tile 0: expected a number above 0", ("--tile", "0")),

@@ -1,11 +1,11 @@
-"""A scene of any size through a network, window by window, in one or several processes.
+"""Process a scene of any size with a network, window by window, in one or several processes.
 
-    read a window and what lies around it → network → one file per window → GeoTIFFs, when all windows are there
+    read a window and its surroundings → network → one file per window → GeoTIFFs, when all windows are finished
 
-The files of finished windows lie in a folder beside the output. It is the journal: a file gets its name when its data
-are on disk, so the same command after a kill goes on with the windows that are missing. A window depends on the
-scene alone, not on other windows or on the process that computes it, so any number of processes, killed or
-not, ends with the same bytes.
+The files of finished windows lie in a folder beside the output. This folder is the journal: a file gets its name when
+its data are on disk, so the same command, repeated after a kill, computes only the missing windows. A window depends
+only on the scene, not on other windows or on the process that computes it. The output therefore has the same bytes for
+any number of processes, interrupted or not.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ LARGEST = 512
 """Largest side of a window, so that a kill loses little."""
 
 Compute = Callable[[Scene, Box, Box], Sequence[np.ndarray]]
-"""(what was read, where it lies in the scene, where the window lies in it) → `(rows, columns, bands)` per layer."""
+"""(pixels that were read, their box in the scene, the window's box in them) → `(rows, columns, bands)` per layer."""
 Reach = Callable[[slice, int], slice]
-"""(window, length of the axis) → what has to be read for it."""
+"""(window, length of the axis) → the range that has to be read for it."""
 
 
 def halo(size: int) -> Reach:
-    """What is read around a window: so many rows and columns on every side, up to the scene's border."""
+    """Return the reach of windows that need `size` more rows and columns on every side, up to the scene's border."""
     return lambda window, length: slice(max(window.start - size, 0), min(window.stop + size, length))
 
 
 def around(reach: Reach, window: Box, shape: tuple[int, int]) -> tuple[Box, Box]:
-    """What is read for a window of a scene, and where the window lies in it."""
+    """Return the box of the scene that is read for a window, and the window's place in this box."""
     box = _both(lambda axis: reach(window[axis], shape[axis]))
     return box, _both(lambda axis: slice(window[axis].start - box[axis].start, window[axis].stop - box[axis].start))
 
 
 def window_side(left: float, needed: Callable[[int], float]) -> int:
-    """The largest side of windows that fits, a power of two from 16 on.
+    """Return the largest side of windows that fits into memory, a power of two of at least 16.
 
     Args:
         left: bytes for one window.
@@ -72,9 +72,9 @@ def window_side(left: float, needed: Callable[[int], float]) -> int:
 
 
 def tile_side(left: float, needed: Callable[[int, int], float], limit: int) -> int:
-    """The largest side of overlapping tiles that leaves room for windows of twice that side.
+    """Return the largest side of overlapping tiles with which windows of twice that side fit into memory.
 
-    Larger tiles would be computed anew for many windows.
+    Larger tiles would be computed again for many windows.
 
     Args:
         left: bytes for one window.
@@ -91,7 +91,7 @@ class Stream:
     Args:
         source: the scene's file.
         output: the file that is finished last. Finished windows lie in the folder `OUTPUT.windows`.
-        model: goes to this process's device.
+        model: is moved to the device of this process.
         flags: of the script: its `no_data, memory, device, existing, cog`. With `--existing replace`, windows of
             another command are dropped.
 
@@ -123,7 +123,7 @@ class Stream:
         """Open the journal.
 
         Args:
-            settings: what changes values of the output besides scene and network, JSON-able.
+            settings: all that changes values of the output besides scene and network; values of JSON.
 
         Returns:
             False where this command had finished the output before it was interrupted: nothing is left to do.
@@ -160,7 +160,7 @@ class Stream:
         return not exists
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What the main process computes of the whole scene and all use, also after a kill; JSON-able."""
+        """Compute a value of the whole scene once, in the main process; all processes get it, also after a kill."""
         path = self.folder / f"{name}.json"
         if self.accelerator.is_main_process and not path.exists():
             write_json(path, compute())
@@ -172,8 +172,8 @@ class Stream:
 
         Args:
             layers: the files; the last one is `output`.
-            compute: called for windows with data; pixels without data are set here.
-            side: of the windows, a multiple of 16.
+            compute: called for windows with data; this method sets the pixels without data.
+            side: side of the windows, a multiple of 16.
         """
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         windows = boxes(self.source.shape, side)
@@ -217,7 +217,7 @@ class Stream:
         return arrays
 
     def _finished(self, side: int, index: int, layer: Layer) -> Iterator[tuple[Box, np.ndarray]]:
-        """So many windows at a time that they are whole blocks of the output."""
+        """Yield the pixels of several windows at a time, so that they are whole blocks of the output."""
         together = side * (BLOCK // math.gcd(side * layer.scale, BLOCK))
         across = -(-self.source.shape[1] // side)
         for large in boxes(self.source.shape, together):
