@@ -99,9 +99,9 @@ def main() -> None:
         scene = find_scene(replace(config, **{name: value for name, value in given.items() if value is not None}))
     if scene.note:
         print(scene.note)
-    names, codes = recorded_classes(folder)
     components = SpectralTransform.load(folder / COMPONENTS)
     model = load_model(folder).to(device)
+    names, codes = recorded_classes(folder, model.num_classes)
 
     windows = SceneWindows(components.apply(scene.cube), model.image_size).to(device)
     probabilities = classify(model, windows, options.batch_size)

@@ -72,8 +72,6 @@ def main() -> None:
     check_classes(scenes.classes, model.class_names, f"{scenes.root}: the annotations", f"{options.checkpoint}")
     scores = scoring.score(model, scenes, accelerator, protocol, workers=options.workers)
     if accelerator.is_main_process:
-        if not scores.confusion.any():
-            raise UserError(f"{scenes.root}: no pixel of the {len(scenes)} images is labelled; annotate some")
         trained = config.recorded(options.checkpoint)
         dataset = scoring.dataset_name(scenes, demo=options.data_root is None)
         found = scoring.rows(

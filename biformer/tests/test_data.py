@@ -77,6 +77,15 @@ def test_timms_dataset_factory_is_read(root: Path) -> None:
         open_split(root, "train", dataset="torch/nothing")
 
 
+def test_a_missing_package_of_a_dataset_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def create(*_: object, **__: object) -> None:
+        raise ImportError("Please install Hugging Face datasets package")
+
+    monkeypatch.setattr("biformer.layouts.create_dataset", create)
+    with pytest.raises(UserError, match=r"hfds/a/b: needs a package .*Hugging Face datasets.*install it"):
+        open_split(root, "train", dataset="hfds/a/b")
+
+
 def test_classes_that_differ_are_named(root: Path) -> None:
     (root / "val/owl").rename(root / "val/crow")
     with pytest.raises(UserError, match="only here: crow; only there: owl"):

@@ -160,10 +160,11 @@ def test_the_fixed_split_defines_its_labels() -> None:
         '{"names": 3, "codes": "x"}',
         '{"names": ["a"], "codes": [1, 2]}',
         '{"names": ["a", "b"], "codes": [1, -1]}',
-        '{"names": ["a"], "codes": [1.5]}',
+        '{"names": ["a"], "codes": [1]}',
+        '{"names": ["a", "b"], "codes": [1, 1.5]}',
     ],
 )
 def test_damaged_class_names_of_a_model_are_one_sentence(text: str, tmp_path: Path) -> None:
     (tmp_path / CLASSES).write_text(text)
     with pytest.raises(UserError, match=r"classes\.json: does not hold class names .*keep a model's folder together"):
-        recorded_classes(tmp_path)
+        recorded_classes(tmp_path, 2)

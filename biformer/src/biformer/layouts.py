@@ -150,7 +150,9 @@ def _from_timm(name: str, root: Path, split: str) -> Pictures:
     try:
         source: Any = create_dataset(name, root=str(root), split=split)
         length = len(source)
-    except (AssertionError, RuntimeError, OSError, ImportError, ValueError) as error:
+    except ImportError as error:
+        raise UserError(f"--dataset {name}: needs a package that is not installed ({error}); install it") from None
+    except (AssertionError, RuntimeError, OSError, ValueError) as error:
         raise UserError(f"--dataset {name}: timm cannot open it under {root} ({error}); correct the name") from None
     except TypeError:
         raise UserError(

@@ -154,8 +154,8 @@ def data_root(config: Config) -> Path:
     return config.data_root
 
 
-def recorded_classes(model_folder: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return names and codes of the classes that a model was trained on.
+def recorded_classes(model_folder: Path, count: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return names and codes of the `count` classes that a model was trained on.
 
     Raises:
         UserError: the model folder does not contain them, or they are damaged.
@@ -164,8 +164,8 @@ def recorded_classes(model_folder: Path) -> tuple[tuple[str, ...], tuple[int, ..
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         names, codes = tuple(found["names"]), tuple(found["codes"])
-        if len(names) != len(codes) or not all(type(code) is int and code > 0 for code in codes):
-            raise ValueError(f"{len(names)} names and the codes {found['codes']}")
+        if len(names) != count or len(codes) != count or not all(type(code) is int and code > 0 for code in codes):
+            raise ValueError(f"{len(names)} names and the codes {found['codes']} for {count} classes")
         return names, codes
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: does not hold class names ({error}); keep a model's folder together") from None

@@ -37,7 +37,7 @@ def classify_raster(folder: Path, input_: str, output: Path, flags: Any, *, batc
             another command.
     """
     model, components = load_model(folder), SpectralTransform.load(folder / COMPONENTS)
-    names, codes = recorded_classes(folder)
+    names, codes = recorded_classes(folder, model.num_classes)
     layers = class_layers(output, codes, names)
     stream = Stream(input_, layers[-1].path, model, flags)
     source, around = stream.source, max(model.image_size)

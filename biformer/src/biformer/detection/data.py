@@ -156,7 +156,9 @@ def open_split(root: Path, split: str, *, masks: bool = False) -> CocoPictures:
         elif box is None or (masks and shape == []):
             degenerate += 1
         elif masks and shape is None:
-            raise UserError(f"{where}: has no segmentation, which Mask R-CNN needs; add it, or use --method retinanet")
+            raise UserError(
+                f"{where}: has no segmentation, which Mask R-CNN needs; add it, or train with --method retinanet"
+            )
         else:
             by_image[number].append((box, label, shape))
     names = [image["file_name"] for image in content["images"]]

@@ -18,6 +18,7 @@ from biformer.segmentation.data import FOLDER, Scenes
 from biformer.segmentation.inference import Protocol, predict_labels
 from biformer.segmentation.model import IGNORED, Segmenter
 from biformer.segmentation.published import PUBLISHED
+from common.errors import UserError
 from common.files import atomic_path
 from common.results import Row
 from common.sampling import begin_worker
@@ -94,7 +95,7 @@ def score(
         the same scores in every process. Whole numbers are added, so the number of processes has no effect.
 
     Raises:
-        UserError: an image or annotation cannot be used.
+        UserError: an image or annotation cannot be used, or no pixel has a label.
     """
     rank, processes = accelerator.process_index, accelerator.num_processes
     device = next(model.parameters()).device
@@ -110,6 +111,8 @@ def score(
         total += confusion(labels.to(device), found, model.num_classes)
     if processes > 1:
         total = accelerator.reduce(total, reduction="sum")
+    if not total.any():
+        raise UserError(f"{scenes.root}: no pixel of the {len(scenes)} images is labelled; annotate some")
     return Scores(total.cpu().numpy(), len(scenes))
 
 
