@@ -38,6 +38,7 @@ from common.hyperspectral.no_data import value_for
 from common.hyperspectral.outputs import output_files, refuse_inputs
 from common.hyperspectral.raster import TIFF, larger_than
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
+from common.hyperspectral.writing import check_type, write_scene
 from common.networks.weights import locate
 from essaformer.checkpoints import load_model, load_scaling
 from essaformer.large import enlarge_raster
@@ -47,7 +48,6 @@ from essaformer.pictures import ERROR_SHOWN, colours, draw_spectra, error_map, s
 from essaformer.resize import imresize
 from essaformer.scaling import Scaling, restored, scaled
 from essaformer.tiling import check_bands, enlarge_tiled, tile_for_memory
-from essaformer.writing import check_type, write_scene
 
 DRAWN = ("before_after", "spectra")
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -149,8 +149,8 @@ def main() -> None:
 
     output, no_data = with_no_data(restored(enlarged, divisor, scene.cube.dtype), valid, scene, factor)
     files = write_scene(
-        options.output, output, factor, wavelengths=scene.wavelengths, georeference=scene.georeference,
-        source=scene.source, no_data=no_data,
+        options.output, output, factor, description=f"enlarged by a factor of {factor}",
+        wavelengths=scene.wavelengths, georeference=scene.georeference, source=scene.source, no_data=no_data,
     )  # fmt: skip
     if options.cog:
         make_cog(options.output)

@@ -35,17 +35,19 @@ from common.figures import comparison_sheet
 from common.files import is_wanted
 from common.hyperspectral.display import shown_bands
 from common.hyperspectral.layers import make_cog
+from common.hyperspectral.no_data import value_for
 from common.hyperspectral.outputs import output_files, refuse_inputs
 from common.hyperspectral.raster import TIFF, larger_than
 from common.hyperspectral.scene import BandAxis, Scene, open_scene
+from common.hyperspectral.writing import check_type, write_scene
 from common.networks.weights import locate
 from hcanet.checkpoints import load_model, load_preparation
 from hcanet.denoising import band_groups, denoise_scene, released_mix, tile_for_memory
 from hcanet.large import denoise_raster
 from hcanet.noise import estimated_sigmas
 from hcanet.pictures import colours, draw_spectra, grey, stretch, worst_band
+from hcanet.scaling import restored
 from hcanet.scenes import Scaling, limits
-from hcanet.writing import check_output, restored, write_scene
 
 DRAWN = ("before_after", "spectra")
 
@@ -103,7 +105,7 @@ def main() -> None:
         denoise_raster(model, options.input, target, scaling, options, tile=options.tile, preparation=preparation)
         return
     scene = open_scene(options.input, band_axis=options.band_axis, no_data=options.no_data)
-    check_output(target, scene.cube.dtype)
+    check_type(target, scene.cube.dtype)
     model = load_model(checkpoint).float().to(device)
     preparation = load_preparation(checkpoint)
     groups = band_groups(scene.bands, model.bands)
@@ -134,7 +136,11 @@ def main() -> None:
             ).numpy()
         except torch.OutOfMemoryError:
             raise UserError("the device's memory is too small; use a smaller --memory or --tile") from None
-    files = write_scene(target, restored(denoised, offset, divisor, scene), scene)
+    cube = restored(denoised, offset, divisor, scene)
+    files = write_scene(
+        target, cube, description="denoised by HCANet", wavelengths=scene.wavelengths, georeference=scene.georeference,
+        source=scene.source, no_data=None if scene.valid.all() else float(value_for(cube.dtype, scene.no_data)),
+    )  # fmt: skip
     if options.cog:
         make_cog(target)
     files += draw(target, scene, noisy, denoised)

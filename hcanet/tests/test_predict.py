@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 
 from common.errors import UserError
+from common.hyperspectral.envi import read_header
 from common.hyperspectral.geotiff import write_geotiff
 from common.hyperspectral.readers import read_array
 from common.hyperspectral.scene import open_scene
+from common.hyperspectral.stored import Georeference
 from conftest import Verb
 from hcanet import HCANet
 from hcanet.checkpoints import Preparation, save_preparation
 from hcanet.denoising import band_groups, bytes_per_pixel, denoise, tile_for_memory, tiling
-from hcanet.writing import restored
+from hcanet.scaling import restored
 from support.data import real_data
 from support.seams import TOLERANCE, seams
 
@@ -138,6 +140,18 @@ def test_every_format_comes_back_as_it_went_in(
         assert found.georeference is not None and found.georeference.tags[33550][0] == 30
     for name in ("before_after", "spectra"):
         assert min(Image.open(tmp_path / f"clean_{name}.png").size) > 100
+
+
+def test_the_georeference_of_a_geotiff_goes_into_an_envi_header(
+    checkpoint: Path, cube: np.ndarray, verb: Verb, tmp_path: Path
+) -> None:
+    keys = (1, 1, 0, 2, 1025, 0, 1, 1, 3072, 0, 1, 32654)
+    tags = {33550: (30.0, 30.0, 0.0), 33922: (0.0, 0.0, 0.0, 500000.0, 4200000.0, 0.0), 34735: keys}
+    write_geotiff(tmp_path / "scene.tif", cube, Georeference(tags))
+    flags = ("--checkpoint", checkpoint, "--input", tmp_path / "scene.tif", "--band-axis", "last")
+    verb("predict", *flags, "--output", tmp_path / "clean.hdr")
+    place = read_header(tmp_path / "clean.hdr")["map info"].split(", ")
+    assert place[:9] == ["UTM", "1", "1", "500000", "4200000", "30", "30", "54", "North"]
 
 
 def test_the_noise_level_of_every_band_is_printed(checkpoint: Path, verb: Verb, tmp_path: Path) -> None:

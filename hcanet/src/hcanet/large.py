@@ -23,8 +23,8 @@ from hcanet.checkpoints import Preparation
 from hcanet.denoising import band_groups, denoise, released_mix, tile_for_memory, tiling
 from hcanet.eigen import EigenSpace
 from hcanet.model import HCANet
+from hcanet.scaling import restored
 from hcanet.scenes import Scaling, limits
-from hcanet.writing import restored
 
 
 def denoise_raster(

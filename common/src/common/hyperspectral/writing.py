@@ -1,7 +1,4 @@
-"""Write enlarged scenes as ENVI, GeoTIFF, MATLAB or NumPy files, with wavelengths and a georeference of their pixels.
-
-`common.hyperspectral` reads the same formats.
-"""
+"""Write scenes as ENVI, GeoTIFF, MATLAB or NumPy files, with wavelengths and georeference, as `readers` reads them."""
 
 from __future__ import annotations
 
@@ -26,15 +23,16 @@ _KEPT_TEXTS = ("wavelength units", "sensor type", "acquisition time", "reflectan
 
 
 def write_scene(
-    path: Path, cube: np.ndarray, scale: int, *, wavelengths: np.ndarray | None = None,
+    path: Path, cube: np.ndarray, scale: int = 1, *, description: str = "", wavelengths: np.ndarray | None = None,
     georeference: Georeference | None = None, source: str = "", no_data: float | None = None,
 ) -> list[Path]:  # fmt: skip
-    """Write an enlarged cube; the suffix chooses the format.
+    """Write a cube that a network made of a scene; the suffix chooses the format.
 
     Args:
         path: `.hdr` (ENVI, with `.img` beside it), `.tif`, `.mat`, `.npz` or `.npy`.
         cube: `(H, W, bands)`.
-        scale: size of the cube relative to the scene that `georeference` describes.
+        scale: size of the cube relative to the scene that `source` and `georeference` describe.
+        description: for ENVI's header.
         wavelengths: in nm. ENVI, MATLAB and `.npz` files contain them; for GeoTIFF and `.npy` they are in a file
             beside it (`NAME.wavelengths.txt`).
         source: the input, `FILE[:KEY]`; an ENVI header's map info and a MATLAB key are taken from it.
@@ -49,7 +47,7 @@ def write_scene(
     check_type(path, cube.dtype)
     suffix = path.suffix.lower()
     if suffix in (".hdr", ".img", ".dat"):
-        return _write_envi(path, cube, scale, wavelengths, georeference, source, no_data)
+        return _write_envi(path, cube, scale, description, wavelengths, georeference, source, no_data)
     if suffix in (".tif", ".tiff"):
         place = None if georeference is None else scaled_georeference(georeference, scale)
         write_geotiff(path, cube, place, no_data=no_data)
@@ -118,13 +116,13 @@ def geo_key(georeference: Georeference, key: int) -> int | None:
 
 
 def _write_envi(  # noqa: PLR0917
-    path: Path, cube: np.ndarray, scale: int, wavelengths: np.ndarray | None, georeference: Georeference | None,
-    source: str, no_data: float | None,
+    path: Path, cube: np.ndarray, scale: int, description: str, wavelengths: np.ndarray | None,
+    georeference: Georeference | None, source: str, no_data: float | None,
 ) -> list[Path]:  # fmt: skip
     header, binary = output_files(path)
     lines = [
         "ENVI",
-        "description = {enlarged by a factor of " + f"{scale}" + "}",
+        "description = {" + description + "}",
         f"samples = {cube.shape[1]}",
         f"lines = {cube.shape[0]}",
         f"bands = {cube.shape[2]}",
