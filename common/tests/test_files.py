@@ -107,7 +107,7 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
 
 
 def test_an_output_that_was_finished_before_a_kill(tmp_path: Path) -> None:
-    """Its windows were being removed: whoever works by windows may compare commands, anything else is refused."""
+    """Its windows were being removed: a command that works by windows may compare commands, others are refused."""
     output, left = tmp_path / "classes.tif", finished_windows(tmp_path / "classes.tif")
     output.write_text("finished")
     left.mkdir()

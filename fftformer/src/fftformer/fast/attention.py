@@ -1,6 +1,6 @@
-"""FSAS as one operator on a CPU, strip by strip (`strips` explains how), with its backward pass.
+"""FSAS as one operator on a CPU, strip by strip (see `strips`), with its backward pass.
 
-The numbers are those of `FSAS.channels_last` up to rounding. `torch.compile` keeps the operator whole.
+The results are those of `FSAS.channels_last` up to rounding. `torch.compile` keeps the operator whole.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _attention_backward(  # noqa: PLR0917
 
 
 def _arriving(image: Tensor, top: int, bottom: int, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """The normed tokens that arrive with a strip: up to one row below it."""
+    """Return the normalised tokens that a strip adds: up to one row below it."""
     first, last = top == 0, bottom == len(image)
     return layer_norm(image[top + (not first) : bottom + (not last)], weight, bias)[0]
 
@@ -114,7 +114,7 @@ def _arriving(image: Tensor, top: int, bottom: int, weight: Tensor | None, bias:
 def _attend(
     parts: list[_Part], tokens: Tensor, strip: tuple[int, int, int], conjugate: bool
 ) -> tuple[Tensor, Tensor, list[tuple[Tensor, Tensor]]]:
-    """F⁻¹(F(q) · F(k)) and v of a strip's patches, all channels; and per part the spectra of q and k."""
+    """Return F⁻¹(F(q) · F(k)) and v of a strip's patches, of all channels; and the spectra of q and k of each part."""
     top, bottom, height = strip
     channels = parts[-1].channels.stop
     attended = tokens.new_empty(PATCH * PATCH, (bottom - top) * tokens.shape[1] // PATCH**2, channels)
@@ -127,7 +127,7 @@ def _attend(
 
 
 class _Part:
-    """Some of the inner channels, those of q, k and v, on their way through an image."""
+    """Some of the inner channels, those of q, k and v, and what they keep from strip to strip of an image."""
 
     def __init__(self, channels: slice, image: Tensor, w_in: Tensor, stencil: Tensor) -> None:
         self.channels = channels
@@ -140,7 +140,7 @@ class _Part:
         self._g_stencil = torch.zeros_like(self.stencil)
 
     def push(self, tokens: Tensor, *, first: bool, last: bool) -> None:
-        """Let the hidden rows of tokens `(R, W, C)` arrive."""
+        """Compute the hidden rows of tokens `(R, W, C)`."""
         room = self._hidden.room(len(tokens), first=first, last=last)
         room.copy_(product(tokens, self.weight))
 
@@ -155,7 +155,7 @@ class _Part:
     def differentiate(  # noqa: PLR0917
         self, q: Tensor, k: Tensor, g_attended: Tensor, g_v: Tensor, conjugate: bool, g_maps: Tensor
     ) -> None:
-        """From the gradients of attention and v to those of the strip's maps q, k and v: `g_maps` `(R, W, C')`."""
+        """Compute gradients of the strip's maps q, k and v, `g_maps` `(R, W, C')`, from those of attention and v."""
         g = to_coefficients(quarter_matrices("synthesis", q, transposed=True), g_attended[..., self.channels])
         # For real images the transpose of "multiply by a spectrum" multiplies by its conjugate.
         g_q = _product(g, k, not conjugate)
@@ -167,7 +167,7 @@ class _Part:
         self._g_stencil += stencil_gradient(g_maps, self._hidden.rows(), self.stencil)
 
     def pull_gradients(self, tokens: Tensor, g_tokens: Tensor) -> None:
-        """From the completed rows to the gradient of the tokens `(R, W, C)`, which all parts add up in `g_tokens`."""
+        """Add this part's share to the gradient of the tokens of the completed rows, `g_tokens` `(R, W, C)`."""
         g_hidden = depthwise(self.g_maps.rows(), self.stencil.flip(2, 3)).flatten(0, 1)
         self._g_weight.addmm_(g_hidden.t(), tokens.flatten(0, 1))
         share = product(g_hidden, self.weight.t()).view(g_tokens.shape)

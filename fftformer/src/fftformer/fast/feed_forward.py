@@ -1,6 +1,6 @@
-"""DFFN as one operator on a CPU, strip by strip (`strips` explains how), with its backward pass.
+"""DFFN as one operator on a CPU, strip by strip (see `strips`), with its backward pass.
 
-The numbers are those of `DFFN.channels_last` up to rounding. `torch.compile` keeps the operator whole.
+The results are those of `DFFN.channels_last` up to rounding. `torch.compile` keeps the operator whole.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _feed_forward_backward(  # noqa: PLR0917
 
 
 class _Part:
-    """Some of the hidden channels, gates and values, on their way through an image."""
+    """Some of the hidden channels, gates and values, and what they keep from strip to strip of an image."""
 
     def __init__(self, hidden: slice, image: Tensor, weights: tuple[Tensor, Tensor, Tensor]) -> None:
         w_in, factors, stencil = weights
@@ -126,21 +126,21 @@ class _Part:
         self._g_out = image.new_zeros(image.shape[-1], len(self.weight) // 2)
 
     def inner(self, spectrum: Tensor) -> Tensor:
-        """The spectrum of the hidden channels before the filter, `(64, N, C')`."""
+        """Return the spectrum of the hidden channels before the filter, `(64, N, C')`."""
         return product(spectrum, self.weight).view(PATCH * PATCH, -1, len(self.weight))
 
     def push_pixels(self, filtered: Tensor, *, first: bool, last: bool) -> None:
-        """Let the pixels of a filtered spectrum arrive."""
+        """Compute the pixels of a filtered spectrum."""
         room = self.pixels.room(filtered.shape[1] * PATCH**2 // self.pixels.width, first=first, last=last)
         to_pixels(quarter_matrices("synthesis", filtered), filtered, cut(room))
 
     def gate_and_value(self) -> tuple[Tensor, Tensor]:
-        """The hidden maps at all rows that are complete."""
+        """Return the hidden maps of all rows that are complete."""
         gate, value = depthwise(self.pixels.rows(), self.stencil).chunk(2, dim=-1)
         return gate.contiguous(), value  # on a whole block of memory gelu is four times as fast
 
     def push_gradients(self, g_result: Tensor, w_out: Tensor, *, first: bool, last: bool) -> None:
-        """From the result's gradient, at the rows that the window completes, to that of the pixels."""
+        """Compute the gradient of the pixels from that of the result, for the rows that the window completes."""
         gate, value = self.gate_and_value()
         activation = F.gelu(gate)
         self._g_out.addmm_(g_result.flatten(0, 1).t(), (activation * value).flatten(0, 1))
@@ -153,7 +153,7 @@ class _Part:
         self._g_pixels = torch.cat([self._g_pixels, g_pixels])
 
     def pull_gradients(self, rows: int, spectrum: Tensor, inner: Tensor, g_spectrum: Tensor) -> None:
-        """From the gradient of a strip's pixels to that of its spectrum, which all parts add up in `g_spectrum`."""
+        """Add this part's share to the gradient of a strip's spectrum, from the gradient of its pixels."""
         g_pixels, self._g_pixels = self._g_pixels[:rows], self._g_pixels[rows:]
         g_inner = to_coefficients(quarter_matrices("synthesis", inner, transposed=True), cut(g_pixels))
         self._g_factor += (g_inner * inner).sum(dim=1, keepdim=True)
