@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -31,14 +32,13 @@ def write_onnx(model: nn.Module, example: Tensor, path: str | Path, *, argument:
     Raises:
         ImportError: onnxscript is missing or too old.
     """
-    try:
+    found: str | None = None
+    with contextlib.suppress(PackageNotFoundError):
         found = version("onnxscript")
-    except PackageNotFoundError:
-        found = "0"
-    if Version(found) < Version(ONNXSCRIPT):
+    if found is None or Version(found) < Version(ONNXSCRIPT):
         raise ImportError(
-            f"writing ONNX files needs onnxscript {ONNXSCRIPT} or later; "
-            f"found {'none' if found == '0' else found}; pip install onnx 'onnxscript>={ONNXSCRIPT}'"
+            f"writing ONNX files needs onnxscript {ONNXSCRIPT} or later; found {found or 'none'}; "
+            f"pip install onnx 'onnxscript>={ONNXSCRIPT}'"
         )
     path = Path(path)
     with torch.no_grad():
