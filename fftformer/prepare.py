@@ -16,6 +16,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from common import config
+from common.config import Workers
 from common.errors import UserError, command
 from fftformer.crops import MANIFEST, prepare
 from fftformer.images import picture_size
@@ -36,7 +37,7 @@ class PrepareConfig:
     """Layout of the data set; auto recognises it."""
     gopro_blur: str = "blur"
     """Which blurred images of GoPro to store: blur or blur_gamma."""
-    workers: int = 4
+    workers: Workers[int] = 4
     """Number of processes."""
 
 

@@ -95,7 +95,7 @@ def main() -> None:
     accelerator = launch.accelerator()
     device = accelerator.device if options.device == "auto" else choose_device(options.device)
     budget = memory.budget(options.memory, device)
-    load_model(checkpoints[0])  # refuses another project's before the flags of its run are read
+    models = [load_model(checkpoint) for checkpoint in checkpoints]  # refuses those of another project
     trained = config.recorded(checkpoints[0])
     regions, title = test_regions(options, trained, checkpoints[0])
     cases = scoring.cases_to_test(
@@ -110,8 +110,8 @@ def main() -> None:
     output = options.output or beside(checkpoints[0]) / "evaluation"
     drawn = Drawing(output)
     runs, seeds, said = [], [], ""
-    for number, checkpoint in enumerate(checkpoints):
-        model = load_model(checkpoint).float().to(device)
+    for number, (checkpoint, loaded) in enumerate(zip(checkpoints, models, strict=True)):
+        model = loaded.float().to(device)
         preparation = load_preparation(checkpoint)
         tile = tile_of(model, options, preparation.tile)
         said = f"{model.bands} eigen-images, " if preparation.eigen_images else f"groups of {model.bands} bands, "
@@ -156,9 +156,8 @@ def test_regions(options: EvaluateConfig, trained: dict[str, Any], checkpoint: P
         complex_noise = any(case not in ("gaussian", "blind") for case in cases)
         prepared: Any = options.preparation or trained.get("preparation", "mafnet")
         names = icvl_names("test_complex" if complex_noise else "test_gauss")
-        return [icvl_test_region(root, name, prepared, complex_noise=complex_noise) for name in tqdm(names)], TITLES[
-            "icvl"
-        ]
+        regions = [icvl_test_region(root, name, prepared, complex_noise=complex_noise) for name in tqdm(names)]
+        return regions, TITLES["icvl"]
     recorded = trained if cube and options.cube is None else {}  # flags of the run for its own scene
     regions = load_regions(
         dataset, root, load_preparation(checkpoint).scaling, cube=cube,

@@ -117,9 +117,8 @@ def main() -> None:
         if options.cog:
             make_cog(options.output / "classes.tif", classes=True)
     save(sheet(replace(scene, class_names=names), classes, title="LSGA-ViT"), options.output / "map.png")
-    with atomic_path(
-        options.output / "classes.npy"
-    ) as temporary:  # comes last, because --existing skip regards the map as finished if it exists
+    # Comes last, because --existing skip regards the map as finished if this file exists.
+    with atomic_path(options.output / "classes.npy") as temporary:
         np.save(temporary, coded)
     found = classes[scene.valid]
     print(f"{found.size:,} pixels, {len(np.unique(found))} of {len(names)} classes; see {options.output}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from biformer.model import CROP_SHARE
-from common.config import BelowOne, Fraction, LoaderConfig, Positive
+from common.config import BelowOne, Fraction, LoaderConfig, Positive, Workers
 
 SPLITS = Path(__file__).parent / "splits"
 
@@ -88,7 +88,7 @@ class Config(LoaderConfig):
     validate_epochs: int = 1
     """Number of epochs between two validations."""
     batch_size: Positive[int] = 128
-    workers: int = 8
+    workers: Workers[int] = 8
     save_every: int = 2500
     log_every: int = 50
 

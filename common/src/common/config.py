@@ -64,6 +64,8 @@ AnyNumber = Annotated[Number, Bound(low=-math.inf, finite=False)]
 """Any number, also negative, infinite or NaN."""
 Seed = Annotated[Number, Bound(high=2**31 - 1)]
 """A seed that NumPy and torch both accept, with room for adding the rank."""
+Workers = Annotated[Number, Bound(high=256)]
+"""Loading processes; many more would fill the machine's memory before one of them loads anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,7 @@ class LoaderConfig(RunConfig):
 
     batch_size: Positive[int] = 8
     """Samples per process and forward pass."""
-    workers: int = 4
+    workers: Workers[int] = 4
     """Data loading processes per training process; 0 loads in the training process."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the forward pass. fp16 scales the loss; an update whose gradients overflow leaves the weights
@@ -188,8 +190,7 @@ def check_numbers(config: Any) -> None:
     hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        # So many processes would fill the machine's memory before one of them loads anything.
-        bound = next(_bounds(hints[field.name]), Bound(high=256) if field.name == "workers" else Bound())
+        bound = next(_bounds(hints[field.name]), Bound())
         if field.name == "seeds" and len(set(value)) < len(value):  # their mean would count a run twice
             raise UserError(f"--seeds {' '.join(map(str, value))}: names a seed twice; expected different ones")
         for number in value if isinstance(value, tuple) else (value,):

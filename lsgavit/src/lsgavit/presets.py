@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from common.config import AnyNumber, BelowOne, Fraction, LoaderConfig, Positive, Seed
+from common.config import AnyNumber, BelowOne, Fraction, LoaderConfig, Positive, Seed, Workers
 from common.hyperspectral.scene import BandAxis
 
 
@@ -60,7 +60,7 @@ class Config(LoaderConfig):
     draw_map: bool = False
     """Classify the whole scene after training, not only the test pixels, and draw its map."""
     batch_size: Positive[int] = 128
-    workers: int = 0
+    workers: Workers[int] = 0
     """Data loading processes. Windows are cut on the device, so they would only slow training down."""
     save_every: int = 100
     log_every: int = 10

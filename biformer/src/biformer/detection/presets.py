@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biformer.detection.model import Method
-from common.config import Fraction, LoaderConfig, Positive
+from common.config import Fraction, LoaderConfig, Positive, Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Config(LoaderConfig):
     validate_epochs: int = 1
     """Number of epochs between two validations."""
     batch_size: Positive[int] = 2
-    workers: int = 4
+    workers: Workers[int] = 4
     save_every: int = 1000
     log_every: int = 50
 
