@@ -13,13 +13,14 @@
 uv makes the environments if it is installed, else virtualenv.
 """
 
+import os
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nox
-from nox.command import CommandFailed
 
 sys.path.insert(0, str(Path(__file__).parent / "ci"))
 from projects import PROJECTS
@@ -32,7 +33,7 @@ nox.options.sessions = ["lint", "test"]
 PAPERS = tuple(PROJECTS)
 # Packages that belong to no paper: the shared package, and other methods on the papers' splits.
 OTHERS = ("common", "rivals")
-# Minutes on two cores, without those for the environment.
+# Minutes on one core, without those for the environment.
 DEMO_MINUTES = {paper: settings["demo-minutes"] for paper, settings in PROJECTS.items()}
 CONSTRAINTS = ("--constraint", "ci/constraints.txt")
 # Which package may import which, for import-linter.
@@ -86,24 +87,47 @@ def test(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Run every project's demo (training, evaluation and figures), then make one table and one figure of all."""
     install(session, *PAPERS)
-    finished: dict[str, float] = {}
-    for number, paper in enumerate(PAPERS):
-        # Estimate the time left from the demos so far.
-        pace = sum(finished.values()) / sum(DEMO_MINUTES[name] for name in finished) if finished else 1.0
-        left = pace * sum(DEMO_MINUTES[name] for name in PAPERS[number:])
-        session.log(f"demo {number + 1} of {len(PAPERS)}: {paper}; about {max(1, round(left))} min left in all")
-        start = time.monotonic()
+    ends = expected_ends()
+    total = max(ends.values())
+    session.log(f"{len(PAPERS)} demos, two at a time; about {total:.0f} min in all")
+    start = time.monotonic()
+    failed = []
+    with ThreadPoolExecutor(2) as pool:
+        demos = {pool.submit(run_demo, session, paper): paper for paper in ends}
         try:
-            run_demo(session, paper)
-        except CommandFailed:  # the other demos still run, and the summary names this one
-            continue
-        finished[paper] = (time.monotonic() - start) / 60
-    failed = [paper for paper in PAPERS if paper not in finished]
+            for finished in as_completed(demos):
+                paper = demos[finished]
+                if finished.exception():  # the other demos still run, and the summary names this one
+                    failed.append(paper)
+                    session.warn(f"{paper}: failed; runs/{paper}_demo.log has the reason")
+                    continue
+                # Estimate the time left from the time so far.
+                left = (total - ends[paper]) * (time.monotonic() - start) / (60 * ends[paper])
+                session.log(f"{paper}: done" + (f"; about {max(1, round(left))} min left" if left else ""))
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
     session.run("python", "ci/demo_summary.py", *(["--failed", *failed] if failed else []))
 
 
+def expected_ends() -> dict[str, float]:
+    """Return paper → minute in which its demo ends if two run at a time, in the order of their starts."""
+    ends: dict[str, float] = {}
+    free = [0.0, 0.0]
+    for paper in sorted(PAPERS, key=lambda name: -DEMO_MINUTES[name]):
+        ends[paper] = min(free) + DEMO_MINUTES[paper]
+        free = [ends[paper], max(free)]
+    return ends
+
+
 def run_demo(session: nox.Session, paper: str) -> None:
-    session.run("bash", f"{paper}/demo.sh", f"runs/{paper}_demo", external=True)
+    """Run one demo on half of the cores, which suits small networks; what it prints is written to a file."""
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))}
+    command = ("bash", f"{paper}/demo.sh", f"runs/{paper}_demo")
+    path = Path(f"runs/{paper}_demo.log")
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8") as output:
+        session.run(*command, external=True, env=threads, stdout=output, log=False)
 
 
 for project in (*OTHERS, *PAPERS):
@@ -122,7 +146,7 @@ for paper in PAPERS:
         """Run one project's demo: train, score and draw figures."""
         install(session, paper)
         session.log(f"{paper}: about {max(1, round(DEMO_MINUTES[paper]))} min")
-        run_demo(session, paper)
+        session.run("bash", f"{paper}/demo.sh", f"runs/{paper}_demo", external=True)
 
 
 @nox.session

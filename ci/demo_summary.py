@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,8 +25,8 @@ from common.files import atomic_path
 from common.results import Row, markdown, read_rows
 from projects import PROJECTS
 
-# An image whose width is at least this multiple of its height gets a whole row of the sheet.
-WIDE = 2.2
+# The sheet has three rows. Its width, the gaps in a row and the height of the titles are in inches.
+ROWS, WIDTH, GAP, TITLES = 3, 16, 0.2, 0.9
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def main() -> None:
             continue
         _, metric, measured, baseline = found[0]
         beside = f" ({baseline})" if baseline else ""
-        titles[name] = f"{demo.title}: {demo.job}\n{metric} {measured}{beside}"
+        titles[name] = f"{demo.title}\n{demo.job}\n{metric} {measured}{beside}"
         for i, cells in enumerate(found):
             lines.append([demo.title if i == 0 else "", *cells, demo.published if i == 0 else ""])
     table = markdown(["paper", "data", "metric", "measured", "baseline", "published, on what"], lines)
@@ -149,20 +149,27 @@ def chance(folder: Path, metric: str) -> str:
 
 
 def contact_sheet(runs: Path, titles: dict[str, str], path: Path) -> Path:
-    """Draw one image per demo; wide images have a row of the sheet, the others share one in pairs."""
+    """Draw one image per demo, in rows of one width; the images of a row have the same height."""
     pictures = {name: picture(runs / name, demo, name in titles) for name, demo in DEMOS.items()}
-    wide = [name for name, image in pictures.items() if image.shape[1] >= WIDE * image.shape[0]]
-    others = [name for name in pictures if name not in wide]
-    wide += others[2 * (len(others) // 2) :]  # without a partner, the last image has its own row
-    pairs = [others[i : i + 2] for i in range(0, len(others) - 1, 2)]
-    grid: list[list[Any]] = [[name, name] for name in wide] + pairs
-    heights = [max(pictures[n].shape[0] / pictures[n].shape[1] / len(set(row)) for n in set(row)) for row in grid]
-    figure = Figure(figsize=(14, 14 * sum(heights) + 0.6 * len(grid)), dpi=100, layout="constrained")
-    axes = figure.subplot_mosaic(grid, height_ratios=heights)
-    for name, axis in axes.items():
-        axis.imshow(pictures[name], interpolation="antialiased")
-        axis.set_title(titles.get(name, f"{DEMOS[name].title}: the demo has no result"), fontsize=12)
-        axis.axis("off")
+    names = list(DEMOS)
+    shapes = {name: image.shape[1] / image.shape[0] for name, image in pictures.items()}
+    # Break the rows where their widths, at equal height, differ least.
+    breaks = [(0, *inner, len(names)) for inner in combinations(range(1, len(names)), ROWS - 1)]
+    divided = [[names[start:end] for start, end in pairwise(ends)] for ends in breaks]
+    rows = min(divided, key=lambda rows: sum(sum(shapes[name] for name in row) ** 2 for row in rows))
+    heights = [(WIDTH - GAP * (len(row) - 1)) / sum(shapes[name] for name in row) for row in rows]
+    whole = top = sum(heights) + TITLES * len(rows)
+    figure = Figure(figsize=(WIDTH, whole), dpi=100)
+    for row, height in zip(rows, heights, strict=True):
+        top -= TITLES + height
+        left = 0.0
+        for name in row:
+            width = height * shapes[name]
+            axis = figure.add_axes((left / WIDTH, top / whole, width / WIDTH, height / whole))
+            axis.imshow(pictures[name], interpolation="antialiased", aspect="auto")
+            axis.set_title(titles.get(name, f"{DEMOS[name].title}\nthe demo has no result"), fontsize=13)
+            axis.axis("off")
+            left += width + GAP
     return save(figure, path)
 
 

@@ -31,7 +31,12 @@ def comparison_sheet(
         captions: text below each image, for example its PSNR.
         width: width of a column, in inches at 100 dots per inch.
     """
-    heights = [width * max(image.shape[0] / image.shape[1] for image in row) + 0.45 for row in rows]
+    # 0.45 inches for titles or captions, 0.1 between rows without any.
+    texts = [0.45 if i == 0 or captions else 0.1 for i in range(len(rows))]
+    heights = [
+        width * max(image.shape[0] / image.shape[1] for image in row) + text
+        for row, text in zip(rows, texts, strict=True)
+    ]
     figure = Figure(figsize=(width * len(titles), sum(heights)), dpi=100, layout="constrained")
     axes = figure.subplots(len(rows), len(titles), squeeze=False, gridspec_kw={"height_ratios": heights})
     for i, row in enumerate(rows):

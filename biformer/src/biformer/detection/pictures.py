@@ -16,7 +16,7 @@ from biformer.detection.model import Detector, pasted
 from biformer.detection.transforms import to_tensor
 from common.figures import comparison_sheet
 
-SCORE = 0.5
+SCORE = 0.7
 """Detections with lower scores are not drawn."""
 _SHADE = 0.45
 _LEAST_SIDE = 320
