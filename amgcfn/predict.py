@@ -33,7 +33,7 @@ from common.config import AnyNumber, Positive, parse
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
-from common.files import atomic_path, is_wanted
+from common.files import atomic_path, make_room
 from common.hyperspectral.classification.drawing import composite, sheet
 from common.hyperspectral.classification.seeds import one_model, recorded_config
 from common.hyperspectral.geotiff import write_geotiff
@@ -82,7 +82,7 @@ def main() -> None:
     large = options.input is not None and larger_than(budget, options.input, 6)
     by_windows = large or (options.output / "probabilities.tif").exists()  # now or in an earlier command
     target = options.output / ("classes.tif" if by_windows else "classes.npy")
-    if not is_wanted(target, options.existing, windows=large):
+    if not make_room(target, options.existing, windows=large):
         return
     folder = one_model(options.checkpoint, "no graph and no components")
     config = recorded_config(folder, Config)

@@ -24,7 +24,7 @@ from biformer.model import BiFormer
 from biformer.photographs import demo_pictures
 from biformer.variants import name_of
 from common import config, launch
-from common.config import Positive
+from common.config import BatchSize, Positive
 from common.errors import UserError, command
 from common.files import atomic_path
 from common.networks.weights import beside, locate
@@ -53,7 +53,7 @@ class EvaluateConfig(EvaluationFlags):
     """Use the averaged weights of a training checkpoint that has raw and averaged weights."""
     strict: bool = False
     """Refuse images that cannot be read, instead of leaving them out and counting them."""
-    batch_size: Positive[int] = 64
+    batch_size: BatchSize[int] = 64
     """Number of images per process and forward pass."""
     upright: bool | None = None
     """Turn images by their EXIF orientation; by default as in training, and not for the authors' weights."""

@@ -28,7 +28,7 @@ from biformer.journal import Journal
 from biformer.model import BiFormer
 from biformer.pictures import routing_figure
 from common import config
-from common.config import BelowOne, Positive
+from common.config import BatchSize, BelowOne, Positive
 from common.errors import UserError, command
 from common.figures import save
 from common.files import atomic_path, printable
@@ -60,7 +60,7 @@ class PredictConfig:
     """Position of the query as shares of height and width, in [0, 1)."""
     ema: bool = False
     """Use the averaged weights of a training checkpoint that has raw and averaged weights."""
-    batch_size: Positive[int] = 32
+    batch_size: BatchSize[int] = 32
     """Number of images per forward pass."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto uses a GPU if there is one."""

@@ -31,7 +31,7 @@ from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
-from common.files import is_wanted
+from common.files import make_room
 from common.hyperspectral.display import shown_bands
 from common.hyperspectral.layers import make_cog
 from common.hyperspectral.no_data import value_for
@@ -101,7 +101,7 @@ def main() -> None:
     outputs = [*output_files(options.output), *drawn.values()]
     model = load_model(options.checkpoint).float().to(device)
     large = larger_than(budget, options.input, 4 + 16 * model.scale**2)
-    if not is_wanted(options.output, options.existing, beside=outputs, windows=large):
+    if not make_room(options.output, options.existing, beside=outputs, windows=large):
         return
     chosen = {"maximum": Scaling("maximum"), "percentile": Scaling("percentile", 99.9)}
     scaling = chosen[options.scaling] if options.scaling in chosen else load_scaling(options.checkpoint)

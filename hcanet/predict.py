@@ -32,7 +32,7 @@ from common.config import AnyNumber, Positive
 from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import comparison_sheet
-from common.files import is_wanted
+from common.files import make_room
 from common.hyperspectral.display import shown_bands
 from common.hyperspectral.layers import make_cog
 from common.hyperspectral.no_data import value_for
@@ -94,7 +94,7 @@ def main() -> None:
     budget = memory.budget(options.memory, device)
     large = larger_than(budget, options.input, 16)
     outputs = [*output_files(target), *(target.with_name(f"{target.stem}_{name}.png") for name in DRAWN)]
-    if not is_wanted(target, options.existing, beside=outputs, windows=large):
+    if not make_room(target, options.existing, beside=outputs, windows=large):
         return
     refuse_inputs(outputs, [options.input])
     if large:

@@ -26,11 +26,11 @@ import torch
 from tqdm.auto import tqdm
 
 from common import memory
-from common.config import AnyNumber, Positive, parse
+from common.config import AnyNumber, BatchSize, parse
 from common.environment import choose_device
 from common.errors import command
 from common.figures import save
-from common.files import atomic_path, is_wanted
+from common.files import atomic_path, make_room
 from common.hyperspectral.classification.drawing import sheet
 from common.hyperspectral.classification.seeds import one_model, recorded_config
 from common.hyperspectral.classification.transforms import SpectralTransform
@@ -64,7 +64,7 @@ class PredictConfig:
     """Value of pixels without data; by default as the cube's file declares. NaN always means no data."""
     data_root: Path | None = None
     """Folder that holds the run's scene, if it has moved."""
-    batch_size: Positive[int] = 64
+    batch_size: BatchSize[int] = 64
     """Windows per forward pass."""
     memory: str | None = None
     """Memory for the process, such as 800M or 4G; by default a quarter of the device's."""
@@ -85,7 +85,7 @@ def main() -> None:
     large = options.input is not None and larger_than(budget, options.input, 8)
     by_windows = large or (options.output / "probabilities.tif").exists()  # now or in an earlier command
     target = options.output / ("classes.tif" if by_windows else "classes.npy")
-    if not is_wanted(target, options.existing, windows=large):
+    if not make_room(target, options.existing, windows=large):
         return
     folder = one_model(options.checkpoint, "no principal components")
     if options.input is not None and large:

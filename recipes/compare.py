@@ -25,7 +25,7 @@ from biformer.data import Pictures
 from biformer.layouts import open_both
 from common import config
 from common.attach import attach
-from common.config import Positive
+from common.config import BatchSize, Positive
 from common.errors import command
 from common.results import Row, measured, table, write_rows
 from fftformer.blocks import FSASBlock
@@ -50,7 +50,7 @@ class CompareConfig:
     """Seeds; one training for each."""
     epochs: Positive[int] = 6
     """Passes over the training images."""
-    batch_size: Positive[int] = 64
+    batch_size: BatchSize[int] = 64
     """Images per update."""
     learning_rate: float = 0.1
     """Largest learning rate of the one-cycle schedule; SGD with Nesterov momentum."""

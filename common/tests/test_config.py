@@ -41,6 +41,7 @@ class Numbers(LoaderConfig):
     ("arguments", "expected"),
     [
         (["--batch-size", "0"], "--batch-size 0: expected a number above 0"),
+        (["--batch-size", "1000000000000"], "--batch-size 1000000000000: expected a number above 0 and of at most"),
         (["--gradient-accumulation", "0"], "--gradient-accumulation 0: expected a number above 0"),
         (["--max-steps", "0"], "--max-steps 0: expected a number above 0"),
         (["--workers", "-1"], "--workers -1: expected a number of at least 0"),

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from common import files
 from common.errors import UserError, command
 from common.figures import comparison_sheet, curves
-from common.files import PLAN, atomic_path, finished_windows, is_wanted, printable, remove_partial, write_json
+from common.files import PLAN, atomic_path, finished_windows, make_room, printable, remove_partial, write_json
 
 
 def test_names_that_are_no_utf_8_survive_json(tmp_path: Path) -> None:
@@ -113,24 +113,24 @@ def test_an_output_that_was_finished_before_a_kill(tmp_path: Path) -> None:
     left.mkdir()
     (left / "000001.npz").touch()
     with pytest.raises(UserError, match="exists; add --existing replace"):
-        is_wanted(output, "refuse", windows=True)
+        make_room(output, "refuse", windows=True)
     (left / PLAN).touch()
-    assert is_wanted(output, "refuse", windows=True)
+    assert make_room(output, "refuse", windows=True)
     with pytest.raises(UserError, match="exists; add --existing replace"):
-        is_wanted(output, "refuse")
-    assert left.exists() and is_wanted(output, "replace") and not left.exists()
+        make_room(output, "refuse")
+    assert left.exists() and make_room(output, "replace") and not left.exists()
     left.mkdir()
     (left / PLAN).touch()
     output.unlink()
-    assert is_wanted(output, "refuse", windows=True) and not left.exists(), "the next output is another one"
+    assert make_room(output, "refuse", windows=True) and not left.exists(), "the next output is another one"
 
 
 def test_files_beside_an_output_are_not_replaced_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, sheet = tmp_path / "clean.tif", tmp_path / "clean_spectra.png"
     sheet.touch()
     for existing in ("refuse", "skip"):
-        with pytest.raises(UserError, match=r"clean_spectra\.png: exists"):
-            is_wanted(output, existing, beside=[sheet])
-    assert is_wanted(output, "replace", beside=[sheet]) and is_wanted(output, "refuse")
+        with pytest.raises(UserError, match=r"clean_spectra\.png: exists; add --existing replace, or choose"):
+            make_room(output, existing, beside=[sheet])
+    assert make_room(output, "replace", beside=[sheet]) and make_room(output, "refuse")
     output.touch()
-    assert not is_wanted(output, "skip", beside=[sheet]) and "nothing done" in capsys.readouterr().out
+    assert not make_room(output, "skip", beside=[sheet]) and "nothing done" in capsys.readouterr().out

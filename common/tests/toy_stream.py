@@ -16,7 +16,7 @@ import torch
 from scipy import ndimage
 
 from common.errors import command
-from common.files import is_wanted
+from common.files import make_room
 from common.hyperspectral.layers import Layer
 from common.hyperspectral.streaming import Stream, halo
 
@@ -27,7 +27,7 @@ REACH = 3
 def main() -> None:
     """Write the means of 7 × 7 pixels, and a mask of twice the size: first band's mean above the scene's median."""
     output, left = Path(sys.argv[2]), int(sys.argv[3])
-    if not is_wanted(output, sys.argv[5], windows=True):
+    if not make_room(output, sys.argv[5], windows=True):
         return
     flags = SimpleNamespace(no_data=None, memory="4G", device="cpu", existing=sys.argv[5], cog="--cog" in sys.argv)
     torch.manual_seed(0)

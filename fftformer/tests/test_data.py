@@ -258,6 +258,16 @@ def test_hidden_files_and_folders_are_no_data(tmp_path: Path) -> None:
         assert find_pairs(root, "train") == expected
 
 
+@pytest.mark.parametrize("layout", ["gopro", "hide", "input_target", "levin"])
+def test_pairs_of_other_formats_are_not_left_out_silently(tmp_path: Path, layout: str) -> None:
+    build(tmp_path, layout)
+    for file in LAYOUTS[layout][0][:2]:
+        if layout != "levin" or file.startswith("gt/"):
+            write_image((tmp_path / file).with_name("other.bmp"), 9)
+    with pytest.raises(UserError, match=r"other\.bmp: found 1 images of a format that is not read here"):
+        find_pairs(tmp_path, "train")
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     build(tmp_path, "input_target")
     first = find_pairs(tmp_path, "train")[0].blurred

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from biformer.model import CROP_SHARE
-from common.config import BelowOne, Fraction, LoaderConfig, Positive, Workers
+from common.config import BatchSize, BelowOne, Fraction, LoaderConfig, Positive, Workers
 
 SPLITS = Path(__file__).parent / "splits"
 
@@ -87,7 +87,7 @@ class Config(LoaderConfig):
     """Recompute blocks in the backward pass: less memory, a third more time."""
     validate_epochs: int = 1
     """Number of epochs between two validations."""
-    batch_size: Positive[int] = 128
+    batch_size: BatchSize[int] = 128
     workers: Workers[int] = 8
     save_every: int = 2500
     log_every: int = 50

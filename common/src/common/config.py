@@ -64,6 +64,8 @@ AnyNumber = Annotated[Number, Bound(low=-math.inf, finite=False)]
 """Any number, also negative, infinite or NaN."""
 Seed = Annotated[Number, Bound(high=2**31 - 1)]
 """A seed that NumPy and torch both accept, with room for adding the rank."""
+BatchSize = Annotated[Number, Bound(above=True, high=2**20)]
+"""Samples of a batch, or batches of an update; the lists of larger numbers, typing errors, would fill the memory."""
 Workers = Annotated[Number, Bound(high=256)]
 """Loading processes; many more would fill the machine's memory before one of them loads anything."""
 
@@ -97,14 +99,14 @@ class RunConfig:
 class LoaderConfig(RunConfig):
     """The flags of a trainer that draws batches from a data set. Each flag must have an effect."""
 
-    batch_size: Positive[int] = 8
+    batch_size: BatchSize[int] = 8
     """Samples per process and forward pass."""
     workers: Workers[int] = 4
     """Data loading processes per training process; 0 loads in the training process."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Autocast type of the forward pass. fp16 scales the loss; an update whose gradients overflow leaves the weights
     as they are and counts like any other."""
-    gradient_accumulation: Positive[int] = 1
+    gradient_accumulation: BatchSize[int] = 1
     """Forward passes per optimiser update."""
 
 

@@ -73,8 +73,10 @@ def write_json(path: str | Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def is_wanted(output: Path, existing: str, *, beside: Iterable[Path] = (), windows: bool = False) -> bool:
-    """Whether to write an output, according to `--existing`; prints a line if an existing output is skipped.
+def make_room(output: Path, existing: str, *, beside: Iterable[Path] = (), windows: bool = False) -> bool:
+    """Prepare for writing an output, according to `--existing`; false, with a printed line, if it is to be skipped.
+
+    Windows that were left by an earlier output of this name are removed.
 
     Args:
         existing: the flag.
@@ -92,7 +94,8 @@ def is_wanted(output: Path, existing: str, *, beside: Iterable[Path] = (), windo
         return False
     there = [path for path in (output, *beside) if path.exists()]
     if there and existing != "replace":
-        raise UserError(f"{there[0]}: exists; add --existing replace or --existing skip, or choose another --output")
+        skip = " or --existing skip" if output.exists() else ""  # a file beside a missing output cannot be skipped
+        raise UserError(f"{there[0]}: exists; add --existing replace{skip}, or choose another --output")
     shutil.rmtree(finished, ignore_errors=True)  # of an output that is no longer there or will be replaced
     return True
 

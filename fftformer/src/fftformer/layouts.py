@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from common.errors import UserError
-from common.photographs.images import list_images
+from common.photographs.images import SUFFIXES, list_images
 from fftformer.crops import MANIFEST, verified_names
 from fftformer.data import Pair
 from fftformer.images import FORMATS, picture_size
@@ -110,9 +110,7 @@ def _hide(root: Path, split: str) -> list[Pair]:
     # The folder GT has the sharp images of both splits.
     part = _split_folder(root, split)
     sharp = _named(_images_in(root / "GT"))
-    blurred = _named(
-        list_images(part, suffixes=FORMATS), lambda path: path.relative_to(part).with_suffix("").as_posix()
-    )
+    blurred = _named(_readable(list_images(part)), lambda path: path.relative_to(part).with_suffix("").as_posix())
     wanted = {name: sharp[path.stem] for name, path in blurred.items() if path.stem in sharp}
     return _join(blurred, wanted, f"{part} and {root / 'GT'}")
 
@@ -216,15 +214,29 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _is_image(path)) if folder.is_dir() else []
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in FORMATS and not path.name.startswith(".") and path.is_file()
+    return _readable(_files(folder, SUFFIXES))
 
 
 def _matches(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
-    return [path for path in _images_in(folder) if pattern.fullmatch(path.name)]
+    return [path for path in _files(folder, FORMATS) if pattern.fullmatch(path.name)]
+
+
+def _files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    return sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() in suffixes and path.is_file())
+
+
+def _readable(paths: list[Path]) -> list[Path]:
+    """Return the paths as they are.
+
+    Raises:
+        UserError: one of them has a format that the project does not read; its pair would be left out.
+    """
+    if others := [path for path in paths if path.suffix.lower() not in FORMATS]:
+        raise UserError(
+            f"{others[0]}: found {len(others)} images of a format that is not read here, expected "
+            f"{', '.join(FORMATS)}; convert them to PNG"
+        )
+    return paths
 
 
 _LEVIN = re.compile(r"im\d+_kernel\d+_img\.png")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from common.config import AnyNumber, BelowOne, Fraction, LoaderConfig, Positive, Seed, Workers
+from common.config import AnyNumber, BatchSize, BelowOne, Fraction, LoaderConfig, Positive, Seed, Workers
 from common.hyperspectral.scene import BandAxis
 
 
@@ -59,7 +59,7 @@ class Config(LoaderConfig):
     weights of the last epoch, as the presets do. Test pixels never choose weights."""
     draw_map: bool = False
     """Classify the whole scene after training, not only the test pixels, and draw its map."""
-    batch_size: Positive[int] = 128
+    batch_size: BatchSize[int] = 128
     workers: Workers[int] = 0
     """Data loading processes. Windows are cut on the device, so they would only slow training down."""
     save_every: int = 100

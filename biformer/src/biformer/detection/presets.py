@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biformer.detection.model import Method
-from common.config import Fraction, LoaderConfig, Positive, Workers
+from common.config import BatchSize, Fraction, LoaderConfig, Positive, Workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class Config(LoaderConfig):
     """Recompute the backbone's blocks in the backward pass: less memory, more time."""
     validate_epochs: int = 1
     """Number of epochs between two validations."""
-    batch_size: Positive[int] = 2
+    batch_size: BatchSize[int] = 2
     workers: Workers[int] = 4
     save_every: int = 1000
     log_every: int = 50

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from biformer.segmentation.model import Head
-from common.config import Fraction, LoaderConfig, Positive
+from common.config import BatchSize, Fraction, LoaderConfig, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Config(LoaderConfig):
     """Recompute the backbone's blocks in the backward pass: less memory, a third more time."""
     validate_every: int = 4000
     """Number of updates between two validations."""
-    batch_size: Positive[int] = 4
+    batch_size: BatchSize[int] = 4
     save_every: int = 2000
     log_every: int = 50
 

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from common import launch, memory
 from common.environment import choose_device
 from common.errors import UserError
-from common.files import PLAN, atomic_path, finished_windows, is_wanted, remove_windows, sync, write_json
+from common.files import PLAN, atomic_path, finished_windows, make_room, remove_windows, sync, write_json
 from common.hyperspectral.layers import BLOCK, Layer, make_cog, write_layer
 from common.hyperspectral.raster import CACHE, Box, Raster, boxes
 from common.hyperspectral.scene import Scene
@@ -137,13 +137,13 @@ class Stream:
         scene = [str(self.source.path.resolve()), state.st_size, state.st_mtime_ns]
         wanted = {"input": scene, "no_data": self.source.no_data, "network": network.hexdigest(), **settings}
         finished = finished_windows(self.output)
-        exists = self.output.exists() and self.flags.existing == "refuse"  # finished, or `is_wanted` had refused it
+        exists = self.output.exists() and self.flags.existing == "refuse"  # finished, or `make_room` had refused it
         plan = (finished if exists else self.folder) / PLAN
         found = json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else {}
         # Compared as text: NaN equals NaN there.
         other = [key for key in wanted if json.dumps(wanted[key]) != json.dumps(found.get(key))]
         if exists and other:
-            is_wanted(self.output, "refuse")
+            make_room(self.output, "refuse")
         if found and other and self.flags.existing != "replace":
             raise UserError(
                 f"{self.folder}: holds windows of a command with another {', '.join(other)}; repeat that command, "
