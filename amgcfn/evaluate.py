@@ -24,6 +24,7 @@ from common import memory
 from common.config import AnyNumber, Seed, parse
 from common.environment import choose_device
 from common.errors import UserError, command
+from common.hyperspectral.classification.scores import class_table
 from common.hyperspectral.classification.seeds import model_folders, recorded_config
 from common.hyperspectral.scene import BandAxis
 from common.networks.weights import locate
@@ -103,7 +104,7 @@ def main() -> None:
     rows = measured(scoring.rows(runs, splits, scene.name, config.preset, seeds), device)
     output = options.output or (checkpoint.parent if released else options.checkpoint) / "evaluation.json"
     write_rows(output, rows)
-    print(scoring.class_table(runs, splits, scene))
+    print(class_table(runs, splits, scene))
     print(table(rows))
     print("\n".join(f"{row.metric}: {row.definition}" for row in rows))
     print(f"rows: {output}")

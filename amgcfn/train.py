@@ -33,6 +33,7 @@ from common.config import build, from_command_line
 from common.errors import UserError, command
 from common.figures import curves, save
 from common.hyperspectral.classification.drawing import composite, confusion_figure, sheet
+from common.hyperspectral.classification.scores import class_table
 from common.hyperspectral.classification.seeds import read_scores, seed_folder, write_scores
 from common.hyperspectral.classification.splits import Split
 from common.hyperspectral.scene import Scene
@@ -146,7 +147,7 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     splits = [Split.load(one / "model" / SPLIT, scene.require_labels()) for one in folders]
     found = measured(scoring.rows(runs, splits, scene.name, config.preset, seeds), launch.accelerator().device)
     publish(folder, found)
-    print(scoring.class_table(runs, splits, scene))
+    print(class_table(runs, splits, scene))
     print(table(found))
     print(f"models: {folders[0] / 'model'}{' and so on' if len(folders) > 1 else ''}; rows: {folder / 'results.json'}")
 

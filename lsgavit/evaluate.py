@@ -20,6 +20,7 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.figures import save
 from common.hyperspectral.classification.drawing import confusion_figure
+from common.hyperspectral.classification.scores import class_table
 from common.hyperspectral.classification.seeds import model_folders, recorded_config
 from common.hyperspectral.scene import BandAxis
 from common.networks.weights import locate
@@ -107,7 +108,7 @@ def evaluate(checkpoint: Path, options: EvaluateConfig, output: Path, device: to
         runs.append(scoring.score_pixels(found, prepared, prepared.split.test))
         scenes.append(prepared)
         print(f"seed {config.seed}: " + ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].metrics.items()))
-    print(scoring.class_table(runs, scenes[0]))
+    print(class_table(runs, [prepared.split for prepared in scenes], scenes[0].scene))
     confusion = sum(run.confusion for run in runs)
     name = "confusion.png" if len(options.checkpoint) == 1 else f"confusion_{checkpoint.name}.png"
     save(confusion_figure(confusion, scene.class_names, title=scene.name), output / "figures" / name)

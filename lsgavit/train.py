@@ -33,6 +33,7 @@ from common.errors import UserError, command
 from common.figures import curves, save
 from common.hyperspectral.classification.disjoint import overlap
 from common.hyperspectral.classification.drawing import confusion_figure, sheet
+from common.hyperspectral.classification.scores import class_table
 from common.hyperspectral.classification.seeds import read_scores, seed_folder, write_scores
 from common.hyperspectral.scene import Scene
 from common.networks.cards import publish
@@ -192,7 +193,7 @@ def report(config: Config, scene: Scene, folder: Path, seeds: tuple[int, ...]) -
     device = launch.accelerator(mixed_precision=config.mixed_precision).device
     found = measured(scoring.rows(runs, scenes, config.preset, seeds, config.window), device)
     publish(folder, found)
-    print(scoring.class_table(runs, scenes[0]))
+    print(class_table(runs, [prepared.split for prepared in scenes], scenes[0].scene))
     print(table(found))
     print(f"models: {folders[0] / 'model'}{' and so on' if len(folders) > 1 else ''}; rows: {folder / 'results.json'}")
 

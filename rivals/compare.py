@@ -23,7 +23,7 @@ from common.environment import choose_device
 from common.errors import UserError, command
 from common.hyperspectral.classification.catalogue import load_fixed_split, load_scene
 from common.hyperspectral.classification.disjoint import disjoint_split, overlap
-from common.hyperspectral.classification.scores import DEFINITIONS, Scores, over_seeds, score
+from common.hyperspectral.classification.scores import DEFINITIONS, Scores, over_seeds, score, sizes_over_seeds
 from common.hyperspectral.classification.splits import Split, per_class_split, stratified_split
 from common.hyperspectral.scene import BandAxis, Scene, open_scene, refuse_without_cube
 from common.hyperspectral.synthetic import synthetic_scene
@@ -138,7 +138,7 @@ def run(method: str, scene: Scene, split: Split, config: CompareConfig, seed: in
 
 def describe(method: str, scene: Scene, splits: list[Split], runs: list[Scores], config: CompareConfig) -> list[Row]:
     """Return one row per metric over the seeds; the split is described as in lsgavit's rows."""
-    sizes = "/".join(f"{size:,}" for size in splits[0].sizes)
+    sizes = sizes_over_seeds(splits)
     protocol = splits[0].description.partition(", seed")[0]
     seen = np.mean([overlap(split, config.window).contained for split in splits])
     return [

@@ -16,11 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from amgcfn.presets import PRESETS
-from amgcfn.scoring import class_table, rows
 from common.config import from_command_line
-from common.hyperspectral.classification.scores import score
-from common.hyperspectral.classification.splits import make_split
-from common.hyperspectral.scene import make_scene
 from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
@@ -228,24 +224,6 @@ def test_a_disjoint_split_keeps_its_distance_and_says_so(scene, tmp_path):
     assert apart.min() >= 3
     assert "disjoint 5 %" in done.stdout
     assert "disjoint" in json.loads((tmp_path / "results.json").read_text())[0]["split"]
-
-
-def test_rows_and_classes_count_the_pixels_of_every_seed(tmp_path):
-    labels = np.zeros((4, 5), dtype=np.int64)
-    labels[:2], labels[2:] = 1, 2
-    pixels = np.arange(20)
-    splits = [
-        make_split(labels, ([pixels[:n]], [pixels[n : n + 2]], [pixels[n + 2 :]]), "drawn, seed 1") for n in (4, 8)
-    ]
-    runs = [score(labels.flat[one.test], labels.flat[one.test], 2) for one in splits]
-    scene = make_scene("tiny", np.arange(60.0).reshape(4, 5, 3), labels)
-    printed = class_table(runs, splits, scene).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed]
-    # Class 1 holds pixels 0..9, so seed by seed 4 and 8 train, 4 and 0 are tested; class 2 is always tested.
-    assert cells[2][2:5] == ["6.0 ± 2.0", "2", "2.0 ± 2.0"]
-    assert cells[3][2:5] == ["0", "0", "10"]
-    row = rows(runs, splits, "tiny", "demo", (1, 2))[0]
-    assert row.split == "test; drawn, 6.0 ± 2.0/2/12.0 ± 2.0 train/validation/test"
 
 
 @pytest.mark.parametrize("flag", ["--batch-size", "--workers", "--gradient-accumulation", "--mixed-precision"])

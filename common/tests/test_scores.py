@@ -7,12 +7,16 @@ import pytest
 from sklearn import metrics
 
 from common.hyperspectral.classification.scores import (
+    class_table,
     confusion_matrix,
     from_confusion,
     over_seeds,
     per_class_table,
     score,
+    sizes_over_seeds,
 )
+from common.hyperspectral.classification.splits import make_split
+from common.hyperspectral.scene import make_scene
 
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(1, 6, 500)
@@ -85,3 +89,20 @@ def test_table_shows_counts_that_differ_between_runs():
     lines = per_class_table(runs, ["soil", "water"], counts).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [line[2:4] for line in cells[2:5]] == [["3", "1,500.0 ± 500.0"], ["1", "6"], ["4", "1,506.0 ± 500.0"]]
+
+
+def test_sizes_and_classes_count_the_pixels_of_every_seed() -> None:
+    labels = np.zeros((4, 5), dtype=np.int64)
+    labels[:2], labels[2:] = 1, 2
+    pixels = np.arange(20)
+    splits = [
+        make_split(labels, ([pixels[:n]], [pixels[n : n + 2]], [pixels[n + 2 :]]), "drawn, seed 1") for n in (4, 8)
+    ]
+    assert sizes_over_seeds(splits) == "6.0 ± 2.0/2/12.0 ± 2.0"
+    runs = [score(labels.flat[one.test], labels.flat[one.test], 2) for one in splits]
+    scene = make_scene("tiny", np.arange(60.0).reshape(4, 5, 3), labels)
+    printed = class_table(runs, splits, scene).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed]
+    # Class 1 holds pixels 0..9, so seed by seed 4 and 8 train, 4 and 0 are tested; class 2 is always tested.
+    assert cells[2][2:5] == ["6.0 ± 2.0", "2", "2.0 ± 2.0"]
+    assert cells[3][2:5] == ["0", "0", "10"]

@@ -11,13 +11,11 @@ from amgcfn.published import PUBLISHED
 from common.hyperspectral.classification.scores import (
     DEFINITIONS,
     Scores,
-    count_and_spread,
     over_seeds,
-    per_class_table,
     score,
+    sizes_over_seeds,
 )
 from common.hyperspectral.classification.splits import Split
-from common.hyperspectral.scene import Scene
 from common.results import SPREAD, Row
 
 
@@ -34,7 +32,6 @@ def rows(runs: Sequence[Scores], splits: Sequence[Split], dataset: str, preset: 
         runs, splits, seeds: one of each per seed, in the same order.
         dataset: the scene's name.
     """
-    sizes = "/".join(count_and_spread(np.array(part)) for part in zip(*(split.sizes for split in splits), strict=True))
     protocol = splits[0].description.partition(", seed")[0]
     found = []
     for metric, (value, spread) in over_seeds(runs).items():
@@ -46,7 +43,7 @@ def rows(runs: Sequence[Scores], splits: Sequence[Split], dataset: str, preset: 
                 paper="amgcfn",
                 preset=preset,
                 dataset=dataset,
-                split=f"test; {protocol}, {sizes} train/validation/test",
+                split=f"test; {protocol}, {sizes_over_seeds(splits)} train/validation/test",
                 metric=metric,
                 definition=DEFINITIONS[metric] + (f"; {SPREAD}" if spread is not None else ""),
                 value=value,
@@ -57,9 +54,3 @@ def rows(runs: Sequence[Scores], splits: Sequence[Split], dataset: str, preset: 
             )
         )
     return found
-
-
-def class_table(runs: Sequence[Scores], splits: Sequence[Split], scene: Scene) -> str:
-    """Return a table of the accuracy per class, with the pixels of each part (mean ± standard deviation over seeds)."""
-    counts = [split.counts(scene.require_labels()) for split in splits]
-    return per_class_table(runs, scene.class_names, {part: np.stack([c[part] for c in counts]) for part in counts[0]})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from common.hyperspectral.classification.disjoint import overlap
-from common.hyperspectral.classification.scores import DEFINITIONS, Scores, over_seeds, per_class_table, score
+from common.hyperspectral.classification.scores import DEFINITIONS, Scores, over_seeds, score, sizes_over_seeds
 from common.results import SPREAD, Row
 from lsgavit.data import PreparedScene
 from lsgavit.fast.prediction import predict_pixels
@@ -39,7 +39,7 @@ def rows(
     accuracy of the random protocol.
     """
     first = scenes[0]
-    sizes = "/".join(f"{size:,}" for size in first.split.sizes)
+    sizes = sizes_over_seeds([prepared.split for prepared in scenes])
     protocol = first.split.description.partition(", seed")[0]
     seen = np.mean([overlap(prepared.split, window).contained for prepared in scenes])
     kind = "disjoint" if protocol.startswith("disjoint") else "fixed" if "fixed" in protocol else "random"
@@ -63,8 +63,3 @@ def rows(
             )
         )
     return found
-
-
-def class_table(runs: Sequence[Scores], prepared: PreparedScene) -> str:
-    """Return a table of the accuracy per class, with the pixels of each part (for the first seed)."""
-    return per_class_table(runs, prepared.scene.class_names, prepared.split.counts(prepared.scene.require_labels()))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.hyperspectral.classification.splits import Split
+from common.hyperspectral.scene import Scene
 from common.results import markdown
 
 DEFINITIONS = {
@@ -91,6 +93,12 @@ def over_seeds(runs: Sequence[Scores]) -> dict[str, tuple[float, float | None]]:
     return {name: (float(v.mean()), float(v.std()) if len(v) > 1 else None) for name, v in columns.items()}
 
 
+def class_table(runs: Sequence[Scores], splits: Sequence[Split], scene: Scene) -> str:
+    """Return a table of the accuracy per class, with the pixels of each part (mean ± standard deviation over seeds)."""
+    counts = [split.counts(scene.require_labels()) for split in splits]
+    return per_class_table(runs, scene.class_names, {part: np.stack([c[part] for c in counts]) for part in counts[0]})
+
+
 def per_class_table(
     runs: Sequence[Scores], class_names: Sequence[str], counts: Mapping[str, np.ndarray] | None = None
 ) -> str:
@@ -105,16 +113,21 @@ def per_class_table(
     accuracies = np.array([run.per_class for run in runs])
     cells = []
     for i, name in enumerate(class_names):
-        pixels = [count_and_spread(column[:, i]) for column in counts.values()]
+        pixels = [_count_and_spread(column[:, i]) for column in counts.values()]
         cells.append([f"{i + 1}", name, *pixels, _mean_and_spread(accuracies[:, i])])
-    sums = [count_and_spread(column.sum(axis=1)) for column in counts.values()]
+    sums = [_count_and_spread(column.sum(axis=1)) for column in counts.values()]
     for name in DEFINITIONS:
         values = np.array([run.metrics[name] for run in runs])
         cells.append(["", name, *(sums if name == "OA" else [""] * len(counts)), _mean_and_spread(values)])
     return markdown(["", "class", *counts, "accuracy, %"], cells)
 
 
-def count_and_spread(counts: np.ndarray) -> str:
+def sizes_over_seeds(splits: Sequence[Split]) -> str:
+    """Return the numbers of training, validation and test pixels, for example "538/0/2,271.7 ± 474.8"."""
+    return "/".join(_count_and_spread(np.array(part)) for part in zip(*(split.sizes for split in splits), strict=True))
+
+
+def _count_and_spread(counts: np.ndarray) -> str:
     """Return whole numbers of several runs as text: one number if all agree, else "mean ± standard deviation"."""
     if (counts == counts[0]).all():
         return f"{counts[0]:,}"
