@@ -60,7 +60,7 @@ def demo() -> Config:
     """Real photographs with synthetic camera shake, a small network, two minutes on two CPU cores.
 
     accelerate launch fftformer/train.py
-    Expected: 26.1 dB on held-out photographs and shakes; the blurred input has 25.0 dB (results/demo.json).
+    Expected: 26.2 dB on held-out photographs and shakes; the blurred input has 25.0 dB (results/demo.json).
     """
     return Config(
         model="fftformer_tiny",
