@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 
 import pytest
@@ -71,3 +72,14 @@ def test_names_that_are_no_utf_8_can_be_printed(monkeypatch: pytest.MonkeyPatch)
     status, said, printed = end_of(UserError(f"{NAME}: damaged"), monkeypatch, text=NAME)
     assert (status, printed) == (2, b"b\\udce9.png\n")
     assert said == "error: b\\udce9.png: damaged\n"
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_reader_that_ends_early_is_no_error(lines: int) -> None:
+    """As in `train.py --help | head`; one line stays in the buffer until the end, many do not."""
+    script = f"from common.errors import command\ncommand(lambda: [input(), *map(print, range({lines}))])()"
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
+        process.stdout.close()
+        _, said = process.communicate(b"\n")
+    assert (process.returncode, said) == (1, b"")

@@ -11,6 +11,8 @@ import contextlib
 import errno
 import functools
 import io
+import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 
@@ -47,7 +49,10 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
-            main()
+            try:
+                main()
+            finally:
+                sys.stdout.flush()
         except UserError as error:
             sys.exit(_say(f"error: {error}"))
         except KeyboardInterrupt:
@@ -62,10 +67,23 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         except OSError as error:
             if error.errno is None:
                 raise
+            if isinstance(error, BrokenPipeError) and _output_is_closed():
+                sys.exit(1)
             remedy = "; free some disk space, then run the same command" if error.errno == errno.ENOSPC else ""
             sys.exit(_say(f"error: {error.filename or 'the system'}: {error.strerror}{remedy}"))
 
     return guarded
+
+
+def _output_is_closed() -> bool:
+    """Whether the program that read the output, for example `head`, has ended; then nothing more is printed."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)  # errors are always reported
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # takes what Python flushes at its end
+    return True
 
 
 def _memory(error: BaseException) -> str:
