@@ -210,11 +210,25 @@ def tables(rows: Sequence[Row], presets: set[str], *, guests: bool = False) -> s
             of = dict.fromkeys(row.preset for row in here if rest(row.split) == detail)
             named = [f", {method}" for method in of if is_ours(method, presets) or method.startswith("**")]
             notes.append(f"- {dataset}, {split}{''.join(named) if len(details) > 1 else ''}: {detail}")
-    notes += [f"- {row.metric}: {row.definition.removesuffix(f'; {SPREAD}')}" for row in rows]
+    notes += definitions(rows)
     notes += [f"- ±: {SPREAD}" for row in rows if row.std is not None]
     table = markdown(["data set", "split", "", *metrics], lines)
     folded = ["<details><summary>Splits and metrics, exactly</summary>", "", *dict.fromkeys(notes), "", "</details>"]
     return "\n".join([table, "", *folded]) + "\n"
+
+
+def definitions(rows: Sequence[Row]) -> list[str]:
+    """Return a line per metric and definition; it names the data sets if those of the definitions differ."""
+    found: dict[str, dict[str, dict[str, None]]] = {}  # metric → definition → data sets
+    for row in rows:
+        of_metric = found.setdefault(row.metric, {})
+        of_metric.setdefault(row.definition.removesuffix(f"; {SPREAD}"), {})[row.dataset] = None
+    lines = []
+    for metric, by_definition in found.items():
+        several = len({tuple(datasets) for datasets in by_definition.values()}) > 1
+        for definition, datasets in by_definition.items():
+            lines.append(f"- {metric}{''.join(f', {name}' for name in datasets if several)}: {definition}")
+    return lines
 
 
 def as_guest(row: Row) -> Row:

@@ -1,6 +1,6 @@
 """Enlarge a scene of any size.
 
-    python essaformer/predict.py --checkpoint DIR --input SCENE.hdr --output LARGE.hdr
+    python essaformer/predict.py --checkpoint DIR --input SCENE.hdr --output LARGE.tif
     python essaformer/predict.py --checkpoint DIR --input scene.mat:cube --output large.mat --memory 2G
     python essaformer/predict.py --checkpoint DIR --input TRUTH.tif --reduce --output again.tif    reduce first, compare
 
@@ -10,9 +10,10 @@ without data stay without data and keep the value that the input declares for th
 before/after sheet and the spectra of a few pixels, and with --truth or --reduce an error map.
 
 Scenes that need more than --memory are computed in overlapping tiles, which are blended without seams. The attention
-covers one tile, so another tile size gives slightly different values; the script prints the size. GeoTIFF and ENVI
-scenes that do not fit into memory at all are read and written window by window, in one or several processes, into a
-GeoTIFF without sheet and spectra. If this is interrupted, the same command continues.
+covers one tile, so another tile size gives slightly different values; the script prints the size. A GeoTIFF or ENVI
+scene that needs more than half of --memory, with its intermediate results, is read and written window by window, in
+one or several processes, into a GeoTIFF (--output must end in .tif) without sheet and spectra. If this is interrupted,
+the same command continues.
 """
 
 from __future__ import annotations

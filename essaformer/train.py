@@ -1,6 +1,6 @@
 """Train ESSAformer.
 
-    accelerate launch essaformer/train.py                                       the demo, two minutes on two cores
+    accelerate launch essaformer/train.py                                       the demo, half a minute on two cores
     accelerate launch essaformer/train.py --preset abu_x2 --data-root DIR --test-scene abu-airport-1
     accelerate launch essaformer/train.py --preset jasper_ridge_x2 --cube SCENE.hdr   your own scene, x2
     accelerate launch --num_processes 8 essaformer/train.py --preset chikusei_x4 --data-root DIR --batch-size 4

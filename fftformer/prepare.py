@@ -1,10 +1,12 @@
 """Store a data set so that training can read crops without decoding whole images.
 
-    python fftformer/prepare.py --data-root DIR --output DIR
-    accelerate launch fftformer/train.py --preset gopro_released --data-root OUTPUT
+    python fftformer/prepare.py --data-root GOPRO --output GOPRO_crops
+    python fftformer/prepare.py --data-root GOPRO --output GOPRO_crops --split test
+    accelerate launch fftformer/train.py --preset gopro_released --data-root GOPRO_crops
 
-After an interruption run the same command again: finished images are verified and kept. GoPro's training split needs
-11.6 GB instead of 4 GB, and training crops are read tens of times faster.
+The second command is not needed for training with --validation held_out. After an interruption run the same command
+again: finished images are verified and kept. GoPro's training split needs 11.6 GB instead of 4 GB, and training crops
+are read about ten times faster (measured: 9 to 15 times).
 """
 
 from __future__ import annotations

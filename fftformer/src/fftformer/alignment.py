@@ -23,7 +23,7 @@ from common.errors import UserError
 
 REALBLUR_PSNR = "PSNR after the RealBlur authors' ECC homography alignment, over the overlap, data range 1"
 REALBLUR_SSIM = "SSIM per channel (Gaussian, sigma 1.5) after the RealBlur authors' alignment, over the overlap"
-LEVIN_PSNR = "PSNR at the best whole-pixel shift within 6, 20-pixel border left out, data range 1"
+LEVIN = "images are first shifted by the whole pixels, at most 6, that give the best PSNR, and cut by 20 pixels"
 
 _SSIM_BORDER = 5  # half of the 11x11 window; positions whose window leaves the image do not count
 

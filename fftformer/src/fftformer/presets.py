@@ -82,8 +82,8 @@ def gopro_released() -> Config:
     """GoPro with the authors' released configuration: 300,000 updates, crops of 128, global batch 64.
 
     accelerate launch --num_processes 8 fftformer/train.py --preset gopro_released --data-root DIR
-    Eight GPUs with 8 crops each. On fewer GPUs, keep the global batch with --gradient-accumulation or use a lower
-    learning rate: the authors report that training with small batches collapses otherwise.
+    Eight GPUs with 8 crops each. On fewer GPUs, keep the global batch of 64 with --gradient-accumulation, or use a
+    lower learning rate. The authors report that training collapses with small batches at this learning rate.
     Expected: 34.21 dB on GoPro (published; not yet measured here).
     """
     return Config(save_every=5_000)
@@ -93,7 +93,8 @@ def gopro_paper() -> Config:
     """GoPro as in the paper's text: 600,000 updates, crops of 256, Adam.
 
     accelerate launch --num_processes 8 fftformer/train.py --preset gopro_paper --data-root DIR
-    The text does not state a batch size; it is the release's. Expected: not measured here.
+    The text does not state a batch size; this preset uses the release's global batch of 64.
+    Expected: not measured here.
     """
     return replace(gopro_released(), crop=256, iterations=600_000, optimizer="adam", weight_decay=0.0)
 
@@ -101,7 +102,7 @@ def gopro_paper() -> Config:
 def realblur_j() -> Config:
     """RealBlur-J, starting from the GoPro weights: 300,000 updates, crops of 256, global batch 16.
 
-    accelerate launch --num_processes 8 fftformer/train.py --preset realblur_j --data-root DIR --weights GOPRO
+    accelerate launch --num_processes 8 fftformer/train.py --preset realblur_j --data-root DIR --weights fftformer_gopro
     Expected: 32.62 dB after alignment (published; not yet measured here).
     """
     return replace(gopro_released(), layout="realblur_j", crop=256, batch_size=2, learning_rate=4e-4)
@@ -110,7 +111,7 @@ def realblur_j() -> Config:
 def realblur_r() -> Config:
     """RealBlur-R, starting from the GoPro weights: 300,000 updates, crops of 256, global batch 16.
 
-    accelerate launch --num_processes 8 fftformer/train.py --preset realblur_r --data-root DIR --weights GOPRO
+    accelerate launch --num_processes 8 fftformer/train.py --preset realblur_r --data-root DIR --weights fftformer_gopro
     Expected: 40.11 dB after alignment (published; not yet measured here).
     """
     return replace(realblur_j(), layout="realblur_r")

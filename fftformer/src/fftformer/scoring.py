@@ -153,7 +153,7 @@ def rows(  # noqa: PLR0917
     found = []
     for metric in scores[0].restored:
         published, source = PUBLISHED.get((dataset, metric), (None, None)) if of == "restored" else (None, None)
-        definition = alignment.LEVIN_PSNR if layout == "levin" and metric == "PSNR (dB)" else definitions[metric]
+        definition = definitions[metric] + (f"; {alignment.LEVIN}" if layout == "levin" else "")
         found.append(
             Row(
                 paper="fftformer",
