@@ -34,7 +34,7 @@ from common.errors import UserError, command
 from common.figures import curves, save
 from common.hyperspectral.classification.drawing import composite, confusion_figure, sheet
 from common.hyperspectral.classification.scores import class_table
-from common.hyperspectral.classification.seeds import read_scores, seed_folder, write_scores
+from common.hyperspectral.classification.seeds import read_scores, refuse_mixed, seed_folder, write_scores
 from common.hyperspectral.classification.splits import Split
 from common.hyperspectral.scene import Scene
 from common.networks.cards import publish
@@ -51,6 +51,7 @@ def main() -> None:
     # Processes train different seeds; the fastest waits here for the rest.
     processes = launch.accelerator(patience=timedelta(days=30))
     folder = config.output or Path("runs") / f"amgcfn_{config.preset}"
+    refuse_mixed(folder, config)
     seeds = config.seeds or (config.seed,)
     scene = find_scene(config)
     for note in scene.notes if processes.is_main_process else ():

@@ -34,7 +34,7 @@ from common.figures import curves, save
 from common.hyperspectral.classification.disjoint import overlap
 from common.hyperspectral.classification.drawing import confusion_figure, sheet
 from common.hyperspectral.classification.scores import class_table
-from common.hyperspectral.classification.seeds import read_scores, seed_folder, write_scores
+from common.hyperspectral.classification.seeds import read_scores, refuse_mixed, seed_folder, write_scores
 from common.hyperspectral.scene import Scene
 from common.networks.cards import publish
 from common.results import measured, table
@@ -56,6 +56,7 @@ def main() -> None:
     # Processes train different seeds; the fastest waits here for the rest.
     processes = launch.accelerator(mixed_precision=config.mixed_precision, patience=timedelta(days=30))
     folder = config.output or Path("runs") / f"lsgavit_{config.preset}"
+    refuse_mixed(folder, config)
     seeds = config.seeds or (config.seed,)
     alone = len(seeds) > 1
     scene = find_scene(config)

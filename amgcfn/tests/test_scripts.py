@@ -187,6 +187,11 @@ def test_a_ratio_without_a_test_pixel_is_refused(scene, tmp_path):
     assert "without a test pixel" in message
 
 
+def test_seeds_of_two_configurations_do_not_mix(scene, trained):
+    message = _refused("train.py", *scene, *FAST, "--epochs", "21", "--seeds", "9", "--output", trained[0])
+    assert "seed_1: holds a run with another configuration" in message
+
+
 def test_no_validation_pixel_is_refused(scene, tmp_path):
     message = _refused("train.py", *scene, *FAST, "--validation", "0.0001", "--output", tmp_path)
     assert "--validation 0.0001" in message

@@ -216,8 +216,9 @@ def test_wrong_flags_end_with_one_sentence(
         _, complaint = call(capsys, script, *wrong, status=2)
         assert message in complaint, f"{wrong}: {complaint}"
         assert "Traceback" not in complaint
-    done = run_script(TRAIN, *flags, "--epochs", "3", "--seeds", "1", "--output", finished, status=2)
-    assert "holds a run with another configuration" in done.stderr
+    for seed in ("1", "9"):  # a trained one, and one that would be scored together with the others
+        _, complaint = call(capsys, "train.py", *flags, "--epochs", "3", "--seeds", seed, "--output", finished, status=2)
+        assert "seed_1: holds a run with another configuration" in complaint
     with pytest.raises(UserError, match="holds no model"):
         model_folders(tmp_path)
 

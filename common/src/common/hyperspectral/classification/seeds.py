@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.files import write_json
 from common.hyperspectral.classification.scores import Scores, from_confusion
 from common.networks.weights import locate
+from common.recording import check_same, describe
 
 Config = TypeVar("Config", bound=RunConfig)
 
@@ -23,6 +24,19 @@ _RETIRED = ("batch_size", "workers", "gradient_accumulation", "mixed_precision")
 def seed_folder(folder: Path, seeds: tuple[int, ...], seed: int) -> Path:
     """Return the folder of a seed: one per seed with `--seeds`, the run's own folder with a single `--seed`."""
     return folder / f"seed_{seed}" if seeds else folder
+
+
+def refuse_mixed(folder: Path, config: RunConfig) -> None:
+    """Refuse a folder with seeds of another configuration, which would be scored together with the new ones.
+
+    Raises:
+        UserError: there is such a seed.
+    """
+    described = describe(config)
+    for path in sorted(folder.glob("seed_*/config.json")):
+        # Every seed records itself as the only one.
+        own = {"seed": int(path.parent.name.removeprefix("seed_")), "seeds": []}
+        check_same(path, described | {"config": described["config"] | own})
 
 
 def model_folders(checkpoint: Path) -> list[Path]:
