@@ -4,10 +4,10 @@
     python amgcfn/evaluate.py --checkpoint runs/amgcfn_demo/seed_1330/model               one seed
     python amgcfn/evaluate.py --checkpoint runs/amgcfn_salinas_a --data-root DIR          the scene has moved
     python amgcfn/evaluate.py --checkpoint DIR --cube FILE:KEY --labels FILE:KEY          your own scene has moved
-    python amgcfn/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  the authors' released file
+    python amgcfn/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  weights of the authors' code
 
-A run's model folder contains its split and its superpixel graph. A released file does not: both then follow from
---seed. Since the authors' split cannot be repeated, some of their training pixels are then test pixels.
+A run's model folder contains its split and its superpixel graph. A file of the authors' code does not (none is
+published): both then follow from the preset and --seed. Since the authors' split cannot be repeated, some of their training pixels are then test pixels.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ the order of the codes, classes.tif if the input has a georeference, and the ima
 graph.png. Pixels without data get class 0 and probabilities NaN. For the training scene the superpixel graph is
 read from the model folder; another scene gets a new graph, with the principal components of the training pixels.
 
-A GeoTIFF or ENVI scene that does not fit in --memory is read and written in overlapping windows, each with its
-own superpixel graph, so classes differ from those of one graph of the whole scene and depend on the size of the
+A GeoTIFF or ENVI scene (--input) that needs more than half of --memory is read and written in overlapping windows
+(this needs fullpaper-common[raster]), each with its own superpixel graph, so classes differ from those of one graph of the whole scene and depend on the size of the
 windows, that is on --memory. The output is classes.tif and probabilities.tif, without images. Several processes can
 share the work; after an interruption the same command continues.
 """

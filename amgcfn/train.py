@@ -1,11 +1,12 @@
 """Train AMGCFN on one scene, once per seed, and print one table.
 
-    accelerate launch amgcfn/train.py                                                      the demo, two minutes
+    accelerate launch amgcfn/train.py                                                      the demo, one minute
     accelerate launch amgcfn/train.py --preset houston2018_crop --data-root DIR            ten seeds, one table
-    accelerate launch amgcfn/train.py --preset houston2018_crop --data-root DIR --seeds 1330 1331
+    accelerate launch amgcfn/train.py --preset houston2018_crop --data-root DIR --split disjoint --output runs/disjoint
     accelerate launch --num_processes 4 amgcfn/train.py --preset pavia_university --data-root DIR
-    accelerate launch amgcfn/train.py --cube FILE:KEY --labels FILE:KEY --ratio 0.05       your own scene
+    accelerate launch amgcfn/train.py --preset indian_pines --cube FILE:KEY --labels FILE:KEY --output runs/mine
 
+The last command trains on your own scene with the recipe of Indian Pines.
 Every seed has its own split, graph and weights and trains in OUTPUT/seed_N; several processes share the seeds. After an
 interruption the same command continues, between seeds and within a seed.
 """

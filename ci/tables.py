@@ -149,7 +149,7 @@ def headlines() -> str:
         here = f"{own.metric}: {found}"
         lines.append([f"[`{name}`]({name}/README.md)", chosen["job"], chosen["data"], here, own.device or "",
                       chosen["published"]])  # fmt: skip
-    return markdown(["project", "job", "trained and scored on", "measured here", "with", "published"], lines) + "\n"
+    return markdown(["project", "job", "trained and scored on", "measured here", "device", "published"], lines) + "\n"
 
 
 def weights() -> str:

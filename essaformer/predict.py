@@ -12,8 +12,8 @@ before/after sheet and the spectra of a few pixels, and with --truth or --reduce
 Scenes that need more than --memory are computed in overlapping tiles, which are blended without seams. The attention
 covers one tile, so another tile size gives slightly different values; the script prints the size. A GeoTIFF or ENVI
 scene that needs more than half of --memory, with its intermediate results, is read and written window by window, in
-one or several processes, into a GeoTIFF (--output must end in .tif) without sheet and spectra. If this is interrupted,
-the same command continues.
+one or several processes, into a GeoTIFF (--output must end in .tif) without sheet and spectra. This needs
+fullpaper-common[raster]. If it is interrupted, the same command continues.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
     accelerate launch --num_processes 8 hcanet/evaluate.py ...                        scenes shared between GPUs
 
 Prints and writes PSNR, SSIM and SAM in both families of definitions, the median-band PSNR, images with error maps, and
-spectra of a few pixels. --noise-seed and a scene's name determine its noise, so all networks get the same noise.
+spectra of a few pixels. All networks get the same noise: it follows from --noise-seed and the scene's name, or, if the
+network was trained with --test-noise plain (as the abu presets are), from --noise-seed alone.
 """
 
 from __future__ import annotations

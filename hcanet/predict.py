@@ -13,8 +13,9 @@ The result of a network with the released local branch depends on the size of it
 its training size, blended where they overlap. With local_mix pixel the whole scene is processed at once if --memory
 allows it.
 
-GeoTIFF and ENVI scenes that do not fit in memory are read and written by windows, in one or several processes, into a
-GeoTIFF, without sheet, spectra and noise levels; after an interruption the same command continues.
+A GeoTIFF or ENVI scene that needs more than half of --memory is read and written by windows, in one or several
+processes, into a GeoTIFF (--output must end in .tif), without sheet, spectra and noise levels. This needs
+fullpaper-common[raster]. After an interruption the same command continues.
 """
 
 from __future__ import annotations

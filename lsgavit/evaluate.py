@@ -2,9 +2,10 @@
 
     python lsgavit/evaluate.py --checkpoint runs/lsgavit_demo                              all seeds of a run, one table
     python lsgavit/evaluate.py --checkpoint runs/random runs/disjoint --data-root DIR      two protocols side by side
-    python lsgavit/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  the authors' released file
+    python lsgavit/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  weights of the authors' code
 
-A run's model folder contains its split and its principal components. A released file does not: both then follow from
+A run's model folder contains its split and its principal components. A file of the authors' code does not (none is
+published): both then follow from
 the preset and --seed. Since the authors' split cannot be repeated, some of their training pixels are then test pixels.
 """
 

@@ -8,9 +8,9 @@ probabilities.npy (H, W, K) float32, map.png with legend, and classes.tif if the
 without data get code 0 and probabilities NaN. Another scene is transformed by the training scene's principal
 components.
 
-A GeoTIFF or ENVI scene that does not fit in --memory is read and written by windows, in one or several
-processes, into classes.tif and probabilities.tif, with the same classes and without a figure. After an interruption
-the same command continues.
+A GeoTIFF or ENVI scene (--input) that needs more than half of --memory is read and written by windows, in one or
+several processes, into classes.tif and probabilities.tif, with the same classes and without a figure. This needs
+fullpaper-common[raster]. After an interruption the same command continues.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Train LSGA-ViT on one scene, once per seed, and print one table.
 
-    accelerate launch lsgavit/train.py                                                     the demo, two minutes
+    accelerate launch lsgavit/train.py                                                     the demo, one minute
     accelerate launch lsgavit/train.py --preset houston2018_crop --data-root DIR           three seeds, one table
-    accelerate launch lsgavit/train.py --preset houston2018_crop --data-root DIR --split disjoint
-    accelerate launch lsgavit/train.py --cube FILE:KEY --labels FILE:KEY --seeds 0 1 2     your own scene
+    accelerate launch lsgavit/train.py --preset houston2018_crop --data-root DIR --split disjoint --output runs/disjoint
+    accelerate launch lsgavit/train.py --preset salinas --cube FILE:KEY --labels FILE:KEY --output runs/mine
     accelerate launch --num_processes 3 lsgavit/train.py --preset salinas --data-root DIR  a seed per process
+
+The fourth command trains on your own scene with the recipe of Salinas.
 
 Every seed has its own split and weights and trains in OUTPUT/seed_N; several processes share the seeds, or the batches
 of a single seed. The weights of the last epoch are scored, because without validation pixels no others can be chosen.

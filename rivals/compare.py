@@ -6,8 +6,10 @@
     python rivals/compare.py --dataset salinas_a --data-root DIR --split per_class --ratio 0.02 --validation 0.02
     python rivals/compare.py --cube FILE:KEY --labels FILE:KEY --methods svm       your own scene
 
-With the same scene, split, ratio and seed, training and test pixels are those of lsgavit/train.py (random, disjoint,
-fixed) and amgcfn/train.py (per_class, disjoint). Rows are written to OUTPUT/results.json.
+With the same scene, split, --ratio, --validation and --seeds, training and test pixels are those of lsgavit/train.py
+(random, disjoint, fixed) and amgcfn/train.py (its random split is per_class here; its seeds are 1330 to 1339). For
+disjoint splits, --window must also equal LSGA-ViT's --window or AMGCFN's --distance. Rows are written to
+OUTPUT/results.json and replace earlier ones.
 """
 
 from __future__ import annotations

@@ -217,7 +217,8 @@ def test_wrong_flags_end_with_one_sentence(
         assert message in complaint, f"{wrong}: {complaint}"
         assert "Traceback" not in complaint
     for seed in ("1", "9"):  # a trained one, and one that would be scored together with the others
-        _, complaint = call(capsys, "train.py", *flags, "--epochs", "3", "--seeds", seed, "--output", finished, status=2)
+        changed = [*flags, "--epochs", "3", "--seeds", seed, "--output", finished]
+        _, complaint = call(capsys, "train.py", *changed, status=2)
         assert "seed_1: holds a run with another configuration" in complaint
     with pytest.raises(UserError, match="holds no model"):
         model_folders(tmp_path)

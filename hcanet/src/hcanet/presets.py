@@ -140,8 +140,9 @@ def pavia() -> Config:
 
 
 def scene() -> Config:
-    """Your own scene: blind then complex noise on its upper half, tested on its lower 40 %.
+    """Your own scene: blind, then complex noise; trained on the upper 48 % of its rows, tested on the lower 40 %.
 
+    The 12 % between them are for validation. Without --cube, the scene is Jasper Ridge.
     accelerate launch hcanet/train.py --preset scene --cube SCENE.hdr --scaling minmax
     """
     return Config(
@@ -163,8 +164,8 @@ def abu() -> Config:
     """Four ABU scenes with noise of σ 50, tested on the fifth; the released form of hcanet_light, 48 channels wide.
 
     accelerate launch hcanet/train.py --preset abu --data-root DIR
-    Expected: see the README. The 32 channels of hcanet_light itself are hardly enough for 31 noisy bands: 19.4 dB (one
-    seed, learning rate 2e-3).
+    Expected: 23.3 ± 3.3 dB (measured). The 32 channels of hcanet_light itself are hardly enough for 31 noisy bands:
+    19.4 dB (one seed, learning rate 2e-3).
     """
     return Config(
         model="hcanet_light", dim=48, dataset="abu", order=("gaussian",), epochs=(1,), iterations=2_500, crop=32,
@@ -174,17 +175,20 @@ def abu() -> Config:
 
 
 def abu_pixel() -> Config:
-    """The same with the local branch as the paper describes it."""
+    """As abu, with the local branch as the paper describes it. Expected: 24.0 ± 3.3 dB (measured)."""
     return replace(abu(), local_mix="pixel")
 
 
 def abu_case5() -> Config:
-    """Four ABU scenes with the mixture of all kinds of noise (case 5), tested on the fifth; the released form."""
+    """Four ABU scenes with the mixture of all kinds of noise (case 5), tested on the fifth; the released form.
+
+    Expected: 23.1 ± 1.2 dB (measured).
+    """
     return replace(abu(), order=("case5",))
 
 
 def abu_case5_pixel() -> Config:
-    """The same with the local branch as the paper describes it."""
+    """As abu_case5, with the local branch as the paper describes it. Expected: 23.9 ± 0.3 dB (measured)."""
     return replace(abu_case5(), local_mix="pixel")
 
 
@@ -192,6 +196,7 @@ def abu_eigen() -> Config:
     """The small-data form: the same scenes and noise as abu, through six eigen-images of each scene (eigen.py).
 
     accelerate launch hcanet/train.py --preset abu_eigen --data-root DIR
+    Expected: 37.7 dB (measured).
     """
     return replace(
         abu_pixel(), eigen_images=6, dim=None, iterations=3_000, validate_every=1_000
@@ -199,7 +204,7 @@ def abu_eigen() -> Config:
 
 
 def abu_case5_eigen() -> Config:
-    """The small-data form on the mixture of all kinds of noise; outliers are replaced first."""
+    """The small-data form on the mixture of all kinds of noise; outliers are replaced first. Expected: 32.5 dB."""
     return replace(abu_eigen(), order=("case5",))
 
 
