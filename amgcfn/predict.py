@@ -9,9 +9,10 @@ graph.png. Pixels without data get class 0 and probabilities NaN. For the traini
 read from the model folder; another scene gets a new graph, with the principal components of the training pixels.
 
 A GeoTIFF or ENVI scene (--input) that needs more than half of --memory is read and written in overlapping windows
-(this needs fullpaper-common[raster]), each with its own superpixel graph, so classes differ from those of one graph of the whole scene and depend on the size of the
-windows, that is on --memory. The output is classes.tif and probabilities.tif, without images. Several processes can
-share the work; after an interruption the same command continues.
+(this needs fullpaper-common[raster]), each with its own superpixel graph, so classes differ from those of one graph
+of the whole scene and depend on the size of the windows, that is on --memory. The output is classes.tif and
+probabilities.tif, without images. Several processes can share the work; after an interruption the same command
+continues.
 """
 
 from __future__ import annotations
