@@ -5,8 +5,8 @@
     python lsgavit/evaluate.py --checkpoint FILE.pt --preset indian_pines --data-root DIR  weights of the authors' code
 
 A run's model folder contains its split and its principal components. A file of the authors' code does not (none is
-published): both then follow from the preset and --seed. Since the authors' split cannot be repeated, some of their training
-pixels are then test pixels.
+published): both then follow from the preset and --seed. Since the authors' split cannot be repeated, some of their
+training pixels are then test pixels.
 """
 
 from __future__ import annotations
