@@ -1,6 +1,6 @@
 """Compare the speed of AMGCFN with its literal equations and print the results as CSV.
 
-    python amgcfn/benchmark.py --threads 2 --output amgcfn/results/speed_cpu.csv    a scene of Pavia University's size
+    python amgcfn/benchmark.py --threads 2 --output runs/speed.csv                 a scene of Pavia University's size
     python amgcfn/benchmark.py --size 145 --part networks
     python amgcfn/benchmark.py --device cuda --output amgcfn/results/gpu.csv
 

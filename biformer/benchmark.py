@@ -1,7 +1,7 @@
 """Measure BiFormer against its literal form and the networks of other packages, and print CSV.
 
     python biformer/benchmark.py                                            on the GPU if there is one
-    python biformer/benchmark.py --part networks --output biformer/results/speed_cpu.csv
+    python biformer/benchmark.py --part networks --output runs/speed.csv
     python biformer/benchmark.py --device cuda --output biformer/results/gpu.csv
 
 `networks`: `literal` is the network as the authors wrote it (keys and values gathered for every query region, layouts

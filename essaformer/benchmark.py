@@ -1,7 +1,7 @@
 """Compare the speed of ESSAformer with its literal equations and print the results as CSV.
 
     python essaformer/benchmark.py                                     on this machine
-    python essaformer/benchmark.py --part parts --output essaformer/results/speed_cpu_attention.csv
+    python essaformer/benchmark.py --part parts --output runs/speed.csv
     python essaformer/benchmark.py --device cuda --output essaformer/results/gpu.csv
 
 - `networks`: the released network (width 256, ×4, 128 bands) as its authors wrote it (channels first, concatenation,

@@ -42,7 +42,8 @@ class EvaluateConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
+    """A run's folder or its model folder, the authors' released file, owner/name on the Hugging Face hub, or a name
+    that docs/weights.md marks as fetched by name."""
     data_root: Path | None = None
     """Folder that holds the data set; by default the run's."""
     dataset: str | None = None

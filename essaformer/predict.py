@@ -59,7 +59,8 @@ class PredictConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's folder or its model folder, the authors' released file, or a name of docs/weights.md."""
+    """A run's folder or its model folder, the authors' released file, owner/name on the Hugging Face hub, or a name
+    that docs/weights.md marks as fetched by name."""
     input: str
     """FILE[:KEY] of the scene."""
     output: Path

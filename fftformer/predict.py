@@ -44,7 +44,8 @@ class PredictConfig:
     """Flags of this script."""
 
     checkpoint: Path
-    """A run's folder or its model folder, the authors' released file, or a name from docs/weights.md."""
+    """A run's folder or its model folder, the authors' released file, owner/name on the Hugging Face hub, or a name
+    that docs/weights.md marks as fetched by name."""
     input: Path
     """An image, or a folder; all images in it and in its subfolders are restored."""
     output: Path

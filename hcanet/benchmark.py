@@ -1,7 +1,7 @@
 """Compare the speed of HCANet with the published 3-D form and print the results as CSV.
 
     python hcanet/benchmark.py                                     the released network at 128 x 128
-    python hcanet/benchmark.py --part networks --size 64 --batch 4 --output hcanet/results/speed_cpu.csv
+    python hcanet/benchmark.py --part networks --size 64 --batch 4 --output runs/speed.csv
     python hcanet/benchmark.py --device cuda --output hcanet/results/gpu.csv
 
 - `networks`: the network as its authors wrote it (3-D convolutions over a depth of one, one operation after the other,

@@ -1,6 +1,6 @@
 """Compare the speed of LSGA-ViT with its literal equations and print the results as CSV.
 
-    python lsgavit/benchmark.py --threads 2 --output lsgavit/results/speed_cpu.csv
+    python lsgavit/benchmark.py --threads 2 --output runs/speed.csv
     python lsgavit/benchmark.py --device cuda --output lsgavit/results/gpu.csv
 
 - `networks`: a training step is forward, backward and Adam on one batch of windows; each form has its own weights and
