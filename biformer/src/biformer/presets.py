@@ -157,6 +157,7 @@ def cifar10_subset() -> Config:
     """3,000 training and 1,000 test images of CIFAR-10 at 32 pixels, from scratch; tiny model with 2 x 2 regions.
 
     accelerate launch biformer/train.py --preset cifar10_subset --data-root DIR
+    Expected: 54 % top-1 (measured), after half an hour on one CPU thread.
     """
     return replace(
         _small(),
@@ -175,6 +176,7 @@ def clothing_small() -> Config:
     """372 photographs of ten garments at 64 pixels, from scratch; a fixed stratified 70/30 split; tiny model.
 
     accelerate launch biformer/train.py --preset clothing_small --data-root DIR
+    Expected: 73 to 75 % top-1 (measured), after ten minutes on one CPU thread.
     """
     return replace(
         _small(),
