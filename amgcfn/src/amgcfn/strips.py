@@ -7,7 +7,7 @@ second the products that it needs. The softmax over pixels is that of the whole 
 forward pass, up to rounding, and needs twice the time of the convolution branch.
 
 This is possible in evaluation mode only. Training in strips would change the statistics of the BatchNorms, so training
-processes the whole scene at once; it needs about 8 kB of memory per pixel in float32.
+processes the whole scene at once; it needs about 7 kB of memory per pixel in float32.
 """
 
 from __future__ import annotations
