@@ -122,3 +122,20 @@ def test_loaders_take_turns(monkeypatch):
         ("theirs", "any, 2 workers", "4", "3", "1.00"),
         ("ours", "any, 2 workers", "2", "1", "2.00"),
     ]
+
+
+def test_memory_is_that_of_the_named_form(capsys, monkeypatch):
+    """The process that measures memory may leave out forms that its parent measured."""
+    forms = {"small": lambda: torch.ones(2**18), "large": lambda: torch.ones(2**24)}  # 1 and 64 MiB
+
+    def part(benchmark):
+        yield from benchmark.race(lambda: [Work("ones", form, "", 1, forms[form]) for form in ("large",)])
+
+    arguments = ["benchmark.py", "--device", "cpu", "--dtypes", "float32", "--peak-of", "0"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "large"])
+    with pytest.raises(SystemExit) as end:
+        Benchmark("", networks=part).run()
+    assert not end.value.code and 60 < float(capsys.readouterr().out.split()[-1]) < 80
+    monkeypatch.setattr(sys, "argv", [*arguments, "small"])
+    with pytest.raises(SystemExit, match="does not fit"):
+        Benchmark("", networks=part).run()

@@ -68,7 +68,7 @@ class Benchmark:
         add("--small", action="store_true", help="use tiny sizes, to test the script")
         add("--output", type=Path, help="also write the rows to this CSV file, after each one")
         add("--append", action="store_true", help="keep the rows that the output file already holds")
-        add("--peak-of", nargs=2, type=int, help=argparse.SUPPRESS)  # print the peak memory of one form of one race
+        add("--peak-of", nargs=2, help=argparse.SUPPRESS)  # print the peak memory of one form of one race
         flags = parser.parse_args()
         for name in ("size", "batch", "repeats", "threads"):
             if getattr(flags, name) is not None and getattr(flags, name) < 1:
@@ -107,17 +107,21 @@ class Benchmark:
         """Measure the forms that `build` makes in turns, in every number format; yield a row for each."""
         number, self._races = self._races, self._races + 1
         if self._flags.peak_of:
-            if self._flags.peak_of[0] == number:
+            if self._flags.peak_of[0] == str(number):
                 torch.manual_seed(0)
-                print(racing.peak_memory(build()[self._flags.peak_of[1]], self._dtypes[0]) / 2**20)
+                # By name, because a form may be left out here: the process that started this one fills some memory.
+                forms = {work.form: work for work in build()}
+                if self._flags.peak_of[1] not in forms:
+                    sys.exit("the form does not fit into the free memory")
+                print(racing.peak_memory(forms[self._flags.peak_of[1]], self._dtypes[0]) / 2**20)
                 sys.exit()
             return
         torch.manual_seed(0)
         works = racing.with_compiled(build()) if self._flags.compile else build()
         for dtype in self._dtypes:
-            for i, measured in enumerate(racing.race(works, self.device, dtype, self._repeats)):
+            for measured in racing.race(works, self.device, dtype, self._repeats):
                 if self._flags.compile == measured.work.form.endswith(racing.COMPILED):
-                    yield self._measured_row(measured, dtype, (number, i))
+                    yield self._measured_row(measured, dtype, number)
 
     def race_loaders(
         self, setting: str, builders: Mapping[str, Callable[..., Iterable[object]]], batches: int, items: int
@@ -160,11 +164,11 @@ class Benchmark:
             if name in self._parts:
                 yield from self._parts[name](self)
 
-    def _measured_row(self, measured: racing.Measured, dtype: str, place: tuple[int, int]) -> Row:
+    def _measured_row(self, measured: racing.Measured, dtype: str, number: int) -> Row:
         work, counted = measured.work, measured.counted
         peak = measured.peak
         if not (self.on_gpu or self.small or self._flags.no_memory or self._flags.compile):
-            peak = _peak_in_new_process(dtype, place)
+            peak = _peak_in_new_process(dtype, number, work.form)
         bound, by = self._speed(dtype).bound(counted)
         return self.row(work.what, work.form, work.setting, measured.seconds, work.items) | {
             "dtype": dtype, "fastest": f"{measured.fastest:.4g}",
@@ -205,8 +209,8 @@ def keep_rows(rows: Iterable[Row], output: Path | None, kept: Sequence[Row] = ()
                 writer.writerows(found)
 
 
-def _peak_in_new_process(dtype: str, place: tuple[int, int]) -> int | None:
-    command = [sys.executable, *sys.argv, "--dtypes", dtype, "--peak-of", *map(str, place)]
+def _peak_in_new_process(dtype: str, number: int, form: str) -> int | None:
+    command = [sys.executable, *sys.argv, "--dtypes", dtype, "--peak-of", str(number), form]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         say(f"no peak memory: {done.stderr[-300:]}")
