@@ -16,7 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from amgcfn.presets import PRESETS
+from amgcfn.scoring import rows
 from common.config import from_command_line
+from common.hyperspectral.classification.scores import score
+from common.hyperspectral.classification.splits import make_split
 from support.scripts import run_script
 
 PROJECT = Path(__file__).parents[1]
@@ -229,6 +232,17 @@ def test_a_disjoint_split_keeps_its_distance_and_says_so(scene, tmp_path):
     assert apart.min() >= 3
     assert "disjoint 5 %" in done.stdout
     assert "disjoint" in json.loads((tmp_path / "results.json").read_text())[0]["split"]
+
+
+def test_rows_count_the_pixels_of_every_seed():
+    labels = np.repeat([1, 2], 10).reshape(4, 5)
+    pixels = np.arange(20)
+    splits = [
+        make_split(labels, ([pixels[:n]], [pixels[n : n + 2]], [pixels[n + 2 :]]), "drawn, seed 1") for n in (4, 8)
+    ]
+    runs = [score(labels.flat[one.test], labels.flat[one.test], 2) for one in splits]
+    row = rows(runs, splits, "tiny", "demo", (1, 2))[0]
+    assert row.split == "test; drawn, 6.0 ± 2.0/2/12.0 ± 2.0 train/validation/test"
 
 
 @pytest.mark.parametrize("flag", ["--batch-size", "--workers", "--gradient-accumulation", "--mixed-precision"])

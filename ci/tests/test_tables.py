@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import tables
+from common.results import Row
 
 ROW: dict[str, Any] = {
     "paper": "mine", "preset": "small_scene", "dataset": "small scene", "split": "test", "metric": "OA",
@@ -173,3 +174,15 @@ def test_two_rows_for_one_cell_fail() -> None:
     rows = [tables.Row(**ROW), tables.Row(**(ROW | {"value": 1.0}))]
     with pytest.raises(tables.UserError, match="two rows for OA"):
         tables.tables(rows, {"small_scene"})
+
+
+def test_definitions_name_their_data_sets_where_they_differ() -> None:
+    def row(dataset: str, metric: str, definition: str) -> Row:
+        return Row(**ROW | {"dataset": dataset, "metric": metric, "definition": definition})
+
+    same = [row("one", "OA", "right pixels"), row("two", "OA", "right pixels")]
+    assert tables.definitions(same) == ["- OA: right pixels"]
+    differing = [row("one", "SSIM", "7 x 7"), row("two", "SSIM", "11 x 11")]
+    assert tables.definitions(differing) == ["- SSIM, one: 7 x 7", "- SSIM, two: 11 x 11"]
+    both = [row("one", "SSIM", "protocol a"), row("one", "SSIM", "protocol b")]
+    assert tables.definitions(both) == ["- SSIM: protocol a", "- SSIM: protocol b"]

@@ -32,8 +32,9 @@ def refuse_mixed(folder: Path, config: RunConfig) -> None:
     Raises:
         UserError: there is such a seed.
     """
-    described = describe(config)
-    for path in sorted(folder.glob("seed_*/config.json")):
+    paths = sorted(folder.glob("seed_*/config.json"))
+    described = describe(config) if paths else {}  # reads the whole cube, for its digest
+    for path in paths:
         # Every seed records itself as the only one.
         own = {"seed": int(path.parent.name.removeprefix("seed_")), "seeds": []}
         check_same(path, described | {"config": described["config"] | own})
